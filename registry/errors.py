@@ -1,0 +1,200 @@
+"""Everything that can go wrong, in families by who has to act.
+
+::
+
+    RegistryError                 hint says what to do next                       HTTP  exit
+    ├── InvalidInputError         what was handed in is broken                     400    3
+    │   ├── InvalidNameError          a name, alias, reference or digest outside the grammar
+    │   ├── MalformedFileError        a file that cannot be what its name says
+    │   │   ├── MalformedHeaderError      safetensors header
+    │   │   ├── MalformedConfigError      adapter_config.json
+    │   │   └── MalformedResultsError     evaluation results
+    │   ├── UnsuitableDirectoryError  not an adapter, a link, a pickle, a Git-LFS pointer …
+    │   └── DefectiveAdapterError     findings: the tensors do not make an adapter
+    ├── NotFoundError             nothing has that name                            404    4
+    ├── ConflictError             somebody was faster, or the place is taken       409    5
+    │   ├── AliasMovedError           compare-and-set lost
+    │   └── OutputExistsError         a directory that is not empty
+    ├── RejectedError             a rule or gate says no                           422    6
+    ├── CorruptionError           stored bytes are not what was acknowledged       500    7
+    │   ├── DigestMismatchError
+    │   └── MissingBlobError
+    ├── UnavailableError          disk full, read-only, locked; later may work     503    8
+    └── DeniedError               who you are is not enough                    401/403    9
+
+Exit 0 is success, 2 wrong usage, 1 a bug. Only ``cli/exits.py`` and ``api/problems.py`` catch ``RegistryError``.
+Nobody reads messages: programs look at ``code`` (stable, lower-case, dashes) and the typed attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from registry.domain.finding import Finding
+
+
+class RegistryError(Exception):
+    """One clear sentence (``message``), a stable ``code`` for programs, and a ``hint``: what to do next."""
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+    default_code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, code: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.hint = hint
+
+
+class InvalidInputError(RegistryError):
+    exit_code = 3
+    http_status = 400
+    default_code = "invalid-input"
+
+
+class InvalidNameError(InvalidInputError):
+    """``text`` does not follow the grammar of ``kind``."""
+
+    default_code = "invalid-name"
+
+    def __init__(self, kind: str, text: str, expected: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{text!r:.120} is not {article(kind)}: expected {expected}", hint=hint)
+        self.kind = kind
+        self.text = text
+
+
+class MalformedFileError(InvalidInputError):
+    """``where`` (a path or a name for the bytes) holds something other than it should."""
+
+    default_code = "malformed-file"
+
+    def __init__(self, where: str, problem: str, *, code: str | None = None, hint: str | None = None) -> None:
+        super().__init__(f"{where}: {problem}", code=code, hint=hint)
+        self.where = where
+        self.problem = problem
+
+
+class MalformedHeaderError(MalformedFileError):
+    """A safetensors header that the strict reader does not accept; ``code`` says which rule it breaks."""
+
+    default_code = "malformed-header"
+
+
+class MalformedConfigError(MalformedFileError):
+    """``adapter_config.json`` with a value that matters and cannot be used; ``field`` is its key, if one is to blame."""
+
+    default_code = "malformed-config"
+
+    def __init__(
+        self, where: str, problem: str, *, field: str | None = None, code: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(where, problem, code=code, hint=hint)
+        self.field = field
+
+
+class MalformedResultsError(MalformedFileError):
+    """Evaluation results that are cut off, of no known form, or without a score."""
+
+    default_code = "malformed-results"
+
+
+class UnsuitableDirectoryError(InvalidInputError):
+    """A directory that cannot be pushed for what it contains or lacks; ``code`` says which."""
+
+    default_code = "unsuitable-directory"
+
+
+class DefectiveAdapterError(InvalidInputError):
+    """The files can be read but do not make a sound adapter: every finding of severity ``error`` that was not allowed."""
+
+    default_code = "defective-adapter"
+
+    def __init__(self, where: str, findings: Sequence[Finding]) -> None:
+        first = findings[0]
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        super().__init__(
+            f"{where}: {first.message}{more}", code=first.rule if len(findings) == 1 else None, hint=first.fix
+        )
+        self.findings = tuple(findings)
+
+
+class NotFoundError(RegistryError):
+    exit_code = 4
+    http_status = 404
+    default_code = "not-found"
+
+
+class ConflictError(RegistryError):
+    exit_code = 5
+    http_status = 409
+    default_code = "conflict"
+
+
+class AliasMovedError(ConflictError):
+    """The alias does not point where the caller expected; nothing was moved. ``None`` means it does not exist."""
+
+    default_code = "alias-moved"
+
+    def __init__(self, alias: str, *, expected: int | None, actual: int | None) -> None:
+        super().__init__(
+            f"alias {alias} points at {_version(actual)}, expected {_version(expected)}; it was not moved",
+            hint="look at `adapters alias history`, then set it again with the --expect that is true now",
+        )
+        self.expected = expected
+        self.actual = actual
+
+
+class OutputExistsError(ConflictError):
+    default_code = "output-exists"
+
+
+class RejectedError(RegistryError):
+    exit_code = 6
+    http_status = 422
+    default_code = "rejected"
+
+
+class CorruptionError(RegistryError):
+    exit_code = 7
+    http_status = 500
+    default_code = "corruption"
+
+
+class DigestMismatchError(CorruptionError):
+    default_code = "digest-mismatch"
+
+    def __init__(self, what: str, *, expected: str, actual: str, hint: str | None = None) -> None:
+        super().__init__(f"{what} has digest {actual}, expected {expected}", hint=hint)
+        self.expected = expected
+        self.actual = actual
+
+
+class MissingBlobError(CorruptionError):
+    default_code = "missing-blob"
+
+    def __init__(self, digest: str, *, hint: str | None = "run `adapters doctor` to see which versions own it") -> None:
+        super().__init__(f"blob {digest} is not in the store", hint=hint)
+        self.digest = digest
+
+
+class UnavailableError(RegistryError):
+    exit_code = 8
+    http_status = 503
+    default_code = "unavailable"
+
+
+class DeniedError(RegistryError):
+    exit_code = 9
+    http_status = 403
+    default_code = "denied"
+
+
+def article(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def _version(number: int | None) -> str:
+    return "nothing" if number is None else f"version {number}"
