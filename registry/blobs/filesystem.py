@@ -1,0 +1,217 @@
+"""Blobs as files: ``ROOT/sha256/ab/abcd…``, written once, read-only for everybody, never changed.
+
+The order that makes an acknowledged blob survive a power loss: write to staging (looping on short writes), fsync the
+file, read it back and hash it, rename it into place, fsync the directory. A staged file is locked by its writer, so
+one whose lock is free belongs to nobody alive and may be swept at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+
+from registry.domain.digest import PREFIX, Digest
+from registry.errors import DigestMismatchError, MissingBlobError, UnavailableError
+
+CHUNK = 1 << 20
+_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_SHARD = re.compile(r"[0-9a-f]{2}", re.ASCII)
+
+
+class FilesystemBlobs:
+    """``root`` holds the blobs, ``staging`` unfinished ones; both must be on one file system (rename must be atomic)."""
+
+    def __init__(self, root: Path, *, staging: Path) -> None:
+        self._blobs = root / "sha256"
+        self._staging = staging
+
+    def put(self, digest: Digest, chunks: Iterable[bytes]) -> None:
+        target = self._path(digest)
+        if os.path.lexists(target):
+            return
+        try:
+            self._store(digest, target, chunks)
+        except OSError as error:
+            raise unavailable(error, "store a blob", target) from error
+
+    def size(self, digest: Digest) -> int:
+        try:
+            status = os.lstat(self._path(digest))
+        except FileNotFoundError:
+            raise MissingBlobError(digest) from None
+        except OSError as error:
+            raise unavailable(error, "look at a blob", self._path(digest)) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise MissingBlobError(digest, hint="something that is not a file has taken its place; restore it")
+        return status.st_size
+
+    def read(self, digest: Digest, *, start: int = 0) -> Iterator[bytes]:
+        path = self._path(digest)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            file = open(descriptor, "rb", buffering=0)  # noqa: SIM115 - the generator closes it, or its collector does
+            file.seek(start)
+        except FileNotFoundError:
+            raise MissingBlobError(digest) from None
+        except OSError as error:
+            raise unavailable(error, "read a blob", path) from error
+        return _chunks(file, path)
+
+    def digests(self) -> Iterator[Digest]:
+        for path in self._files():
+            if _HEX.fullmatch(path.name) and path.parent.name == path.name[:2]:
+                yield Digest(PREFIX + path.name)
+
+    def delete(self, digest: Digest) -> None:
+        path = self._path(digest)
+        try:
+            path.unlink(missing_ok=True)
+            if path.parent.is_dir():
+                _fsync_directory(path.parent)
+        except OSError as error:
+            raise unavailable(error, "remove a blob", path) from error
+
+    # What the local store can also tell; not part of the protocol.
+
+    def age(self, digest: Digest, *, now: float) -> float:
+        """Seconds since the blob was stored; 0 if it is gone."""
+        try:
+            return max(0.0, now - os.lstat(self._path(digest)).st_mtime)
+        except FileNotFoundError:
+            return 0.0
+
+    def strangers(self) -> Iterator[tuple[Path, str]]:
+        """Files below the root that are no sound blobs by name, kind or mode, each with what is wrong."""
+        for path in self._files():
+            mode = path.lstat().st_mode
+            if not (_HEX.fullmatch(path.name) and path.parent.name == path.name[:2]):
+                yield path, "is not named for a digest"
+            elif not stat.S_ISREG(mode):
+                yield path, "is not a regular file"
+            elif mode & 0o222:
+                yield path, f"is writable (mode {stat.S_IMODE(mode):04o}, expected 0444)"
+
+    def leftovers(self) -> Iterator[Path]:
+        """Staged files whose writer is gone."""
+        if not self._staging.is_dir():
+            return
+        for path in sorted(self._staging.iterdir()):
+            with suppress(OSError):
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    yield path
+                finally:
+                    os.close(descriptor)
+
+    def _path(self, digest: Digest) -> Path:
+        return self._blobs / digest.hex[:2] / digest.hex
+
+    def _files(self) -> Iterator[Path]:
+        if not self._blobs.is_dir():
+            return
+        for shard in sorted(self._blobs.iterdir()):
+            if shard.is_dir() and not shard.is_symlink() and _SHARD.fullmatch(shard.name):
+                yield from sorted(shard.iterdir())
+            else:
+                yield shard
+
+    def _store(self, digest: Digest, target: Path, chunks: Iterable[bytes]) -> None:
+        make_directory(self._staging)
+        make_directory(target.parent)
+        staged = self._staging / f"{digest.hex[:12]}-{secrets.token_hex(8)}"
+        descriptor = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            for chunk in chunks:
+                write_all(descriptor, chunk)
+            os.fchmod(descriptor, 0o444)
+            os.fsync(descriptor)
+            actual = _digest_of(descriptor)
+            if actual != digest:
+                raise DigestMismatchError(
+                    "what reached the disk",
+                    expected=digest,
+                    actual=actual,
+                    hint="the file changed while it was read, or the disk is failing; try again",
+                )
+            os.rename(staged, target)
+        except BaseException:
+            with suppress(OSError):
+                staged.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        _fsync_directory(target.parent)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write every byte: ``os.write`` may answer short, near a limit it does."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def make_directory(path: Path) -> None:
+    """Like ``mkdir -p``, and each new name is on disk when this returns."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir()
+    _fsync_directory(path.parent)
+
+
+def unavailable(error: OSError, attempt: str, path: Path) -> UnavailableError:
+    """The sentence for an operating system's refusal: nothing of ours is at fault, later or elsewhere may work."""
+    hints = {
+        "ENOSPC": "free some space, then run the same command again; nothing was recorded",
+        "EDQUOT": "free some space, then run the same command again; nothing was recorded",
+        "EROFS": "the registry is on a read-only file system: list, show and pull still work",
+        "EACCES": "check who owns the registry's directory",
+        "EFBIG": "a file-size limit is in force (ulimit -f); raise it",
+    }
+    name = _errno_name(error)
+    return UnavailableError(
+        f"cannot {attempt} at {path}: {error.strerror or error}",
+        code="no-space" if name in {"ENOSPC", "EDQUOT", "EFBIG"} else None,
+        hint=hints.get(name),
+    )
+
+
+def _errno_name(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, "")
+
+
+def _chunks(file: FileIO, path: Path) -> Iterator[bytes]:
+    try:
+        with file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except OSError as error:
+        raise unavailable(error, "read a blob", path) from error
+
+
+def _digest_of(descriptor: int) -> Digest:
+    hasher = hashlib.sha256()
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    while chunk := os.read(descriptor, CHUNK):
+        hasher.update(chunk)
+    return Digest(PREFIX + hasher.hexdigest())
+
+
+def _fsync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,33 @@
+"""What a blob store is: five methods, no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from registry.domain.digest import Digest
+
+
+class BlobStore(Protocol):
+    def put(self, digest: Digest, chunks: Iterable[bytes]) -> None:
+        """Store bytes, all or nothing: when this returns they survive a power loss.
+
+        Storing what is there already is a no-op that does not consume ``chunks``. Raises
+        :class:`~registry.errors.DigestMismatchError` if the bytes are others, and
+        :class:`~registry.errors.UnavailableError` if the medium fails; either way nothing is left visible.
+        """
+
+    def size(self, digest: Digest) -> int:
+        """Length in bytes. Raises :class:`~registry.errors.MissingBlobError`."""
+
+    def read(self, digest: Digest, *, start: int = 0) -> Iterator[bytes]:
+        """The bytes from ``start`` on, unverified: whoever exposes them as complete hashes them.
+
+        Raises :class:`~registry.errors.MissingBlobError` before the first chunk is asked for.
+        """
+
+    def digests(self) -> Iterator[Digest]:
+        """Every blob, in no particular order."""
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob; removing what is not there is a no-op."""

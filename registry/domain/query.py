@@ -1,0 +1,100 @@
+"""What to look for: one value, asked by the command line, the Python API and the server alike."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from registry.errors import InvalidNameError
+
+_CONDITION = re.compile(r"\s*(?P<metric>[^<>=!]+?)\s*(?P<operator><=|>=|==|=|<|>)\s*(?P<value>\S+)\s*")
+_RANKS = re.compile(r"(?P<low>[0-9]{1,9})?(?P<dots>\.\.)?(?P<high>[0-9]{1,9})?", re.ASCII)
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+    "==": operator.eq,
+}
+
+#: Sorts that are not metrics, and whether the natural order is the largest first.
+SORTS = {"name": False, "created": True, "rank": True, "bytes": True, "parameters": True}
+
+
+@dataclass(frozen=True, slots=True)
+class MetricName:
+    """``acc``, or ``arc_easy/acc`` for the metric of one task."""
+
+    metric: str
+    task: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        task, slash, metric = text.strip().rpartition("/")
+        if not metric:
+            raise InvalidNameError("metric", text, "METRIC or TASK/METRIC")
+        return cls(metric, task if slash and task else None)
+
+    def __str__(self) -> str:
+        return f"{self.task}/{self.metric}" if self.task else self.metric
+
+
+@dataclass(frozen=True, slots=True)
+class MetricCondition:
+    """``acc>=0.8``: about the latest value of that metric for a version."""
+
+    name: MetricName
+    operator: str
+    value: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        match = _CONDITION.fullmatch(text)
+        try:
+            value = float(match["value"]) if match else float("nan")
+        except ValueError:
+            value = float("nan")
+        if match is None or value != value:
+            raise InvalidNameError("metric condition", text, "METRIC, one of < <= = >= >, and a number: acc>=0.8")
+        symbol = "==" if match["operator"] == "=" else match["operator"]
+        return cls(MetricName.parse(match["metric"]), symbol, value)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionQuery:
+    """Every condition must hold. Without ``all_versions`` or ``alias`` a row is an adapter's newest version not yanked.
+
+    ``base`` is compared by canonical id, ``targets`` must all be there, ``ranks`` are inclusive bounds, ``after`` is the
+    reference of the last row of the page before.
+    """
+
+    text: str | None = None
+    base: str | None = None
+    ranks: tuple[int | None, int | None] = (None, None)
+    targets: tuple[str, ...] = ()
+    peft_type: str | None = None
+    task_type: str | None = None
+    tags: tuple[tuple[str, str | None], ...] = ()
+    alias: str | None = None
+    metrics: tuple[MetricCondition, ...] = ()
+    sort: str | None = None
+    reverse: bool = False
+    limit: int = 50
+    after: str | None = None
+    all_versions: bool = False
+
+
+def parse_ranks(text: str) -> tuple[int | None, int | None]:
+    """``16`` → (16, 16); ``8..64``, ``8..`` and ``..64`` are inclusive ranges."""
+    match = _RANKS.fullmatch(text)
+    if match is None or (match["low"] is None and match["high"] is None):
+        raise InvalidNameError("rank filter", text, "a rank or a range: 16, 8..64, 8.., ..64")
+    low, high = (int(side) if side else None for side in (match["low"], match["high"]))
+    if not match["dots"]:
+        return (low, low)
+    if low is not None and high is not None and low > high:
+        raise InvalidNameError("rank filter", text, "the smaller rank first: 8..64")
+    return (low, high)
