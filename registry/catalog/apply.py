@@ -1,0 +1,219 @@
+"""What an event does to the tables. The same code runs when it happens and when the journal is replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete, func, update
+from sqlmodel import Session, col, select
+
+from registry.catalog.events import Event
+from registry.catalog.tables import (
+    AdapterRow,
+    AliasRow,
+    AuditRow,
+    BlobRow,
+    EvaluationRow,
+    TagRow,
+    TargetRow,
+    VersionRow,
+)
+from registry.domain.manifest import Manifest
+
+PUBLISH = "publish"
+MOVE_ALIAS = "alias"
+SET_TAGS = "tag"
+REMOVE_TAGS = "untag"
+YANK = "yank"
+UNYANK = "unyank"
+DELETE = "delete"
+EVALUATE = "evaluate"
+COLLECT = "collect"
+
+Facts = Mapping[str, Any]
+
+
+def apply(session: Session, event: Event, manifest: Manifest | None = None) -> None:
+    """Enter the event into the audit and carry it out. ``manifest`` belongs to a ``publish`` event; without it (its blob
+    is gone) the version's number and digest are kept and it is found by name only."""
+    session.add(
+        AuditRow(
+            sequence=event.sequence,
+            action=event.action,
+            adapter=event.adapter.lower() if event.adapter else None,
+            body=event.body,
+            hash=event.hash,
+        )
+    )
+    if event.action == PUBLISH:
+        _publish(session, event, manifest)
+    elif event.action != COLLECT:
+        _CHANGES[event.action](session, (event.adapter or "").lower(), event.facts)
+    session.flush()
+
+
+def version_row(session: Session, adapter: str, number: int) -> VersionRow | None:
+    return session.exec(
+        select(VersionRow).where(VersionRow.adapter == adapter, VersionRow.number == number)
+    ).one_or_none()
+
+
+def summary(manifest: Manifest) -> dict[str, object]:
+    """The manifest without its tables: what a list shows."""
+    return {
+        "base_model": manifest.base_model.document(),
+        "peft_type": manifest.peft_type,
+        "variant": manifest.variant,
+        "task_type": manifest.task_type,
+        "rank": manifest.rank,
+        "alpha": manifest.alpha,
+        "scaling": manifest.scaling,
+        "target_modules": manifest.target_modules,
+        "layers": manifest.layers,
+        "dtype": manifest.dtype,
+        "parameters": manifest.parameters,
+        "bytes": manifest.bytes,
+        "tensor_identity": manifest.tensor_identity,
+        "base_change": manifest.base_change,
+    }
+
+
+def _publish(session: Session, event: Event, manifest: Manifest | None) -> None:
+    shown = event.adapter or ""
+    key, number = shown.lower(), int(event.facts["version"])  # type: ignore[call-overload]
+    namespace, _, name = shown.partition("/")
+    adapter = session.get(AdapterRow, key)
+    if adapter is None:
+        adapter = AdapterRow(key=key, namespace=namespace, name=name)
+        session.add(adapter)
+    adapter.next_number = max(adapter.next_number, number + 1)
+    session.flush()
+    row = VersionRow(
+        adapter=key,
+        number=number,
+        digest=str(event.facts["digest"]),
+        created_at=event.at,
+        note=event.facts.get("note"),
+        findings=json.dumps(event.facts.get("findings", [])),
+    )
+    digests = {row.digest}
+    if manifest is not None:
+        base = manifest.base_model
+        row.base = (base.id or base.raw or "").lower() or None
+        row.peft_type = manifest.peft_type.upper()
+        row.task_type = manifest.task_type.upper() if manifest.task_type else None
+        row.rank = manifest.rank
+        row.parameters = manifest.parameters
+        row.bytes = manifest.bytes
+        row.tensor_identity = manifest.tensor_identity
+        row.summary = json.dumps(summary(manifest))
+        digests.update(entry.digest for entry in manifest.files)
+    session.add(row)
+    session.flush()
+    version_id = _id(row)
+    session.add_all(BlobRow(digest=digest, version_id=version_id) for digest in sorted(digests))
+    if manifest is not None:
+        session.add_all(TargetRow(name=name, version_id=version_id) for name in manifest.target_modules)
+    _mark_newest(session, key)
+
+
+def _move_alias(session: Session, adapter: str, facts: Facts) -> None:
+    row = session.get(AliasRow, (adapter, facts["alias"].lower()))
+    if facts["after"] is None:
+        if row is not None:
+            session.delete(row)
+    elif row is None:
+        session.add(AliasRow(adapter=adapter, key=facts["alias"].lower(), name=facts["alias"], number=facts["after"]))
+    else:
+        row.number = facts["after"]
+
+
+def _set_tags(session: Session, adapter: str, facts: Facts) -> None:
+    version_id = _id(_require(session, adapter, facts))
+    for key, value in facts["tags"].items():
+        session.merge(TagRow(version_id=version_id, key=key, value=value))
+
+
+def _remove_tags(session: Session, adapter: str, facts: Facts) -> None:
+    version_id = _id(_require(session, adapter, facts))
+    session.exec(delete(TagRow).where(col(TagRow.version_id) == version_id, col(TagRow.key).in_(facts["keys"])))
+
+
+def _yank(session: Session, adapter: str, facts: Facts) -> None:
+    _require(session, adapter, facts).yanked = facts.get("reason")
+    _mark_newest(session, adapter)
+
+
+def _delete(session: Session, adapter: str, facts: Facts) -> None:
+    """A tombstone stays: the number is never used again. What only finds or describes the version goes."""
+    row = _require(session, adapter, facts)
+    row.deleted = facts["reason"]
+    for table in (TargetRow, BlobRow, TagRow, EvaluationRow):
+        session.exec(delete(table).where(col(table.version_id) == _id(row)))
+    _mark_newest(session, adapter)
+
+
+def _evaluate(session: Session, adapter: str, facts: Facts) -> None:
+    version_id = _id(_require(session, adapter, facts))
+    if facts.get("raw"):
+        session.merge(BlobRow(digest=facts["raw"], version_id=version_id))
+    for document in facts["evaluations"]:
+        same = (col(EvaluationRow.version_id) == version_id, col(EvaluationRow.metric) == document["metric"])
+        session.exec(update(EvaluationRow).where(*same).values(latest=False))
+        session.exec(
+            update(EvaluationRow)
+            .where(*same, col(EvaluationRow.task).is_not_distinct_from(document["task"]))
+            .values(latest_of_task=False)
+        )
+        session.add(EvaluationRow(version_id=version_id, **document))
+        session.flush()
+
+
+_CHANGES: dict[str, Callable[[Session, str, Facts], None]] = {
+    MOVE_ALIAS: _move_alias,
+    SET_TAGS: _set_tags,
+    REMOVE_TAGS: _remove_tags,
+    YANK: _yank,
+    UNYANK: lambda session, adapter, facts: _yank(session, adapter, {**facts, "reason": None}),
+    DELETE: _delete,
+    EVALUATE: _evaluate,
+}
+
+
+def _mark_newest(session: Session, adapter: str) -> None:
+    session.flush()
+    newest: int | None = session.exec(
+        select(func.max(VersionRow.number)).where(
+            VersionRow.adapter == adapter, col(VersionRow.yanked).is_(None), col(VersionRow.deleted).is_(None)
+        )
+    ).one()
+    session.exec(
+        update(VersionRow)
+        .where(col(VersionRow.adapter) == adapter, col(VersionRow.newest).is_(True), col(VersionRow.number) != newest)
+        .values(newest=False)
+    )
+    session.exec(
+        update(VersionRow)
+        .where(col(VersionRow.adapter) == adapter, col(VersionRow.number) == newest)
+        .values(newest=True)
+    )
+
+
+def _require(session: Session, adapter: str, facts: Facts) -> VersionRow:
+    row = version_row(session, adapter, facts["version"])
+    if row is None:
+        raise LookupError(f"{adapter}@{facts['version']} is not in the catalog")
+    return row
+
+
+def _id(row: VersionRow) -> int:
+    assert row.id is not None  # noqa: S101 - for the type checker: a flushed row has one
+    return row.id
+
+
+def replay(session: Session, events: Sequence[Event], manifest_of: Callable[[str], Manifest | None]) -> None:
+    """Carry out a whole history on empty tables. ``manifest_of`` answers None for a manifest that is gone."""
+    for event in events:
+        apply(session, event, manifest_of(str(event.facts["digest"])) if event.action == PUBLISH else None)

@@ -1,0 +1,96 @@
+"""The database connection, and what its failures mean.
+
+SQLite before 3.51.3 (and the back-ports 3.44.6, 3.50.7) can corrupt a WAL database when two connections write and
+checkpoint at once (sqlite.org/wal.html#walresetbug), so WAL is used on fixed libraries only; elsewhere a rollback
+journal with ``synchronous=FULL``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc
+from sqlalchemy.pool import NullPool, StaticPool
+
+from registry.errors import CorruptionError, RegistryError, UnavailableError
+
+#: How long a writer waits for another one, in seconds.
+PATIENCE = 30.0
+
+
+def wal_is_safe(version: tuple[int, int, int] = sqlite3.sqlite_version_info) -> bool:
+    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0)
+
+
+def sqlite_engine(path: Path | None, *, patience: float = PATIENCE) -> Engine:
+    """An engine over one file, or over memory for ``None``. Opening is lazy; no file is made before the first use."""
+    if path is None:
+        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    else:
+        engine = create_engine(
+            "sqlite://",
+            creator=lambda: sqlite3.connect(path, timeout=patience, check_same_thread=False),
+            poolclass=NullPool,
+        )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # BEGIN is ours, so that DDL is transactional and writers can say IMMEDIATE
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writing = connection.get_execution_options().get("writing", False)
+        if writing and path is not None:
+            connection.exec_driver_sql(f"PRAGMA journal_mode={'WAL' if wal_is_safe() else 'TRUNCATE'}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One consistent snapshot."""
+    with _translated(), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """The one writer; commits at the end, rolls back if an exception passes."""
+    with _translated(), engine.connect().execution_options(writing=True) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (exc.IntegrityError, exc.ProgrammingError):
+        raise  # our mistake, not the database's state
+    except (exc.DatabaseError, sqlite3.DatabaseError) as error:
+        raise _meaning(error) from error
+
+
+def _meaning(error: Exception) -> RegistryError:
+    text = str(getattr(error, "orig", None) or error)
+    lowered = text.lower()
+    if "locked" in lowered or "busy" in lowered:
+        return UnavailableError(
+            f"the registry is busy: another writer held it for more than {PATIENCE:.0f} s", hint="try again"
+        )
+    if "malformed" in lowered or "not a database" in lowered:
+        return CorruptionError(
+            f"the catalog is damaged: {text}", hint="run `adapters rebuild`: it makes a new one from the journal and blobs"
+        )
+    if "full" in lowered:
+        return UnavailableError(
+            "the disk is full; nothing was recorded", code="no-space", hint="free some space, then run the same command again"
+        )
+    if "readonly" in lowered or "read-only" in lowered:
+        return UnavailableError("the registry is read-only", hint="list, show and pull still work; check who owns it")
+    return UnavailableError(f"the catalog cannot be used: {text}", hint="check the disk and who owns the registry")

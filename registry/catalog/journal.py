@@ -1,0 +1,113 @@
+"""The journal: the audit once more, as files beside the blobs, so that a lost catalog can be made again.
+
+A segment is written before its transaction commits and is named for its first sequence number. A writer killed between
+the two leaves one segment that the catalog does not know; the next writer has the same number and replaces it. So the
+journal never forks, and is ahead of the catalog by at most one unacknowledged segment; by more only if somebody put an
+old catalog back.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from registry.errors import UnavailableError
+
+
+class Journal(Protocol):
+    def write(self, first: int, segment: bytes) -> None:
+        """Store a segment durably, replacing an unacknowledged one of the same number."""
+
+    def read(self, first: int) -> bytes | None: ...
+    def firsts(self) -> Iterator[int]:
+        """The numbers of all segments, rising."""
+
+
+class MemoryJournal:
+    def __init__(self) -> None:
+        self._segments: dict[int, bytes] = {}
+
+    def write(self, first: int, segment: bytes) -> None:
+        self._segments[first] = segment
+
+    def read(self, first: int) -> bytes | None:
+        return self._segments.get(first)
+
+    def firsts(self) -> Iterator[int]:
+        return iter(sorted(self._segments))
+
+
+class FileJournal:
+    """``ROOT/000012/000012345.jsonl``: a folder per thousand sequence numbers."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def write(self, first: int, segment: bytes) -> None:
+        path = self._path(first)
+        try:
+            self._write(path, segment)
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot write the journal at {path}: {error.strerror or error}",
+                code="no-space" if error.errno in (28, 122, 27) else None,
+                hint="nothing was recorded; free some space or check who owns the registry, then try again",
+            ) from error
+
+    def read(self, first: int) -> bytes | None:
+        try:
+            return self._path(first).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UnavailableError(f"cannot read the journal: {error}") from error
+
+    def firsts(self) -> Iterator[int]:
+        if not self._root.is_dir():
+            return
+        for folder in sorted(self._root.iterdir()):
+            for path in sorted(folder.glob("*.jsonl")):
+                if path.stem.isdecimal():
+                    yield int(path.stem)
+
+    def leftovers(self) -> Iterator[Path]:
+        """Temporary files of writers that were killed. Only meaningful while nobody writes."""
+        yield from sorted(self._root.glob("*/*.tmp"))
+
+    def _path(self, first: int) -> Path:
+        return self._root / f"{first // 1000:06d}" / f"{first:09d}.jsonl"
+
+    def _write(self, path: Path, segment: bytes) -> None:
+        for folder in (self._root.parent, self._root, path.parent):
+            if not folder.is_dir():
+                with suppress(FileExistsError):
+                    folder.mkdir(parents=True)
+                _fsync_directory(folder.parent)
+        staged = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
+        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(segment)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fchmod(descriptor, 0o444)
+            os.fsync(descriptor)
+            os.rename(staged, path)
+        except BaseException:
+            with suppress(OSError):
+                staged.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        _fsync_directory(path.parent)
+
+
+def _fsync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,88 @@
+"""What a catalog is, to the operations: reads, and one writer at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from enum import Enum
+from typing import Final, Protocol
+
+from registry.domain.digest import Digest
+from registry.domain.evaluation import Evaluation
+from registry.domain.finding import Finding
+from registry.domain.manifest import Manifest
+from registry.domain.names import AdapterName, AliasName, Reference
+from registry.domain.query import VersionQuery
+from registry.domain.version import AliasMove, AuditEntry, Version
+
+
+class Anything(Enum):
+    """The caller does not care where an alias points before it is moved."""
+
+    ANYTHING = "anything"
+
+
+ANYTHING: Final = Anything.ANYTHING
+
+
+class CatalogWriter(Protocol):
+    """The one open transaction. Nothing of it is visible before it ends, and all of it afterwards."""
+
+    def add_version(
+        self,
+        adapter: AdapterName,
+        manifest: Manifest,
+        *,
+        note: str | None = None,
+        findings: Sequence[Finding] = (),
+    ) -> tuple[Version, bool]:
+        """The version with this manifest, and whether it is new. Numbers count up and are never used again."""
+
+    def move_alias(
+        self, adapter: AdapterName, alias: AliasName, to: int | None, *, expected: int | None | Anything = ANYTHING
+    ) -> AliasMove | None:
+        """Compare and set; ``to=None`` removes. None if nothing had to move. Raises AliasMovedError, NotFoundError."""
+
+    def set_tags(self, version: Version, tags: Mapping[str, str]) -> None: ...
+    def remove_tags(self, version: Version, keys: Sequence[str]) -> None: ...
+    def yank(self, version: Version, reason: str) -> None: ...
+    def unyank(self, version: Version) -> None: ...
+    def delete(self, version: Version, reason: str) -> None: ...
+
+    def add_evaluations(self, version: Version, evaluations: Sequence[Evaluation], *, raw: Digest | None = None) -> int:
+        """How many were new: a results file that was added before adds nothing."""
+
+    def note_collection(self, digests: Sequence[Digest]) -> None:
+        """Put on record that these blobs are being removed."""
+
+    def unreferenced(self, digests: Sequence[Digest]) -> list[Digest]:
+        """Those of the digests that no version and no evaluation needs, as of this transaction."""
+
+    def resolve(self, reference: Reference) -> Version: ...
+
+
+class Catalog(Protocol):
+    def writing(self) -> AbstractContextManager[CatalogWriter]:
+        """Wait for other writers (30 s, then UnavailableError), and commit at the end unless an exception passes."""
+
+    def resolve(self, reference: Reference) -> Version:
+        """The version a reference means. Raises NotFoundError."""
+
+    def search(self, query: VersionQuery) -> list[Version]: ...
+    def aliases(self, adapter: AdapterName) -> dict[str, int]: ...
+    def alias_history(self, adapter: AdapterName, alias: AliasName) -> list[AliasMove]: ...
+    def evaluations(self, version: Version) -> list[Evaluation]: ...
+    def audit(self, adapter: AdapterName | None = None, *, limit: int | None = None) -> list[AuditEntry]:
+        """Newest first."""
+
+    def live_versions(self) -> Iterator[Version]:
+        """Every version that is not deleted, yanked ones too."""
+
+    def references(self) -> Iterator[Digest]:
+        """Every digest that a version or an evaluation needs: manifests, files, raw results."""
+
+    def owners(self, digest: Digest) -> list[str]:
+        """References of the versions that need a blob."""
+
+    def verify(self, manifest_of: Callable[[Digest], Manifest]) -> list[str]:
+        """What is wrong with the catalog itself, one sentence each: integrity, audit chain, journal, replay."""

@@ -1,0 +1,148 @@
+"""From a reference to a version, and from a row to a value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+from sqlmodel import Session, col, select
+
+from registry.catalog.tables import AdapterRow, AliasRow, EvaluationRow, TagRow, VersionRow
+from registry.domain.digest import Digest
+from registry.domain.evaluation import Evaluation
+from registry.domain.finding import Finding, Severity
+from registry.domain.names import AdapterName, Namespace, Reference, Word
+from registry.domain.version import Version
+from registry.errors import NotFoundError
+
+_SUGGESTIONS_FROM = 10_000
+
+
+def resolve(session: Session, reference: Reference) -> Version:
+    """Raises :class:`NotFoundError`, with the nearest name if there is one."""
+    return version_of(session, _row(session, reference))
+
+
+def version_of(session: Session, row: VersionRow) -> Version:
+    return versions_of(session, [row])[0]
+
+
+def versions_of(session: Session, rows: Sequence[VersionRow]) -> list[Version]:
+    """Values for a page of rows, with aliases, tags and the latest score, in a handful of queries."""
+    keys, ids = {row.adapter for row in rows}, [row.id for row in rows]
+    names = {
+        row.key: AdapterName(Namespace(row.namespace), Word(row.name))
+        for row in session.exec(select(AdapterRow).where(col(AdapterRow.key).in_(keys)))
+    }
+    aliases: dict[tuple[str, int], list[str]] = {}
+    for alias in session.exec(select(AliasRow).where(col(AliasRow.adapter).in_(keys)).order_by(AliasRow.key)):
+        aliases.setdefault((alias.adapter, alias.number), []).append(alias.name)
+    tags: dict[int | None, dict[str, str]] = {}
+    for tag in session.exec(select(TagRow).where(col(TagRow.version_id).in_(ids)).order_by(TagRow.key)):
+        tags.setdefault(tag.version_id, {})[tag.key] = tag.value
+    scores = {
+        row.version_id: evaluation_of(row)
+        for row in session.exec(
+            select(EvaluationRow)
+            .where(col(EvaluationRow.version_id).in_(ids), col(EvaluationRow.latest).is_(True))
+            .order_by(col(EvaluationRow.id))
+        )
+    }
+    return [
+        Version(
+            adapter=names[row.adapter],
+            number=row.number,
+            digest=Digest(row.digest),
+            created_at=row.created_at,
+            summary=json.loads(row.summary),
+            note=row.note,
+            yanked=row.yanked,
+            aliases=tuple(aliases.get((row.adapter, row.number), ())),
+            tags=tags.get(row.id, {}),
+            findings=tuple(
+                Finding(**{**finding, "severity": Severity(finding["severity"])})
+                for finding in json.loads(row.findings)
+            ),
+            score=scores.get(row.id or 0),
+        )
+        for row in rows
+    ]
+
+
+def evaluation_of(row: EvaluationRow) -> Evaluation:
+    return Evaluation(
+        suite=row.suite,
+        task=row.task,
+        metric=row.metric,
+        value=row.value,
+        stderr=row.stderr,
+        n=row.n,
+        higher_is_better=row.higher_is_better,
+        filter=row.filter,
+        split=row.split,
+        source=row.source,
+        at=row.at,
+    )
+
+
+def _row(session: Session, reference: Reference) -> VersionRow:
+    if reference.adapter is None:
+        return _by_digest(session, reference.digest_start or "")
+    adapter = reference.adapter
+    if session.get(AdapterRow, adapter.key) is None:
+        raise NotFoundError(f"there is no adapter {adapter}", code="unknown-adapter", hint=_nearest(session, adapter))
+    number = reference.number
+    if reference.alias is not None:
+        alias = session.get(AliasRow, (adapter.key, reference.alias.key))
+        if alias is None:
+            known = session.exec(select(AliasRow.name).where(AliasRow.adapter == adapter.key)).all()
+            raise NotFoundError(
+                f"{adapter} has no alias {reference.alias}",
+                code="unknown-alias",
+                hint=f"it has {', '.join(sorted(known))}" if known else "it has none yet: adapters alias set",
+            )
+        number = alias.number
+    versions = select(VersionRow).where(VersionRow.adapter == adapter.key)
+    if number is None:
+        row = session.exec(versions.where(col(VersionRow.newest).is_(True))).one_or_none()
+        if row is None:
+            raise NotFoundError(
+                f"every version of {adapter} is yanked or deleted",
+                code="unknown-version",
+                hint=f"name one exactly, such as {adapter}@1; `adapters list {adapter} --all-versions` shows them",
+            )
+        return row
+    row = session.exec(versions.where(VersionRow.number == number)).one_or_none()
+    if row is None:
+        numbers = session.exec(select(VersionRow.number).where(VersionRow.adapter == adapter.key)).all()
+        raise NotFoundError(
+            f"{adapter} has no version {number}", code="unknown-version", hint=f"its newest is {max(numbers, default=0)}"
+        )
+    if row.deleted is not None:
+        raise NotFoundError(f"{adapter}@{number} was deleted: {row.deleted}", code="version-deleted")
+    return row
+
+
+def _by_digest(session: Session, start: str) -> VersionRow:
+    rows = session.exec(
+        select(VersionRow)
+        .where(
+            VersionRow.digest >= start,
+            VersionRow.digest < start + "g",  # one above every hexadecimal digit
+            col(VersionRow.deleted).is_(None),
+        )
+        .order_by(col(VersionRow.id))
+        .limit(1000)
+    ).all()
+    if not rows:
+        raise NotFoundError(f"no version has digest {start}", code="unknown-version")
+    if len({row.digest for row in rows}) > 1:
+        raise NotFoundError(f"{start} begins the digest of several versions", code="ambiguous-digest", hint="give more digits")
+    return next((row for row in rows if row.yanked is None), rows[0])
+
+
+def _nearest(session: Session, adapter: AdapterName) -> str:
+    keys: Iterable[str] = session.exec(select(AdapterRow.key).limit(_SUGGESTIONS_FROM))
+    near = get_close_matches(adapter.key, list(keys), n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else "`adapters list` shows what there is"

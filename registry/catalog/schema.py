@@ -1,0 +1,61 @@
+"""Bringing a database to the schema this version knows. Alembic is only imported when there is something to do."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from registry.catalog.engine import reading, writing
+from registry.errors import UnavailableError
+
+#: The newest migration. A test compares it with the scripts.
+HEAD = "0001"
+
+
+def current(connection: Connection) -> str | None:
+    """The revision a database is at, None if it holds no registry."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def ensure(engine: Engine) -> None:
+    """Migrate up to :data:`HEAD` in one transaction. Raises UnavailableError for a database of a newer program."""
+    with reading(engine) as connection:
+        if current(connection) == HEAD:
+            return
+    with writing(engine) as connection:
+        check(connection)
+        if current(connection) != HEAD:
+            migrate(connection, HEAD)
+
+
+def check(connection: Connection) -> None:
+    revision = current(connection)
+    if revision is not None and revision > HEAD:
+        raise UnavailableError(
+            f"the registry has schema {revision}, this version knows up to {HEAD}",
+            code="schema-too-new",
+            hint="upgrade adapter-registry; nothing was touched",
+        )
+
+
+def migrate(connection: Connection, revision: str, *, down: bool = False) -> None:
+    """Run the migration scripts inside the connection's transaction."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    (command.downgrade if down else command.upgrade)(config, revision)
+
+
+def scripts() -> Path:
+    """``migrations/`` at the top of a checkout; inside this package in an installed wheel."""
+    installed = files("registry.catalog") / "migrations"
+    if installed.is_dir():
+        return Path(str(installed))
+    return Path(__file__).parents[2] / "migrations"

@@ -1,0 +1,239 @@
+"""The catalog over SQL: SQLite by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Engine
+from sqlmodel import Session, SQLModel, col, select
+
+from registry.catalog import schema
+from registry.catalog.apply import replay
+from registry.catalog.engine import reading, sqlite_engine, writing
+from registry.catalog.events import Event, broken_links, parse_segment
+from registry.catalog.journal import Journal
+from registry.catalog.resolve import evaluation_of, resolve, versions_of
+from registry.catalog.search import search
+from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BlobRow, EvaluationRow, VersionRow
+from registry.catalog.verify import problems
+from registry.catalog.writer import SqlWriter
+from registry.domain.digest import Digest
+from registry.domain.evaluation import Evaluation
+from registry.domain.manifest import Manifest
+from registry.domain.names import AdapterName, AliasName, Reference
+from registry.domain.query import VersionQuery
+from registry.domain.version import AliasMove, AuditEntry, Version
+from registry.errors import CorruptionError, NotFoundError, UnavailableError
+
+_PAGE = 500
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class SqlCatalog:
+    """See :class:`registry.catalog.protocol.Catalog`. ``path=None`` keeps everything in memory.
+
+    Nothing is created before the first write: a registry that is not there yet reads as an empty one.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        journal: Journal,
+        *,
+        actor: str = "",
+        now: Callable[[], str] = utc_now,
+    ) -> None:
+        self._path = path
+        self._journal = journal
+        self._actor = actor
+        self._now = now
+        self._engine = sqlite_engine(path)
+        self._ready = False
+
+    @contextmanager
+    def writing(self) -> Iterator[SqlWriter]:
+        self._refuse_lost_catalog()
+        if self._path is not None:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UnavailableError(
+                    f"cannot make the registry at {self._path.parent}: {error.strerror}",
+                    hint="choose another place with --registry or ADAPTERS_REGISTRY",
+                ) from error
+        if not self._ready:
+            schema.ensure(self._engine)
+            self._ready = True
+        with writing(self._engine) as connection, Session(bind=connection) as session:
+            writer = SqlWriter(session, actor=self._actor, now=self._now)
+            self._refuse_old_catalog(writer.first)
+            yield writer
+            session.flush()
+            if writer.segment:
+                self._journal.write(writer.first, writer.segment)
+
+    def resolve(self, reference: Reference) -> Version:
+        with self._reading() as session:
+            return resolve(session, reference)
+
+    def search(self, query: VersionQuery) -> list[Version]:
+        with self._reading() as session:
+            return search(session, query)
+
+    def aliases(self, adapter: AdapterName) -> dict[str, int]:
+        with self._reading() as session:
+            self._require(session, adapter)
+            rows = session.exec(select(AliasRow).where(AliasRow.adapter == adapter.key).order_by(AliasRow.key))
+            return {row.name: row.number for row in rows}
+
+    def alias_history(self, adapter: AdapterName, alias: AliasName) -> list[AliasMove]:
+        """Oldest first. Raises NotFoundError for an alias that never was."""
+        with self._reading() as session:
+            self._require(session, adapter)
+            rows = session.exec(
+                select(AuditRow)
+                .where(AuditRow.adapter == adapter.key, AuditRow.action == "alias")
+                .order_by(col(AuditRow.sequence))
+            ).all()
+        moves = []
+        for row in rows:
+            entry = _entry(row)
+            facts = entry.body
+            if str(facts["alias"]).lower() == alias.key:
+                moves.append(AliasMove(str(facts["alias"]), facts["before"], facts["after"], entry.at, entry.actor))  # type: ignore[arg-type]
+        if not moves:
+            raise NotFoundError(f"{adapter} never had an alias {alias}", code="unknown-alias")
+        return moves
+
+    def evaluations(self, version: Version) -> list[Evaluation]:
+        with self._reading() as session:
+            rows = session.exec(
+                select(EvaluationRow)
+                .join(VersionRow, col(VersionRow.id) == EvaluationRow.version_id)
+                .where(VersionRow.adapter == version.adapter.key, VersionRow.number == version.number)
+                .order_by(col(EvaluationRow.id))
+            )
+            return [evaluation_of(row) for row in rows]
+
+    def audit(self, adapter: AdapterName | None = None, *, limit: int | None = None) -> list[AuditEntry]:
+        with self._reading() as session:
+            statement = select(AuditRow).order_by(col(AuditRow.sequence).desc()).limit(limit)
+            if adapter is not None:
+                self._require(session, adapter)
+                statement = statement.where(AuditRow.adapter == adapter.key)
+            return [_entry(row) for row in session.exec(statement)]
+
+    def live_versions(self) -> Iterator[Version]:
+        last = 0
+        while True:
+            with self._reading() as session:
+                rows = session.exec(
+                    select(VersionRow)
+                    .where(col(VersionRow.id) > last, col(VersionRow.deleted).is_(None))
+                    .order_by(col(VersionRow.id))
+                    .limit(_PAGE)
+                ).all()
+                page = versions_of(session, rows)
+            if not rows:
+                return
+            last = rows[-1].id or last
+            yield from page
+
+    def references(self) -> Iterator[Digest]:
+        with self._reading() as session:
+            digests = session.exec(select(BlobRow.digest).distinct()).all()
+        return (Digest(digest) for digest in digests)
+
+    def owners(self, digest: Digest) -> list[str]:
+        with self._reading() as session:
+            rows = session.exec(
+                select(VersionRow)
+                .join(BlobRow, col(BlobRow.version_id) == VersionRow.id)
+                .where(BlobRow.digest == digest)
+                .order_by(VersionRow.adapter, col(VersionRow.number))
+            ).all()
+            return [version.reference for version in versions_of(session, rows)]
+
+    def verify(self, manifest_of: Callable[[Digest], Manifest | None]) -> list[str]:
+        with self._reading() as session:
+            return list(problems(session, self._journal, manifest_of))
+
+    def rebuild(self, manifest_of: Callable[[Digest], Manifest | None]) -> int:
+        """Make the tables again from the journal; returns how many events it holds. The old file stays as ``….before``.
+
+        Raises CorruptionError, and changes nothing, if the journal's chain does not hold.
+        """
+        if self._path is None:
+            raise UnavailableError("a catalog in memory cannot be rebuilt")
+        events = self._events()
+        fresh = self._path.with_name(self._path.name + ".rebuilt")
+        fresh.unlink(missing_ok=True)
+        engine = sqlite_engine(fresh)
+        schema.ensure(engine)
+        with writing(engine) as connection, Session(bind=connection) as session:
+            replay(session, events, lambda digest: manifest_of(Digest(digest)))
+        for suffix in ("-journal", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        if self._path.exists():
+            self._path.replace(self._path.with_name(self._path.name + ".before"))
+        fresh.replace(self._path)
+        return len(events)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        self._refuse_lost_catalog()
+        engine = self._engine if self._path is None or self._path.exists() else _empty()
+        with reading(engine) as connection:
+            if not self._ready:
+                if schema.current(connection) is None:
+                    SQLModel.metadata.create_all(connection)
+                schema.check(connection)
+            with Session(bind=connection) as session:
+                yield session
+
+    def _events(self) -> list[Event]:
+        events = [event for first in self._journal.firsts() for event in parse_segment(self._journal.read(first) or b"")]
+        broken = next(broken_links(events), None)
+        if broken is not None:
+            raise CorruptionError(f"the journal cannot be replayed: {broken}", hint="restore the journal from a backup")
+        return events
+
+    def _refuse_lost_catalog(self) -> None:
+        if self._path is not None and not self._path.exists() and next(iter(self._journal.firsts()), None) is not None:
+            raise CorruptionError(
+                f"the catalog {self._path} is gone, but its journal is there",
+                code="catalog-lost",
+                hint="run `adapters rebuild`: it makes the catalog again from the journal and blobs",
+            )
+
+    def _refuse_old_catalog(self, first: int) -> None:
+        """One segment ahead is a writer that was killed; two are a catalog that somebody put back from a backup."""
+        ahead = self._journal.read(first)
+        if ahead and self._journal.read(first + len(ahead.splitlines())) is not None:
+            raise CorruptionError(
+                "the journal is ahead of the catalog: an old catalog was put in its place",
+                code="catalog-rolled-back",
+                hint="run `adapters rebuild` to bring back what is missing",
+            )
+
+    @staticmethod
+    def _require(session: Session, adapter: AdapterName) -> None:
+        if session.get(AdapterRow, adapter.key) is None:
+            resolve(session, Reference(adapter))
+
+
+def _empty() -> Engine:
+    return sqlite_engine(None)
+
+
+def _entry(row: AuditRow) -> AuditEntry:
+    from registry.catalog.events import parse_event
+
+    event = parse_event(row.body)
+    return AuditEntry(event.sequence, event.at, event.actor, event.action, event.adapter, event.facts, row.hash)

@@ -1,0 +1,117 @@
+"""The tables. A column exists only where a query filters, sorts or joins; the rest of a version is in ``summary``.
+
+Times are ISO 8601 text in UTC. Names are stored twice: ``key`` is lower case and compared, the other is shown.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import CheckConstraint, Index, String, Text, UniqueConstraint, text
+from sqlmodel import Field, SQLModel
+
+
+class AdapterRow(SQLModel, table=True):
+    __tablename__ = "adapter"
+    key: str = Field(primary_key=True, sa_type=String)
+    namespace: str = Field(sa_type=String)
+    name: str = Field(sa_type=String)
+    next_number: int = 1
+
+
+class VersionRow(SQLModel, table=True):
+    __tablename__ = "version"
+    __table_args__ = (
+        UniqueConstraint("adapter", "number"),
+        CheckConstraint("number >= 1", name="version_number_positive"),
+        # The orders a list can have; SQLite appends the row id, which breaks ties.
+        Index("version_newest", "newest", "adapter"),
+        Index("version_base", "newest", "base", "adapter"),
+        Index("version_rank", "newest", "rank"),
+        Index("version_created", "newest", "created_at"),
+        Index("version_bytes", "newest", "bytes"),
+        Index("version_parameters", "newest", "parameters"),
+    )
+    id: int | None = Field(default=None, primary_key=True)
+    adapter: str = Field(foreign_key="adapter.key", sa_type=String)
+    number: int
+    digest: str = Field(index=True, sa_type=String)
+    created_at: str = Field(sa_type=String)
+    newest: bool = False  #: the adapter's newest version that is neither yanked nor deleted
+    yanked: str | None = Field(default=None, sa_type=Text)
+    deleted: str | None = Field(default=None, sa_type=Text)
+    note: str | None = Field(default=None, sa_type=Text)
+    base: str | None = Field(default=None, sa_type=String)  #: canonical id (or the raw text), lower case
+    peft_type: str | None = Field(default=None, sa_type=String)
+    task_type: str | None = Field(default=None, sa_type=String)
+    rank: int | None = None
+    parameters: int = 0
+    bytes: int = 0
+    tensor_identity: str | None = Field(default=None, index=True, sa_type=String)
+    summary: str = Field(default="{}", sa_type=Text)
+    findings: str = Field(default="[]", sa_type=Text)
+
+
+class TargetRow(SQLModel, table=True):
+    __tablename__ = "target"
+    name: str = Field(primary_key=True, sa_type=String)
+    version_id: int = Field(primary_key=True, foreign_key="version.id")
+
+
+class BlobRow(SQLModel, table=True):
+    """Which versions need which blobs: manifests, files and raw evaluation results."""
+
+    __tablename__ = "blob"
+    digest: str = Field(primary_key=True, sa_type=String)
+    version_id: int = Field(primary_key=True, foreign_key="version.id", index=True)
+
+
+class AliasRow(SQLModel, table=True):
+    __tablename__ = "alias"
+    adapter: str = Field(primary_key=True, foreign_key="adapter.key", sa_type=String)
+    key: str = Field(primary_key=True, index=True, sa_type=String)
+    name: str = Field(sa_type=String)
+    number: int
+
+
+class TagRow(SQLModel, table=True):
+    __tablename__ = "tag"
+    __table_args__ = (Index("tag_key_value", "key", "value"),)
+    version_id: int = Field(primary_key=True, foreign_key="version.id")
+    key: str = Field(primary_key=True, sa_type=String)
+    value: str = Field(sa_type=Text)
+
+
+class EvaluationRow(SQLModel, table=True):
+    """``latest`` marks the newest row of a metric for its version, ``latest_of_task`` the newest for metric and task."""
+
+    __tablename__ = "evaluation"
+    __table_args__ = (
+        Index("evaluation_latest", "metric", "value", "version_id", sqlite_where=text("latest")),
+        Index("evaluation_task", "metric", "task", "value", "version_id", sqlite_where=text("latest_of_task")),
+        Index("evaluation_version", "version_id", "metric"),
+    )
+    id: int | None = Field(default=None, primary_key=True)
+    version_id: int = Field(foreign_key="version.id")
+    suite: str | None = Field(default=None, sa_type=String)
+    task: str | None = Field(default=None, sa_type=String)
+    metric: str = Field(sa_type=String)
+    filter: str | None = Field(default=None, sa_type=String)
+    split: str | None = Field(default=None, sa_type=String)
+    value: float
+    stderr: float | None = None
+    n: int | None = None
+    higher_is_better: bool | None = None
+    source: str | None = Field(default=None, sa_type=Text)
+    at: str | None = Field(default=None, sa_type=String)
+    latest: bool = True
+    latest_of_task: bool = True
+
+
+class AuditRow(SQLModel, table=True):
+    """``body`` is the event's canonical JSON; it holds the hash of the row before it. ``hash`` is its SHA-256."""
+
+    __tablename__ = "audit"
+    sequence: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    action: str = Field(sa_type=String)
+    adapter: str | None = Field(default=None, index=True, sa_type=String)
+    body: str = Field(sa_type=Text)
+    hash: str = Field(sa_type=String)

@@ -1,0 +1,157 @@
+"""The one open transaction: each change is validated against what is there, made an event, and applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from registry.catalog import apply as change
+from registry.catalog.events import ORIGIN, Event, segment_bytes
+from registry.catalog.protocol import ANYTHING, Anything
+from registry.catalog.resolve import resolve, version_of
+from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BlobRow, EvaluationRow, VersionRow
+from registry.domain.digest import Digest
+from registry.domain.evaluation import Evaluation
+from registry.domain.finding import Finding
+from registry.domain.manifest import Manifest
+from registry.domain.names import AdapterName, AliasName, Namespace, Reference, Word
+from registry.domain.version import AliasMove, Version
+from registry.errors import AliasMovedError, ConflictError, NotFoundError
+
+
+class SqlWriter:
+    """See :class:`registry.catalog.protocol.CatalogWriter`."""
+
+    def __init__(self, session: Session, *, actor: str, now: Callable[[], str]) -> None:
+        last = session.exec(select(AuditRow).order_by(col(AuditRow.sequence).desc()).limit(1)).one_or_none()
+        self._session = session
+        self._actor = actor
+        self._now = now
+        self._head = (last.sequence, last.hash) if last else (0, str(ORIGIN))
+        self.first = self._head[0] + 1
+        self._bodies: list[str] = []
+
+    @property
+    def segment(self) -> bytes:
+        """The events of this transaction so far, as the journal keeps them; empty if nothing changed."""
+        return segment_bytes(self._bodies)
+
+    def resolve(self, reference: Reference) -> Version:
+        return resolve(self._session, reference)
+
+    def add_version(
+        self,
+        adapter: AdapterName,
+        manifest: Manifest,
+        *,
+        note: str | None = None,
+        findings: Sequence[Finding] = (),
+    ) -> tuple[Version, bool]:
+        known = self._session.exec(
+            select(VersionRow).where(
+                VersionRow.adapter == adapter.key,
+                VersionRow.digest == manifest.digest,
+                col(VersionRow.deleted).is_(None),
+            )
+        ).first()
+        if known is not None:
+            return version_of(self._session, known), False
+        row = self._session.get(AdapterRow, adapter.key)
+        shown = AdapterName(Namespace(row.namespace), Word(row.name)) if row else adapter
+        number = row.next_number if row else 1
+        facts = {
+            "version": number,
+            "digest": manifest.digest,
+            "note": note,
+            "findings": [finding.document() for finding in findings],
+        }
+        self._record(change.PUBLISH, shown, facts, manifest)
+        return self.resolve(Reference(shown, number=number)), True
+
+    def move_alias(
+        self, adapter: AdapterName, alias: AliasName, to: int | None, *, expected: int | None | Anything = ANYTHING
+    ) -> AliasMove | None:
+        row = self._session.get(AliasRow, (adapter.key, alias.key))
+        actual = row.number if row else None
+        if expected is not ANYTHING and expected != actual:
+            raise AliasMovedError(f"{adapter}:{alias}", expected=expected, actual=actual)
+        if to is None and actual is None and expected is ANYTHING:
+            raise NotFoundError(f"{adapter} has no alias {alias}", code="unknown-alias")
+        if to is not None:
+            self.resolve(Reference(adapter, number=to))
+        if to == actual:
+            return None
+        event = self._record(change.MOVE_ALIAS, adapter, {"alias": str(alias), "before": actual, "after": to})
+        return AliasMove(str(alias), actual, to, event.at, event.actor)
+
+    def set_tags(self, version: Version, tags: Mapping[str, str]) -> None:
+        changed = {key: value for key, value in tags.items() if version.tags.get(key) != value}
+        if changed:
+            self._record(change.SET_TAGS, version.adapter, {"version": version.number, "tags": changed})
+
+    def remove_tags(self, version: Version, keys: Sequence[str]) -> None:
+        absent = [key for key in keys if key not in version.tags]
+        if absent:
+            raise NotFoundError(f"{version.reference} has no tag {absent[0]}", code="unknown-tag")
+        self._record(change.REMOVE_TAGS, version.adapter, {"version": version.number, "keys": list(keys)})
+
+    def yank(self, version: Version, reason: str) -> None:
+        if version.yanked != reason:
+            self._record(change.YANK, version.adapter, {"version": version.number, "reason": reason})
+
+    def unyank(self, version: Version) -> None:
+        if version.yanked is not None:
+            self._record(change.UNYANK, version.adapter, {"version": version.number})
+
+    def delete(self, version: Version, reason: str) -> None:
+        if version.aliases:
+            raise ConflictError(
+                f"{version.reference} cannot be deleted: alias {version.aliases[0]} points at it",
+                code="version-in-use",
+                hint="move or remove the alias first",
+            )
+        self._record(change.DELETE, version.adapter, {"version": version.number, "reason": reason})
+
+    def add_evaluations(self, version: Version, evaluations: Sequence[Evaluation], *, raw: Digest | None = None) -> int:
+        row = change.version_row(self._session, version.adapter.key, version.number)
+        if row is None or not evaluations:
+            return 0
+        if raw is not None and self._session.get(BlobRow, (raw, row.id)) is not None:
+            known = {
+                (old.suite, old.task, old.metric, old.filter, old.split, old.value)
+                for old in self._session.exec(select(EvaluationRow).where(EvaluationRow.version_id == row.id))
+            }
+            evaluations = [
+                new
+                for new in evaluations
+                if (new.suite, new.task, new.metric, new.filter, new.split, new.value) not in known
+            ]
+            if not evaluations:
+                return 0
+        at = self._now()
+        documents = [{**evaluation.document(), "at": evaluation.at or at} for evaluation in evaluations]
+        self._record(
+            change.EVALUATE, version.adapter, {"version": version.number, "raw": raw, "evaluations": documents}
+        )
+        return len(documents)
+
+    def note_collection(self, digests: Sequence[Digest]) -> None:
+        self._record(change.COLLECT, None, {"blobs": list(digests)})
+
+    def unreferenced(self, digests: Sequence[Digest]) -> list[Digest]:
+        used = set(self._session.exec(select(BlobRow.digest).where(col(BlobRow.digest).in_(digests))))
+        return [digest for digest in digests if digest not in used]
+
+    def _record(
+        self, action: str, adapter: AdapterName | None, facts: Mapping[str, Any], manifest: Manifest | None = None
+    ) -> Event:
+        sequence, previous = self._head
+        event = Event(
+            sequence + 1, action, str(adapter) if adapter else None, self._now(), self._actor, previous, dict(facts)
+        )
+        change.apply(self._session, event, manifest)
+        self._head = (event.sequence, event.hash)
+        self._bodies.append(event.body)
+        return event
