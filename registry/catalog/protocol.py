@@ -68,6 +68,9 @@ class Catalog(Protocol):
     def resolve(self, reference: Reference) -> Version:
         """The version a reference means. Raises NotFoundError."""
 
+    def find_version(self, adapter: AdapterName, digest: Digest) -> Version | None:
+        """The adapter's version with this manifest, if it has one that is not deleted."""
+
     def search(self, query: VersionQuery) -> list[Version]: ...
     def aliases(self, adapter: AdapterName) -> dict[str, int]: ...
     def alias_history(self, adapter: AdapterName, alias: AliasName) -> list[AliasMove]: ...

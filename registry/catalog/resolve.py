@@ -24,6 +24,15 @@ def resolve(session: Session, reference: Reference) -> Version:
     return version_of(session, _row(session, reference))
 
 
+def find_version(session: Session, adapter: AdapterName, digest: Digest) -> VersionRow | None:
+    """The adapter's version with this manifest, if it has one that is not deleted."""
+    return session.exec(
+        select(VersionRow).where(
+            VersionRow.adapter == adapter.key, VersionRow.digest == digest, col(VersionRow.deleted).is_(None)
+        )
+    ).first()
+
+
 def version_of(session: Session, row: VersionRow) -> Version:
     return versions_of(session, [row])[0]
 

@@ -15,7 +15,7 @@ from registry.catalog.apply import replay
 from registry.catalog.engine import reading, sqlite_engine, writing
 from registry.catalog.events import Event, broken_links, parse_segment
 from registry.catalog.journal import Journal
-from registry.catalog.resolve import evaluation_of, resolve, versions_of
+from registry.catalog.resolve import evaluation_of, find_version, resolve, version_of, versions_of
 from registry.catalog.search import search
 from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BlobRow, EvaluationRow, VersionRow
 from registry.catalog.verify import problems
@@ -81,6 +81,11 @@ class SqlCatalog:
     def resolve(self, reference: Reference) -> Version:
         with self._reading() as session:
             return resolve(session, reference)
+
+    def find_version(self, adapter: AdapterName, digest: Digest) -> Version | None:
+        with self._reading() as session:
+            row = find_version(session, adapter, digest)
+            return version_of(session, row) if row else None
 
     def search(self, query: VersionQuery) -> list[Version]:
         with self._reading() as session:

@@ -10,8 +10,8 @@ from sqlmodel import Session, col, select
 from registry.catalog import apply as change
 from registry.catalog.events import ORIGIN, Event, segment_bytes
 from registry.catalog.protocol import ANYTHING, Anything
-from registry.catalog.resolve import resolve, version_of
-from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BlobRow, EvaluationRow, VersionRow
+from registry.catalog.resolve import find_version, resolve, version_of
+from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BlobRow, EvaluationRow
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding
@@ -49,13 +49,7 @@ class SqlWriter:
         note: str | None = None,
         findings: Sequence[Finding] = (),
     ) -> tuple[Version, bool]:
-        known = self._session.exec(
-            select(VersionRow).where(
-                VersionRow.adapter == adapter.key,
-                VersionRow.digest == manifest.digest,
-                col(VersionRow.deleted).is_(None),
-            )
-        ).first()
+        known = find_version(self._session, adapter, manifest.digest)
         if known is not None:
             return version_of(self._session, known), False
         row = self._session.get(AdapterRow, adapter.key)

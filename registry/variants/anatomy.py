@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,8 +18,14 @@ class PatternMatcher(Protocol):
     A pattern that could not be evaluated never matches, and is listed in ``unresolved`` afterwards.
     """
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Names that will be asked about, so that what is slow can be answered for all of them in one go."""
+
+    def matching_keys(self, keys: Sequence[str], name: str) -> Sequence[str]:
+        """In their order, the keys with ``re.match(rf"(.*\\.)?({key})$", name)``."""
+
     def first_key(self, keys: Sequence[str], name: str) -> str | None:
-        """PEFT's ``get_pattern_key``: the first key with ``re.match(rf"(.*\\.)?({key})$", name)``."""
+        """PEFT's ``get_pattern_key``: the first of the matching keys."""
 
     def fullmatch(self, pattern: str, name: str) -> bool:
         """``re.fullmatch(pattern, name)``: ``target_modules`` given as one string."""
@@ -40,6 +46,8 @@ class Reading:
     extra_modules: tuple[str, ...] = ()
     #: The factors whose being all zero makes a target a no-op (LoRA: every B). Tensor names.
     silent_if_zero: tuple[str, ...] = ()
+    #: Names and parameters that the config asks for and no tensor has.
+    absent_targets: tuple[str, ...] = ()
     #: Set if the initialisation changed the base itself, so that the tensors are no plain delta: ``pissa``.
     base_change: str | None = None
     findings: tuple[Finding, ...] = ()

@@ -1,0 +1,1 @@
+"""One file per verb; see the sign on the door of :mod:`cli`."""

@@ -1,0 +1,60 @@
+"""``adapters compare``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument
+
+from cli.context import Session
+from cli.rendering import emit, note, table
+
+if TYPE_CHECKING:
+    from registry.operations.compare import Difference
+
+
+def compare(
+    session: Session,
+    references: Annotated[list[str], Argument(metavar="REF REF…", help="The first is what the others are compared with.")],
+) -> None:
+    """Scores side by side, with differences and whether they exceed the combined standard error.
+
+    Example: adapters compare my-lora:production my-lora
+    """
+    from registry.errors import InvalidInputError
+
+    if len(references) < 2:
+        raise InvalidInputError("compare needs two references or more", hint="adapters compare my-lora@1 my-lora@2")
+    comparison = session.registry.compare(*references)
+    if session.json:
+        emit(comparison.document())
+        return
+    if not comparison.rows:
+        note("none of them has a score: adapters eval add REF SOURCE", quiet=session.quiet)
+        return
+    headers = ["task", "metric"]
+    for index, version in enumerate(comparison.versions):
+        headers += [version.reference] if index == 0 else [version.reference, "Δ"]
+    rows = []
+    for row in comparison.rows:
+        example = row.example
+        metric = f"{example.metric} ({example.filter})" if example.filter not in (None, "none") else example.metric
+        cells: list[object] = [example.task, metric]
+        for index, evaluation in enumerate(row.evaluations):
+            cells.append(_value(evaluation.value, evaluation.stderr) if evaluation else "–")
+            if index:
+                cells.append(_difference(row.differences[index - 1]))
+        rows.append(cells)
+    table(headers, rows)
+    note("* exceeds the combined standard error", quiet=session.quiet)
+
+
+def _value(value: float, stderr: float | None) -> str:
+    return f"{value:.4f}" if stderr is None else f"{value:.4f} ± {stderr:.4f}"
+
+
+def _difference(difference: Difference | None) -> str:
+    if difference is None:
+        return "–"
+    verdict = {True: " better", False: " worse", None: ""}[difference.better]
+    return f"{difference.delta:+.4f}{'*' if difference.exceeds_stderr else ''}{verdict}"

@@ -1,0 +1,47 @@
+"""``adapters gc``"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from typer import Option
+
+from cli.context import Session
+from cli.rendering import emit, say, size
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def gc(
+    session: Session,
+    grace: Annotated[str, Option(metavar="TIME", help="Leave blobs alone that are younger: 0, 30m, 24h, 7d.")] = "24h",
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would go, and change nothing.")] = False,
+) -> None:
+    """Remove blobs that no version reaches, and what killed commands left.
+
+    Example: adapters gc --dry-run
+    """
+    collected = session.registry.gc(grace=seconds(grace), dry_run=dry_run)
+    if session.json:
+        emit(
+            {
+                "dry_run": dry_run,
+                "blobs": list(collected.blobs),
+                "bytes": collected.bytes,
+                "leftovers": [path.name for path in collected.leftovers],
+            }
+        )
+        return
+    verb = "would remove" if dry_run else "removed"
+    say(f"{verb} {len(collected.blobs)} blobs ({size(collected.bytes)}) and {len(collected.leftovers)} leftovers")
+
+
+def seconds(text: str) -> float:
+    """``24h`` → 86400. Raises InvalidNameError."""
+    from registry.errors import InvalidNameError
+
+    match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text, re.ASCII)
+    if match is None:
+        raise InvalidNameError("duration", text, "a number with s, m, h or d, such as 24h")
+    return float(match[1]) * _UNITS[match[2]]

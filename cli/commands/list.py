@@ -1,0 +1,81 @@
+"""``adapters list``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from cli.context import Session
+from cli.rendering import emit, note, size, table
+
+if TYPE_CHECKING:
+    from registry.domain.version import Version
+
+
+def list_(
+    session: Session,
+    text: Annotated[str | None, Argument(metavar="[TEXT]", help="Part of an adapter's name.")] = None,
+    base: Annotated[str | None, Option(metavar="ID", help="Base model; mirrors count as what they mirror.")] = None,
+    rank: Annotated[str | None, Option(metavar="R|R..R", help="16, 8..64, 8.., ..64")] = None,
+    target: Annotated[list[str] | None, Option(metavar="MODULE", help="Must be adapted: q_proj. Repeat for all of several.")] = None,
+    type: Annotated[str | None, Option(metavar="TYPE", help="PEFT method: LORA, IA3, …")] = None,
+    task: Annotated[str | None, Option(metavar="TYPE", help="Task type: CAUSAL_LM, SEQ_CLS, …")] = None,
+    tag: Annotated[list[str] | None, Option(metavar="K[=V]", help="Has this label.")] = None,
+    alias: Annotated[str | None, Option(metavar="ALIAS", help="The version this alias points at.")] = None,
+    metric: Annotated[list[str] | None, Option(metavar="CONDITION", help="acc>=0.8, or arc_easy/acc>=0.8 for one task.")] = None,
+    sort: Annotated[str | None, Option(metavar="KEY", help="name, created, rank, bytes, parameters, or a metric: best first.")] = None,
+    reverse: Annotated[bool, Option("--reverse", help="The other way round.")] = False,
+    limit: Annotated[int, Option(help="Rows of a page, at most 1000.")] = 50,
+    after: Annotated[str | None, Option(metavar="REF", help="Continue behind this row.")] = None,
+    all_versions: Annotated[bool, Option("--all-versions", help="Every version, not the newest of each adapter.")] = False,
+) -> None:
+    """Find adapters: a row each, its newest version that is not yanked.
+
+    Example: adapters list --base gpt2 --rank 8..64 --metric "acc>=0.8" --sort acc
+    """
+    found = session.registry.list(
+        text,
+        base=base,
+        rank=rank,
+        targets=target or (),
+        peft_type=type,
+        task_type=task,
+        tags=tag or (),
+        alias=alias,
+        metrics=metric or (),
+        sort=sort,
+        reverse=reverse,
+        limit=limit,
+        after=after,
+        all_versions=all_versions,
+    )
+    if session.json:
+        from registry.operations.show import summary_document
+
+        emit([summary_document(version) for version in found])
+        return
+    if not found:
+        note("nothing found; `adapters push DIR` stores an adapter", quiet=session.quiet)
+        return
+    headers = ["adapter", "base", "type", "rank", "targets", "size", "score", "aliases"]
+    table(headers, [_row(version) for version in found], right=["rank", "size"])
+    if len(found) == limit:
+        note(f"more with --after {found[-1].reference}", quiet=session.quiet)
+
+
+def _row(version: Version) -> tuple[object, ...]:
+    summary = version.summary
+    base = summary.get("base_model")
+    shown = (base.get("id") or base.get("raw")) if isinstance(base, dict) else None
+    score = version.score
+    return (
+        version.reference + (" (yanked)" if version.yanked is not None else ""),
+        shown,
+        summary.get("variant"),
+        summary.get("rank"),
+        summary.get("target_modules"),
+        size(summary.get("bytes", 0)),
+        f"{score.metric} {score.value:.4g}{f' ({score.task})' if score.task else ''}" if score else None,
+        version.aliases,
+    )

@@ -1,0 +1,99 @@
+"""What every command has: the registry it works on, and how it may speak. The only file that reads the environment."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.exits import ending
+
+if TYPE_CHECKING:
+    from registry.connect import Registry
+
+_PANEL = "Everywhere"
+_EVERYWHERE: dict[str, Any] = {
+    "registry": Annotated[
+        str | None,
+        typer.Option(
+            "--registry", envvar="ADAPTERS_REGISTRY", metavar="DIR", rich_help_panel=_PANEL,
+            help="Where the registry lies (default: the user data directory).",
+        ),
+    ],
+    "namespace": Annotated[
+        str,
+        typer.Option(
+            "--namespace", envvar="ADAPTERS_NAMESPACE", metavar="NS", rich_help_panel=_PANEL,
+            help="Namespace of names that do not say their own.",
+        ),
+    ],
+    "json_output": Annotated[
+        bool, typer.Option("--json", rich_help_panel=_PANEL, help="One JSON document on stdout, nothing else.")
+    ],
+    "quiet": Annotated[
+        bool, typer.Option("--quiet", "-q", rich_help_panel=_PANEL, help="No notes and no progress on stderr.")
+    ],
+}  # fmt: skip
+_DEFAULTS = {"registry": None, "namespace": "local", "json_output": False, "quiet": False}
+
+#: Options that may also stand before the command, and whether they take a value.
+LEADING = {"--registry": True, "--namespace": True, "--json": False, "--quiet": False, "-q": False}
+
+
+@dataclass(frozen=True)
+class Session:
+    location: Path
+    namespace: str
+    json: bool
+    quiet: bool
+
+    @functools.cached_property
+    def registry(self) -> Registry:
+        """The lazy door to everything heavy."""
+        from registry.connect import connect
+
+        return connect(self.location, namespace=self.namespace, actor=_actor())
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command takes a :class:`Session` first; the options that every command has are added to its own."""
+    signature = inspect.signature(function, eval_str=True)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "session"]
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=_DEFAULTS[name])
+        for name, annotation in _EVERYWHERE.items()
+    ]
+
+    @functools.wraps(function)
+    def run(**values: Any) -> None:
+        everywhere = {name: values.pop(name) for name in _EVERYWHERE}
+        location = Path(everywhere["registry"] or _default_location())
+        session = Session(location, everywhere["namespace"], everywhere["json_output"], everywhere["quiet"])
+        with ending(json=session.json):
+            function(session, **values)
+
+    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    run.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *common)}
+    del run.__wrapped__  # type: ignore[attr-defined]
+    return run
+
+
+def _default_location() -> str:
+    from platformdirs import user_data_dir
+
+    return os.path.join(user_data_dir("adapter-registry", appauthor=False), "registry")
+
+
+def _actor() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())

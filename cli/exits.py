@@ -1,0 +1,46 @@
+"""How a command ends: 0 done, 2 wrong usage, 3 to 9 by the error tree of :mod:`registry.errors`, 130 interrupted."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from registry.errors import RegistryError
+
+INTERRUPTED = 130
+
+
+@contextmanager
+def ending(*, json: bool) -> Iterator[None]:
+    """One sentence and a hint on stderr (one JSON document with ``json``), and the exit code of the error's family."""
+    try:
+        yield
+        sys.stdout.flush()
+    except RegistryError as error:
+        if json:
+            document = {
+                "code": error.code,
+                "message": error.message,
+                "hint": error.hint,
+                "exit_code": error.exit_code,
+            }
+            findings = [finding.document() for finding in getattr(error, "findings", ())]
+            if findings:
+                document["findings"] = findings  # type: ignore[assignment]
+            print(jsonlib.dumps({"error": document}), file=sys.stderr)
+        else:
+            from cli.rendering import complain
+
+            complain(error)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left behind", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: `adapters list | head`
+        raise typer.Exit(0) from None

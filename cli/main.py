@@ -1,0 +1,64 @@
+"""The command table."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cli.commands import alias, compare, delete, doctor, evaluate, gc, log, pull, push, rebuild, show, tag, yank
+from cli.commands import list as listing
+from cli.context import LEADING, command
+
+app = typer.Typer(
+    name="adapters",
+    help="A versioned registry for LoRA adapters: push, find, promote, pull.",
+    epilog="Exit codes: 0 done, 2 usage, 3 broken input, 4 not found, 5 conflict, 6 rejected, 7 corruption, 8 unavailable, 9 denied.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for verb, function in (
+    ("push", push.push),
+    ("list", listing.list_),
+    ("show", show.show),
+    ("pull", pull.pull),
+    ("compare", compare.compare),
+    ("yank", yank.yank),
+    ("unyank", yank.unyank),
+    ("delete", delete.delete),
+    ("log", log.log),
+    ("doctor", doctor.doctor),
+    ("gc", gc.gc),
+    ("rebuild", rebuild.rebuild),
+):
+    app.command(verb)(command(function))
+for noun, verbs, text in (
+    ("alias", alias.VERBS, "Movable pointers such as production."),
+    ("tag", tag.VERBS, "Labels on a version: key=value."),
+    ("eval", evaluate.VERBS, "Scores of a version."),
+):
+    group = typer.Typer(help=text, no_args_is_help=True)
+    for verb, function in verbs.items():
+        group.command(verb)(command(function))
+    app.add_typer(group, name=noun)
+
+
+def main() -> None:
+    """The entry point ``adapters``."""
+    app(args=_options_last(sys.argv[1:]), prog_name="adapters")
+
+
+def _options_last(arguments: list[str]) -> list[str]:
+    """``adapters --registry DIR list`` → ``adapters list --registry DIR``: each command knows these options."""
+    leading: list[str] = []
+    rest = list(arguments)
+    while rest and rest[0].partition("=")[0] in LEADING:
+        takes_value = LEADING[rest[0].partition("=")[0]] and "=" not in rest[0]
+        count = 2 if takes_value else 1
+        leading, rest = leading + rest[:count], rest[count:]
+    if not leading or not rest or rest[0].startswith("-"):
+        return arguments
+    words = 2 if rest[0] in ("alias", "tag", "eval") else 1
+    return rest[:words] + leading + rest[words:]

@@ -1,0 +1,165 @@
+"""What a command says: JSON or a table on stdout, notes and progress on stderr.
+
+Text from adapters (names of tensors, tags, notes, paths) is shown with control characters escaped, so that nothing a
+stranger wrote moves the cursor or paints the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from registry.domain.finding import Finding
+    from registry.errors import RegistryError
+
+_STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
+_PATIENCE = 1.0  #: seconds before a progress bar appears
+
+
+def emit(document: object) -> None:
+    """The one JSON document."""
+    print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+
+
+def say(text: str, style: str = "") -> None:
+    _out().print(Text(safe(text), style=style), soft_wrap=True)
+
+
+def note(text: str, *, quiet: bool, style: str = "dim") -> None:
+    if not quiet:
+        _err().print(Text(safe(text), style=style), soft_wrap=True)
+
+
+def complain(error: RegistryError) -> None:
+    console = _err()
+    findings = getattr(error, "findings", ())
+    console.print(Text.assemble(("error: ", "bold red"), safe(error.message)), soft_wrap=True)
+    if len(findings) > 1:
+        for finding in findings:
+            _show_finding(console, finding)
+    elif error.hint:
+        console.print(Text.assemble(("hint: ", "bold"), safe(error.hint)), soft_wrap=True)
+
+
+def show_findings(findings: Sequence[Finding], *, quiet: bool) -> None:
+    if not quiet:
+        console = _err()
+        for finding in findings:
+            if finding.severity.value != "info":
+                _show_finding(console, finding)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+    """Columns that fit the terminal; whole lines when the output is not one."""
+    console = _out()
+    grid = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for header in headers:
+        grid.add_column(header, justify="right" if header in right else "left", overflow="ellipsis", no_wrap=True)
+    for row in rows:
+        grid.add_row(*(Text(safe(_cell(cell))) for cell in row))
+    console.print(grid)
+
+
+def pairs(rows: Iterable[tuple[str, object]]) -> None:
+    """``name  value`` lines, without the empty ones."""
+    shown = [(name, _cell(value)) for name, value in rows if value not in (None, "", [], (), {})]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        _out().print(Text.assemble((f"{name:<{width}}  ", "bold"), safe(value)), soft_wrap=True)
+
+
+def size(count: object) -> str:
+    """1234567 → ``1.2 MB`` (powers of ten, as disks and the Hub count)."""
+    value = float(str(count))
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def safe(text: str) -> str:
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+
+
+@contextmanager
+def progress(label: str, *, silent: bool) -> Iterator[Callable[[int], None]]:
+    """A function to call with the number of bytes done; a bar appears if it all takes longer than a second."""
+    if silent or not sys.stderr.isatty():
+        yield lambda _count: None
+        return
+    meter = _Meter(label)
+    try:
+        yield meter.advance
+    finally:
+        meter.close()
+
+
+class _Meter:
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._start = time.monotonic()
+        self._done = 0
+        self._bar: Any = None
+        self._task: Any = None
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._bar is None:
+            if time.monotonic() - self._start < _PATIENCE:
+                return
+            from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
+
+            columns = (SpinnerColumn(), TextColumn(self._label), DownloadColumn(), TransferSpeedColumn())
+            self._bar = Progress(*columns, console=_err(), transient=True)
+            self._task = self._bar.add_task(self._label, total=None)
+            self._bar.start()
+        self._bar.update(self._task, completed=self._done)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
+    return str(value)
+
+
+def _show_finding(console: Console, finding: Finding) -> None:
+    severity = finding.severity.value
+    line = Text.assemble((f"{severity}: ", _STYLES[severity]), safe(finding.message), (f" [{finding.rule}]", "dim"))
+    console.print(line, soft_wrap=True)
+    if finding.fix:
+        console.print(Text(f"  {safe(finding.fix)}", style="dim"), soft_wrap=True)
+
+
+def _out() -> Console:
+    return _console(sys.stdout)
+
+
+def _err() -> Console:
+    return _console(sys.stderr)
+
+
+def _console(stream: Any) -> Console:
+    """Colour only on a terminal, and not where NO_COLOR is set (rich looks); wide lines where nobody's eyes are."""
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 400, force_terminal=None)

@@ -1,0 +1,352 @@
+"""From a location to a registry: the one file that knows every backend, and the Python API.
+
+    from registry.connect import connect
+
+    adapters = connect("./my-registry")
+    pushed = adapters.push("./my-lora", alias="production", tags={"customer": "acme"})
+    adapters.list(base="Qwen/Qwen2.5-0.5B-Instruct", metrics=["acc>=0.8"])
+    adapters.pull("my-lora:production", "./back")
+
+Every verb of the command line is a method here. Failures are :class:`registry.errors.RegistryError`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.blobs.filesystem import FilesystemBlobs
+from registry.catalog.journal import FileJournal
+from registry.catalog.protocol import ANYTHING, Anything
+from registry.catalog.sql import SqlCatalog
+from registry.domain.lineage import LineageEdge
+from registry.domain.names import (
+    DEFAULT_NAMESPACE,
+    AdapterName,
+    AliasName,
+    Reference,
+    fitted,
+)
+from registry.domain.query import SORTS, MetricCondition, MetricName, VersionQuery, parse_ranks
+from registry.domain.version import AliasMove, AuditEntry, Version
+from registry.domain.evaluation import Evaluation
+from registry.domain.digest import Digest
+from registry.domain.manifest import Manifest
+from registry.domain.tags import checked_tags
+from registry.errors import CorruptionError, InvalidInputError, InvalidNameError, RegistryError, UnavailableError
+from registry.formats.base_model_text import resolve_base
+from registry.operations.collect import Collected, collect
+from registry.operations.compare import Comparison, compare
+from registry.operations.describe import describe
+from registry.operations.diagnose import Diagnosis, diagnose
+from registry.operations.evaluate import Measured, evaluate, measured
+from registry.operations.fetch import fetch
+from registry.operations.manifests import manifest_of
+from registry.operations.publish import Attachments, Published, Submission, publish, refuse_errors
+from registry.operations.show import Details, show
+
+DirectoryOrRecord = str | Path | Mapping[str, object]
+_BATCH = 64
+_DAY = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An adapter of a bulk push that was refused; the others went on."""
+
+    directory: Path
+    error: RegistryError
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Blobs, a catalog, and the namespace that names without one belong to."""
+
+    blobs: FilesystemBlobs
+    catalog: SqlCatalog
+    namespace: str = DEFAULT_NAMESPACE
+
+    def push(
+        self,
+        directory: str | Path,
+        *,
+        name: str | None = None,
+        base: str | None = None,
+        alias: str | Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+        evaluations: Sequence[str | Path | Measured] = (),
+        note: str | None = None,
+        adapter: str | None = None,
+        parents: Sequence[str] = (),
+        parent_kind: str = "continued-from",
+        allow: Sequence[str] = (),
+    ) -> Published:
+        """Store a directory as the next version of ``name`` (default: the directory's name made to fit).
+
+        ``parents`` are references, with ``*WEIGHT`` behind if it matters. ``allow`` names rules whose errors are accepted.
+        The same content again is the same version. Raises InvalidInputError with nothing written.
+        """
+        submission = self._submission(
+            Path(directory),
+            name=name,
+            base=base,
+            adapter=adapter,
+            parents=parents,
+            parent_kind=parent_kind,
+            aliases=[alias] if isinstance(alias, str) else alias,
+            tags=tags or {},
+            evaluations=evaluations,
+            note=note,
+        )
+        return publish([submission], blobs=self.blobs, catalog=self.catalog, allow=allow)[0]
+
+    def push_many(
+        self, adapters: Iterable[DirectoryOrRecord], *, allow: Sequence[str] = (), batch: int = _BATCH
+    ) -> Iterator[Published | Failed]:
+        """Push thousands: directories, or mappings with ``directory`` and the arguments of :meth:`push`.
+
+        ``batch`` adapters share one transaction. What is refused is yielded as :class:`Failed` and stops nobody else.
+        """
+        waiting: list[Submission] = []
+        for item in adapters:
+            options = dict(item) if isinstance(item, Mapping) else {"directory": item}
+            directory = Path(str(options.pop("directory")))
+            try:
+                submission = self._submission(directory, **_with_aliases(options))  # type: ignore[arg-type]
+                refuse_errors(submission.package, allow)
+                waiting.append(submission)
+            except InvalidInputError as error:
+                yield Failed(directory, error)
+            if len(waiting) >= batch:
+                yield from publish(waiting, blobs=self.blobs, catalog=self.catalog, allow=allow)
+                waiting = []
+        if waiting:
+            yield from publish(waiting, blobs=self.blobs, catalog=self.catalog, allow=allow)
+
+    def pull(
+        self,
+        reference: str,
+        into: str | Path,
+        *,
+        served_only: bool = False,
+        progress: Callable[[int], None] = lambda _count: None,
+    ) -> tuple[Version, Manifest]:
+        return fetch(
+            self.reference(reference),
+            Path(into),
+            blobs=self.blobs,
+            catalog=self.catalog,
+            served_only=served_only,
+            progress=progress,
+        )
+
+    def show(self, reference: str) -> Details:
+        return show(self.reference(reference), blobs=self.blobs, catalog=self.catalog)
+
+    def list(
+        self,
+        text: str | None = None,
+        *,
+        base: str | None = None,
+        rank: str | int | None = None,
+        targets: Sequence[str] = (),
+        peft_type: str | None = None,
+        task_type: str | None = None,
+        tags: Sequence[str] = (),
+        alias: str | None = None,
+        metrics: Sequence[str] = (),
+        sort: str | None = None,
+        reverse: bool = False,
+        limit: int = 50,
+        after: str | None = None,
+        all_versions: bool = False,
+    ) -> list[Version]:
+        """One page. ``tags`` are ``key=value`` or ``key``, ``metrics`` conditions such as ``acc>=0.8``. Raises InvalidNameError."""
+        if sort is not None and sort not in SORTS:
+            MetricName.parse(sort)
+        if not 1 <= limit <= 1000:
+            raise InvalidNameError("page size", str(limit), "1 to 1000", hint="continue behind the last row with --after")
+        query = VersionQuery(
+            text=text,
+            base=(resolve_base(base, None)[0].id or base) if base else None,
+            ranks=parse_ranks(str(rank)) if rank is not None else (None, None),
+            targets=tuple(targets),
+            peft_type=peft_type,
+            task_type=task_type,
+            tags=tuple((key, value if equals else None) for key, equals, value in (tag.partition("=") for tag in tags)),
+            alias=str(AliasName(alias)) if alias is not None else None,
+            metrics=tuple(MetricCondition.parse(metric) for metric in metrics),
+            sort=sort,
+            reverse=reverse,
+            limit=limit,
+            after=str(self.reference(after)) if after else None,
+            all_versions=all_versions,
+        )
+        return self.catalog.search(query)
+
+    def compare(self, *references: str) -> Comparison:
+        return compare([self.reference(reference) for reference in references], catalog=self.catalog)
+
+    def add_evaluations(self, reference: str, *sources: str | Path | Measured) -> tuple[Version, int]:
+        """Results files, ``metric=value`` texts or :class:`Measured` values; returns how many scores were new."""
+        found = [source if isinstance(source, Measured) else measured(source) for source in sources]
+        return evaluate(self.reference(reference), found, blobs=self.blobs, catalog=self.catalog)
+
+    def evaluations(self, reference: str) -> list[Evaluation]:
+        return self.catalog.evaluations(self.catalog.resolve(self.reference(reference)))
+
+    def set_alias(
+        self, name: str, alias: str, version: int, *, expected: int | None | Anything = ANYTHING
+    ) -> AliasMove | None:
+        """Compare and set; None if it pointed there already. Raises AliasMovedError, NotFoundError."""
+        with self.catalog.writing() as writer:
+            return writer.move_alias(self.adapter(name), AliasName(alias), version, expected=expected)
+
+    def remove_alias(self, name: str, alias: str) -> AliasMove | None:
+        with self.catalog.writing() as writer:
+            return writer.move_alias(self.adapter(name), AliasName(alias), None)
+
+    def aliases(self, name: str) -> dict[str, int]:
+        return self.catalog.aliases(self.adapter(name))
+
+    def alias_history(self, name: str, alias: str) -> list[AliasMove]:
+        return self.catalog.alias_history(self.adapter(name), AliasName(alias))
+
+    def set_tags(self, reference: str, tags: Mapping[str, str]) -> Version:
+        wanted = checked_tags(tags)
+        with self.catalog.writing() as writer:
+            version = writer.resolve(self.reference(reference))
+            writer.set_tags(version, wanted)
+            return writer.resolve(Reference(version.adapter, number=version.number))
+
+    def remove_tags(self, reference: str, *keys: str) -> Version:
+        with self.catalog.writing() as writer:
+            version = writer.resolve(self.reference(reference))
+            writer.remove_tags(version, keys)
+            return writer.resolve(Reference(version.adapter, number=version.number))
+
+    def yank(self, reference: str, reason: str) -> Version:
+        """Hide from search; whoever names the version exactly still gets it, with a warning."""
+        if not reason.strip():
+            raise InvalidInputError("a yank needs a reason", hint="say it with --reason: people who pinned the version will read it")
+        with self.catalog.writing() as writer:
+            version = writer.resolve(self.reference(reference))
+            writer.yank(version, reason)
+            return writer.resolve(Reference(version.adapter, number=version.number))
+
+    def unyank(self, reference: str) -> Version:
+        with self.catalog.writing() as writer:
+            version = writer.resolve(self.reference(reference))
+            writer.unyank(version)
+            return writer.resolve(Reference(version.adapter, number=version.number))
+
+    def delete(self, reference: str, reason: str) -> Version:
+        """Leave a tombstone: the number is never used again, the content goes with the next collection."""
+        with self.catalog.writing() as writer:
+            version = writer.resolve(self.reference(reference))
+            writer.delete(version, reason)
+            return version
+
+    def log(self, name: str | None = None, *, limit: int | None = None) -> list[AuditEntry]:
+        return self.catalog.audit(self.adapter(name) if name else None, limit=limit)
+
+    def doctor(self, *, deep: bool = False, progress: Callable[[int], None] = lambda _count: None) -> Diagnosis:
+        return diagnose(blobs=self.blobs, catalog=self.catalog, deep=deep, progress=progress)
+
+    def gc(self, *, grace: float = _DAY, dry_run: bool = False) -> Collected:
+        """``grace`` in seconds: blobs younger than that are left alone."""
+        return collect(
+            blobs=self.blobs,
+            catalog=self.catalog,
+            grace=grace,
+            now=time.time(),
+            dry_run=dry_run,
+        )
+
+    def rebuild(self) -> int:
+        """Make the catalog again from the journal and the manifests; returns how many events were replayed."""
+
+        def find(digest: Digest) -> Manifest | None:
+            try:
+                return manifest_of(digest, self.blobs)
+            except CorruptionError:
+                return None
+
+        return self.catalog.rebuild(find)
+
+    def reference(self, text: str) -> Reference:
+        return Reference.parse(text, namespace=self.namespace)
+
+    def adapter(self, text: str) -> AdapterName:
+        return AdapterName.parse(text, namespace=self.namespace)
+
+    def _submission(
+        self,
+        directory: Path,
+        *,
+        name: str | None = None,
+        base: str | None = None,
+        adapter: str | None = None,
+        parents: Sequence[str] = (),
+        parent_kind: str = "continued-from",
+        aliases: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+        evaluations: Sequence[str | Path | Measured] = (),
+        note: str | None = None,
+    ) -> Submission:
+        """Everything that can be refused without looking into the store is refused here."""
+        wanted = self.adapter(name) if name is not None else self._named_after(directory, adapter)
+        attachments = Attachments(
+            aliases=[AliasName(alias) for alias in aliases],
+            tags=checked_tags(tags or {}),
+            evaluations=[source if isinstance(source, Measured) else measured(source) for source in evaluations],
+            note=note,
+        )
+        lineage = [self._edge(parent, parent_kind) for parent in parents]
+        return Submission(describe(directory, adapter=adapter, base=base, lineage=lineage), wanted, attachments)
+
+    def _named_after(self, directory: Path, adapter: str | None) -> AdapterName:
+        own = adapter or Path(directory).absolute().resolve().name
+        name = fitted(own)
+        if not name:
+            raise InvalidNameError(
+                "name", own, "ASCII letters and digits, of which nothing is left here", hint="name it yourself: --name my-adapter"
+            )
+        return self.adapter(name)
+
+    def _edge(self, parent: str, kind: str) -> LineageEdge:
+        text, star, weight = parent.partition("*")
+        version = self.catalog.resolve(self.reference(text))
+        try:
+            return LineageEdge(version.digest, kind, float(weight) if star else None, version.reference)
+        except ValueError:
+            raise InvalidNameError("parent", parent, "REF or REF*WEIGHT, such as my-lora@3*0.5") from None
+
+
+def connect(
+    location: str | Path, *, namespace: str = DEFAULT_NAMESPACE, actor: str = ""
+) -> Registry:
+    """A directory: an embedded registry in files and SQLite, made at the first write. ``actor`` goes into the audit.
+
+    Raises UnavailableError for a location this version has no backend for.
+    """
+    text = str(location)
+    if "://" in text:
+        raise UnavailableError(
+            f"there is no backend for {text.partition('://')[0]}:// in this version",
+            code="unknown-backend",
+            hint="give a directory",
+        )
+    root = Path(location).expanduser()
+    return Registry(
+        blobs=FilesystemBlobs(root / "blobs", staging=root / "staging"),
+        catalog=SqlCatalog(root / "catalog.db", FileJournal(root / "journal"), actor=actor),
+        namespace=namespace,
+    )
+
+
+def _with_aliases(options: dict[str, object]) -> dict[str, object]:
+    alias = options.pop("alias", ())
+    return {**options, "aliases": [alias] if isinstance(alias, str) else alias}

@@ -1,0 +1,29 @@
+"""Labels on a version: ``customer=acme``. Keys are ASCII and short, values one line of text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from registry.errors import InvalidNameError
+
+_KEY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,94}[A-Za-z0-9])?", re.ASCII)
+_MAX_VALUE = 1024
+
+
+def checked_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The same tags, or InvalidNameError for the first that is outside the grammar."""
+    for key, value in tags.items():
+        if not _KEY.fullmatch(key):
+            raise InvalidNameError("tag", key, "a key of ASCII letters, digits, '.', '_', '/' and '-', at most 96 characters")
+        if not value or len(value) > _MAX_VALUE or not value.isprintable():
+            raise InvalidNameError("tag value", value, f"one line of printable text, 1 to {_MAX_VALUE} characters")
+    return dict(tags)
+
+
+def parse_tag(text: str) -> tuple[str, str]:
+    """``customer=acme`` → (customer, acme)."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidNameError("tag", text, "KEY=VALUE, such as customer=acme")
+    return next(iter(checked_tags({key: value}).items()))

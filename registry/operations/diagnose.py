@@ -1,0 +1,122 @@
+"""Is everything that was acknowledged still there and still itself?
+
+Each problem names the invariant it breaks:
+
+I1 a version's manifest and files exist, with the recorded size and digest    I2 a blob is named for its digest, 0444
+I4 numbers are never reused    I5 aliases are what their moves say    I9 the audit is whole, and the journal agrees
+
+``deep`` reads every byte. Leftovers of killed commands are no problem: the next collection takes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from registry.blobs.protocol import BlobStore
+from registry.catalog.protocol import Catalog
+from registry.domain.digest import PREFIX, Digest
+from registry.domain.manifest import Manifest
+from registry.errors import CorruptionError, MissingBlobError
+from registry.operations.manifests import manifest_of
+
+
+class InspectableBlobs(BlobStore, Protocol):
+    def strangers(self) -> Iterator[tuple[Path, str]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """``owners`` are the references of the versions that suffer from it."""
+
+    invariant: str
+    message: str
+    blob: str | None = None
+    owners: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, object]:
+        return {"invariant": self.invariant, "message": self.message, "blob": self.blob, "owners": list(self.owners)}
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    problems: tuple[Problem, ...]
+    versions: int
+    blobs: int
+    unreferenced: int
+
+
+def diagnose(
+    *, blobs: InspectableBlobs, catalog: Catalog, deep: bool, progress: Callable[[int], None] = lambda _count: None
+) -> Diagnosis:
+    problems: list[Problem] = []
+    checked: dict[Digest, str | None] = {}
+
+    def look(digest: Digest, size: int | None) -> str | None:
+        if digest not in checked:
+            checked[digest] = _trouble(digest, size, blobs, deep, progress)
+        return checked[digest]
+
+    versions = 0
+    for version in catalog.live_versions():
+        versions += 1
+        trouble = look(version.digest, None)
+        if trouble is None:
+            try:
+                entries = manifest_of(version.digest, blobs).files
+            except CorruptionError as error:
+                trouble, entries = error.message, ()
+        else:
+            entries = ()
+        if trouble is not None:
+            problems.append(Problem("I1", f"the manifest {trouble}", version.digest, (version.reference,)))
+        for entry in entries:
+            wrong = look(entry.digest, entry.size)
+            if wrong is not None:
+                owners = tuple(catalog.owners(entry.digest)) or (version.reference,)
+                problem = Problem("I1", f"{entry.path} {wrong}", entry.digest, owners)
+                if not any(known.blob == problem.blob for known in problems):
+                    problems.append(problem)
+    for digest in catalog.references():
+        if digest not in checked and (wrong := look(digest, None)) is not None:
+            problems.append(Problem("I1", f"a recorded results file {wrong}", digest, tuple(catalog.owners(digest))))
+    stored = 0
+    unreferenced = 0
+    for digest in blobs.digests():
+        stored += 1
+        if digest not in checked:
+            unreferenced += 1
+            if deep and (wrong := look(digest, None)) is not None:
+                problems.append(Problem("I2", f"an unreferenced blob {wrong}", digest))
+    problems += [Problem("I2", f"{path} {why}") for path, why in blobs.strangers()]
+    problems += [Problem("I9", sentence) for sentence in catalog.verify(lambda digest: _manifest(digest, blobs))]
+    return Diagnosis(tuple(problems), versions, stored, unreferenced)
+
+
+def _trouble(
+    digest: Digest, size: int | None, blobs: BlobStore, deep: bool, progress: Callable[[int], None]
+) -> str | None:
+    try:
+        actual = blobs.size(digest)
+        if size is not None and actual != size:
+            return f"has {actual:,} bytes, expected {size:,}"
+        if deep:
+            hasher = hashlib.sha256()
+            for chunk in blobs.read(digest):
+                hasher.update(chunk)
+                progress(len(chunk))
+            if PREFIX + hasher.hexdigest() != digest:
+                return f"was changed: its bytes hash to {PREFIX}{hasher.hexdigest()}"
+    except MissingBlobError:
+        return "is missing"
+    return None
+
+
+def _manifest(digest: Digest, blobs: BlobStore) -> Manifest | None:
+    try:
+        return manifest_of(digest, blobs)
+    except CorruptionError:
+        return None

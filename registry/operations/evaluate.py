@@ -1,0 +1,107 @@
+"""Scores onto a version: read from a results file, or stated.
+
+A file is kept by its digest beside what was read from it; the same file added twice adds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from registry.blobs.protocol import BlobStore
+from registry.catalog.protocol import Catalog, CatalogWriter
+from registry.domain.digest import Digest
+from registry.domain.evaluation import Evaluation, usual_direction
+from registry.domain.names import Reference
+from registry.domain.version import Version
+from registry.errors import MalformedResultsError
+from registry.formats.results import is_assignment, parse_assignment, read_results
+from registry.operations.directory import open_regular
+
+MAX_RESULTS = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Evaluations with the file they came from, if they came from one."""
+
+    evaluations: tuple[Evaluation, ...]
+    raw: bytes | None = None
+
+    @property
+    def digest(self) -> Digest | None:
+        return None if self.raw is None else Digest.of(self.raw)
+
+    def store(self, blobs: BlobStore) -> None:
+        if self.raw is not None and self.digest is not None:
+            blobs.put(self.digest, (self.raw,))
+
+
+def measured(
+    source: str | Path,
+    *,
+    task: str | None = None,
+    suite: str | None = None,
+    split: str | None = None,
+    stderr: float | None = None,
+    n: int | None = None,
+    higher_is_better: bool | None = None,
+) -> Measured:
+    """``metric=value`` or the path of a results file; what is given besides fills in what the source leaves open.
+
+    Raises MalformedResultsError, UnsuitableDirectoryError for a path that cannot be read.
+    """
+    if isinstance(source, str) and is_assignment(source) and not Path(source).is_file():
+        stated = parse_assignment(source)
+        direction = usual_direction(stated.metric) if higher_is_better is None else higher_is_better
+        filled = replace(
+            stated,
+            task=task or stated.task,
+            suite=suite or stated.suite,
+            split=split or stated.split,
+            stderr=stated.stderr if stderr is None else stderr,
+            n=stated.n if n is None else n,
+            higher_is_better=direction,
+        )
+        return Measured((filled,))
+    path = Path(source)
+    with open_regular(path) as file:
+        data = b""
+        while chunk := file.read(MAX_RESULTS + 1 - len(data)):
+            data += chunk
+    if len(data) > MAX_RESULTS:
+        raise MalformedResultsError(str(path), f"has more than {MAX_RESULTS:,} bytes", hint="give the summary, not the samples")
+    found = read_results(data, where=str(path))
+    return Measured(
+        tuple(
+            replace(
+                each,
+                task=each.task or task,
+                suite=suite or each.suite,
+                split=each.split or split,
+                stderr=each.stderr if each.stderr is not None else stderr,
+                n=each.n if each.n is not None else n,
+                higher_is_better=each.higher_is_better if higher_is_better is None else higher_is_better,
+                source=path.name,
+            )
+            for each in found
+        ),
+        data,
+    )
+
+
+def evaluate(reference: Reference, sources: Sequence[Measured], *, blobs: BlobStore, catalog: Catalog) -> tuple[Version, int]:
+    """Add scores to a version, all in one transaction; returns it and how many were new."""
+    catalog.resolve(reference)
+    for each in sources:
+        each.store(blobs)
+    with catalog.writing() as writer:
+        version = writer.resolve(reference)
+        for each in sources:
+            each.store(blobs)
+        return version, sum(record(version, each, writer) for each in sources)
+
+
+def record(version: Version, each: Measured, writer: CatalogWriter) -> int:
+    return writer.add_evaluations(version, each.evaluations, raw=each.digest)

@@ -1,0 +1,137 @@
+"""A described directory becomes a version.
+
+1. Refuse what has errors nobody allowed.
+2. If the catalog has this very manifest for this adapter, there is nothing to store.
+3. Store the files, then the manifest: every byte is durable before a row says so.
+4. In one transaction: make sure the blobs are still there (a collector may have run), add the version, and move what
+   was asked to move. Only then is it visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from registry.blobs.protocol import BlobStore
+from registry.catalog.protocol import Catalog, CatalogWriter
+from registry.domain.digest import Digest
+from registry.domain.finding import Finding, Severity
+from registry.domain.names import AdapterName, AliasName
+from registry.domain.version import Version
+from registry.errors import ConflictError, DefectiveAdapterError, DigestMismatchError, MissingBlobError
+from registry.operations.describe import AdapterPackage
+from registry.operations.directory import open_regular
+from registry.operations.evaluate import Measured, record
+
+_STEP = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Attachments:
+    """What goes with a version from the start, in the same transaction."""
+
+    aliases: Sequence[AliasName] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    evaluations: Sequence[Measured] = ()
+    note: str | None = None
+
+    @property
+    def any(self) -> bool:
+        return bool(self.aliases or self.tags or self.evaluations)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """``created`` is False if this content was that version already."""
+
+    version: Version
+    created: bool
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    package: AdapterPackage
+    adapter: AdapterName
+    attachments: Attachments = Attachments()
+
+
+def publish(
+    submissions: Sequence[Submission], *, blobs: BlobStore, catalog: Catalog, allow: Sequence[str] = ()
+) -> list[Published]:
+    """All of them become versions, in one transaction, or none. Raises DefectiveAdapterError before anything is written."""
+    for submission in submissions:  # 1
+        refuse_errors(submission.package, allow)
+    known = [catalog.find_version(each.adapter, each.package.manifest.digest) for each in submissions]  # 2
+    if all(version is not None and not each.attachments.any for version, each in zip(known, submissions, strict=True)):
+        return [
+            Published(version, False, each.package.findings)
+            for version, each in zip(known, submissions, strict=True)
+            if version is not None
+        ]
+    for version, submission in zip(known, submissions, strict=True):  # 3
+        if version is None:
+            _store(submission.package, blobs)
+        for measured in submission.attachments.evaluations:
+            measured.store(blobs)
+    with catalog.writing() as writer:  # 4
+        return [_enter(submission, blobs, writer) for submission in submissions]
+
+
+def refuse_errors(package: AdapterPackage, allow: Sequence[str]) -> None:
+    """Raises DefectiveAdapterError with every finding of severity ``error`` whose rule is not in ``allow``."""
+    errors = [
+        finding for finding in package.findings if finding.severity is Severity.ERROR and finding.rule not in allow
+    ]
+    if errors:
+        raise DefectiveAdapterError(str(package.directory), errors)
+
+
+def _enter(submission: Submission, blobs: BlobStore, writer: CatalogWriter) -> Published:
+    package, attachments = submission.package, submission.attachments
+    _store(package, blobs)
+    version, created = writer.add_version(
+        submission.adapter,
+        package.manifest,
+        note=attachments.note,
+        findings=[finding for finding in package.findings if finding.severity is not Severity.INFO],
+    )
+    writer.set_tags(version, attachments.tags)
+    for measured in attachments.evaluations:
+        measured.store(blobs)
+        record(version, measured, writer)
+    for alias in attachments.aliases:
+        writer.move_alias(version.adapter, alias, version.number)
+    return Published(version, created, package.findings)
+
+
+def _store(package: AdapterPackage, blobs: BlobStore) -> None:
+    """Idempotent: what is there is left alone."""
+    for entry in package.manifest.files:
+        _put(blobs, entry.digest, entry.size, lambda path=package.paths[entry.digest]: _chunks(path))  # type: ignore[misc]
+    data = package.manifest.canonical_bytes
+    _put(blobs, package.manifest.digest, len(data), lambda: iter((data,)))
+
+
+def _put(blobs: BlobStore, digest: Digest, size: int, chunks: Callable[[], Iterator[bytes]]) -> None:
+    try:
+        if blobs.size(digest) == size:
+            return
+        blobs.delete(digest)  # cut short by something: nobody can be reading it with success
+    except MissingBlobError:
+        pass
+    try:
+        blobs.put(digest, chunks())
+    except DigestMismatchError as error:
+        raise ConflictError(
+            "a file changed while it was being pushed; nothing was recorded",
+            code="changed-while-pushed",
+            hint="wait until the trainer has finished writing, then push again",
+        ) from error
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with open_regular(path) as file:
+        while chunk := file.read(_STEP):
+            yield chunk

@@ -1,0 +1,44 @@
+"""Config values that several methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from registry.formats.adapter_config import AdapterConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    r: int
+    pattern: Mapping[str, int]
+
+
+def positive_ranks(config: AdapterConfig, default: int = 8, *, with_pattern: bool = True) -> Ranks:
+    """``r`` and ``rank_pattern``. PEFT refuses a rank of zero or less as soon as a module has it."""
+    r = config.integer("r", default)
+    if r <= 0:
+        raise config.refuse("r", r, "a positive whole number")
+    pattern = config.integers_by_pattern("rank_pattern") if with_pattern else {}
+    for key, value in pattern.items():
+        if value <= 0:
+            raise config.refuse(f"rank_pattern[{key!r}]", value, "a positive whole number")
+    return Ranks(r, pattern)
+
+
+def saved_modules(config: AdapterConfig) -> tuple[str, ...]:
+    """``modules_to_save``: ends of module paths, with or without a dot before them."""
+    names = config.names("modules_to_save")
+    if isinstance(names, str):
+        raise config.refuse("modules_to_save", names, "a list of module names")
+    return names or ()
+
+
+def trained_biases(config: AdapterConfig) -> str:
+    """``none``, ``all``, or the ``…_only`` that trains the biases of the targets."""
+    value = config.raw.get("bias")
+    if value is None:
+        return "none"
+    if not isinstance(value, str) or not (value in {"none", "all"} or value.endswith("_only")):
+        raise config.refuse("bias", value, '"none", "all" or "lora_only"')
+    return value

@@ -1,0 +1,43 @@
+"""A method without an anatomy: of a newer PEFT, or of somebody's fork. It is stored and found, and not understood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from registry.domain.manifest import Target
+from registry.domain.tensors import TensorSpec
+from registry.formats.adapter_config import AdapterConfig
+from registry.variants.anatomy import PatternMatcher, Reading
+from registry.variants.extras import without_base_layer
+from registry.variants.findings import info
+from registry.variants.lora_checks import zero_size
+from registry.variants.tensor_names import PREFIX
+
+
+def read_unknown(config: AdapterConfig, tensors: Sequence[TensorSpec], patterns: PatternMatcher) -> Reading:
+    """The targets are the modules above the tensors that the listed ``target_modules`` name; nothing else is claimed."""
+    asked = config.names("target_modules")
+    names = set(asked) if isinstance(asked, tuple) else set()
+    targets = {path: None for spec in tensors for path in _ancestors(spec.name) if _is_named(path, names)}
+    return Reading(
+        variant=config.peft_type.lower(),
+        targets=tuple(Target(path) for path in targets),
+        findings=(
+            *zero_size(tensors),
+            info(
+                "method-not-understood",
+                f"{config.peft_type} is recorded, and its tensors are not understood",
+                where="peft_type",
+                fix="nothing to do; ranks and scalings are not known, and it cannot be merged",
+            ),
+        ),
+    )
+
+
+def _ancestors(name: str) -> list[str]:
+    parts = without_base_layer(name.removeprefix(PREFIX)).split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def _is_named(path: str, names: set[str]) -> bool:
+    return any(path == name or path.endswith(f".{name}") for name in names)
