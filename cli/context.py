@@ -71,7 +71,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         for name, annotation in _EVERYWHERE.items()
     ]
 
-    @functools.wraps(function)
     def run(**values: Any) -> None:
         everywhere = {name: values.pop(name) for name in _EVERYWHERE}
         location = Path(everywhere["registry"] or _default_location())
@@ -79,10 +78,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         with ending(json=session.json):
             function(session, **values)
 
-    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    run.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *common)}
-    del run.__wrapped__  # type: ignore[attr-defined]
+    parameters = [*(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own), *common]
+    run.__doc__ = function.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -10,39 +11,42 @@ from cli.commands import alias, compare, delete, doctor, evaluate, gc, log, pull
 from cli.commands import list as listing
 from cli.context import LEADING, command
 
+COMMANDS: dict[str, Callable[..., None]] = {
+    "push": push.push,
+    "list": listing.list_,
+    "show": show.show,
+    "pull": pull.pull,
+    "compare": compare.compare,
+    "yank": yank.yank,
+    "unyank": yank.unyank,
+    "delete": delete.delete,
+    "log": log.log,
+    "doctor": doctor.doctor,
+    "gc": gc.gc,
+    "rebuild": rebuild.rebuild,
+}
+GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
+    "alias": ("Movable pointers such as production.", alias.VERBS),
+    "tag": ("Labels on a version: key=value.", tag.VERBS),
+    "eval": ("Scores of a version.", evaluate.VERBS),
+}
+
 app = typer.Typer(
     name="adapters",
     help="A versioned registry for LoRA adapters: push, find, promote, pull.",
-    epilog="Exit codes: 0 done, 2 usage, 3 broken input, 4 not found, 5 conflict, 6 rejected, 7 corruption, 8 unavailable, 9 denied.",
+    epilog="Exit codes: 0 done, 2 usage, 3 broken input, 4 not found, 5 conflict, 6 rejected, 7 corruption, "
+    "8 unavailable, 9 denied.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-for verb, function in (
-    ("push", push.push),
-    ("list", listing.list_),
-    ("show", show.show),
-    ("pull", pull.pull),
-    ("compare", compare.compare),
-    ("yank", yank.yank),
-    ("unyank", yank.unyank),
-    ("delete", delete.delete),
-    ("log", log.log),
-    ("doctor", doctor.doctor),
-    ("gc", gc.gc),
-    ("rebuild", rebuild.rebuild),
-):
-    app.command(verb)(command(function))
-for noun, verbs, text in (
-    ("alias", alias.VERBS, "Movable pointers such as production."),
-    ("tag", tag.VERBS, "Labels on a version: key=value."),
-    ("eval", evaluate.VERBS, "Scores of a version."),
-):
-    group = typer.Typer(help=text, no_args_is_help=True)
-    for verb, function in verbs.items():
-        group.command(verb)(command(function))
-    app.add_typer(group, name=noun)
+for _verb, _function in COMMANDS.items():
+    app.command(_verb)(command(_function))
+for _noun, (_text, _verbs) in GROUPS.items():
+    _group = typer.Typer(help=_text, no_args_is_help=True)
+    for _verb, _function in _verbs.items():
+        _group.command(_verb)(command(_function))
+    app.add_typer(_group, name=_noun)
 
 
 def main() -> None:
@@ -60,5 +64,5 @@ def _options_last(arguments: list[str]) -> list[str]:
         leading, rest = leading + rest[:count], rest[count:]
     if not leading or not rest or rest[0].startswith("-"):
         return arguments
-    words = 2 if rest[0] in ("alias", "tag", "eval") else 1
+    words = 2 if rest[0] in GROUPS else 1
     return rest[:words] + leading + rest[words:]

@@ -13,12 +13,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from rich.console import Console
+    from rich.text import Text
 
     from registry.domain.finding import Finding
     from registry.errors import RegistryError
@@ -33,15 +32,17 @@ def emit(document: object) -> None:
 
 
 def say(text: str, style: str = "") -> None:
-    _out().print(Text(safe(text), style=style), soft_wrap=True)
+    _out().print(_text(safe(text), style), soft_wrap=True)
 
 
 def note(text: str, *, quiet: bool, style: str = "dim") -> None:
     if not quiet:
-        _err().print(Text(safe(text), style=style), soft_wrap=True)
+        _err().print(_text(safe(text), style), soft_wrap=True)
 
 
 def complain(error: RegistryError) -> None:
+    from rich.text import Text
+
     console = _err()
     findings = getattr(error, "findings", ())
     console.print(Text.assemble(("error: ", "bold red"), safe(error.message)), soft_wrap=True)
@@ -62,18 +63,22 @@ def show_findings(findings: Sequence[Finding], *, quiet: bool) -> None:
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
     """Columns that fit the terminal; whole lines when the output is not one."""
+    from rich.table import Table
+
     console = _out()
     grid = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for header in headers:
         grid.add_column(header, justify="right" if header in right else "left", overflow="ellipsis", no_wrap=True)
     for row in rows:
-        grid.add_row(*(Text(safe(_cell(cell))) for cell in row))
+        grid.add_row(*(_text(safe(_cell(cell))) for cell in row))
     console.print(grid)
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> None:
     """``name  value`` lines, without the empty ones."""
     shown = [(name, _cell(value)) for name, value in rows if value not in (None, "", [], (), {})]
+    from rich.text import Text
+
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
         _out().print(Text.assemble((f"{name:<{width}}  ", "bold"), safe(value)), soft_wrap=True)
@@ -145,11 +150,19 @@ def _cell(value: object) -> str:
 
 
 def _show_finding(console: Console, finding: Finding) -> None:
+    from rich.text import Text
+
     severity = finding.severity.value
     line = Text.assemble((f"{severity}: ", _STYLES[severity]), safe(finding.message), (f" [{finding.rule}]", "dim"))
     console.print(line, soft_wrap=True)
     if finding.fix:
         console.print(Text(f"  {safe(finding.fix)}", style="dim"), soft_wrap=True)
+
+
+def _text(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(text, style=style)
 
 
 def _out() -> Console:
@@ -162,4 +175,6 @@ def _err() -> Console:
 
 def _console(stream: Any) -> Console:
     """Colour only on a terminal, and not where NO_COLOR is set (rich looks); wide lines where nobody's eyes are."""
+    from rich.console import Console
+
     return Console(file=stream, highlight=False, width=None if stream.isatty() else 400, force_terminal=None)

@@ -21,7 +21,10 @@ from registry.blobs.filesystem import FilesystemBlobs
 from registry.catalog.journal import FileJournal
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.catalog.sql import SqlCatalog
+from registry.domain.digest import Digest
+from registry.domain.evaluation import Evaluation
 from registry.domain.lineage import LineageEdge
+from registry.domain.manifest import Manifest
 from registry.domain.names import (
     DEFAULT_NAMESPACE,
     AdapterName,
@@ -30,11 +33,8 @@ from registry.domain.names import (
     fitted,
 )
 from registry.domain.query import SORTS, MetricCondition, MetricName, VersionQuery, parse_ranks
-from registry.domain.version import AliasMove, AuditEntry, Version
-from registry.domain.evaluation import Evaluation
-from registry.domain.digest import Digest
-from registry.domain.manifest import Manifest
 from registry.domain.tags import checked_tags
+from registry.domain.version import AliasMove, AuditEntry, Version
 from registry.errors import CorruptionError, InvalidInputError, InvalidNameError, RegistryError, UnavailableError
 from registry.formats.base_model_text import resolve_base
 from registry.operations.collect import Collected, collect
@@ -162,12 +162,14 @@ class Registry:
         limit: int = 50,
         after: str | None = None,
         all_versions: bool = False,
-    ) -> list[Version]:
+    ) -> Sequence[Version]:
         """One page. ``tags`` are ``key=value`` or ``key``, ``metrics`` conditions such as ``acc>=0.8``. Raises InvalidNameError."""
         if sort is not None and sort not in SORTS:
             MetricName.parse(sort)
         if not 1 <= limit <= 1000:
-            raise InvalidNameError("page size", str(limit), "1 to 1000", hint="continue behind the last row with --after")
+            raise InvalidNameError(
+                "page size", str(limit), "1 to 1000", hint="continue behind the last row with --after"
+            )
         query = VersionQuery(
             text=text,
             base=(resolve_base(base, None)[0].id or base) if base else None,
@@ -194,11 +196,11 @@ class Registry:
         found = [source if isinstance(source, Measured) else measured(source) for source in sources]
         return evaluate(self.reference(reference), found, blobs=self.blobs, catalog=self.catalog)
 
-    def evaluations(self, reference: str) -> list[Evaluation]:
+    def evaluations(self, reference: str) -> Sequence[Evaluation]:
         return self.catalog.evaluations(self.catalog.resolve(self.reference(reference)))
 
     def set_alias(
-        self, name: str, alias: str, version: int, *, expected: int | None | Anything = ANYTHING
+        self, name: str, alias: str, version: int, *, expected: int | Anything | None = ANYTHING
     ) -> AliasMove | None:
         """Compare and set; None if it pointed there already. Raises AliasMovedError, NotFoundError."""
         with self.catalog.writing() as writer:
@@ -211,7 +213,7 @@ class Registry:
     def aliases(self, name: str) -> dict[str, int]:
         return self.catalog.aliases(self.adapter(name))
 
-    def alias_history(self, name: str, alias: str) -> list[AliasMove]:
+    def alias_history(self, name: str, alias: str) -> Sequence[AliasMove]:
         return self.catalog.alias_history(self.adapter(name), AliasName(alias))
 
     def set_tags(self, reference: str, tags: Mapping[str, str]) -> Version:
@@ -230,7 +232,9 @@ class Registry:
     def yank(self, reference: str, reason: str) -> Version:
         """Hide from search; whoever names the version exactly still gets it, with a warning."""
         if not reason.strip():
-            raise InvalidInputError("a yank needs a reason", hint="say it with --reason: people who pinned the version will read it")
+            raise InvalidInputError(
+                "a yank needs a reason", hint="say it with --reason: people who pinned the version will read it"
+            )
         with self.catalog.writing() as writer:
             version = writer.resolve(self.reference(reference))
             writer.yank(version, reason)
@@ -249,7 +253,7 @@ class Registry:
             writer.delete(version, reason)
             return version
 
-    def log(self, name: str | None = None, *, limit: int | None = None) -> list[AuditEntry]:
+    def log(self, name: str | None = None, *, limit: int | None = None) -> Sequence[AuditEntry]:
         return self.catalog.audit(self.adapter(name) if name else None, limit=limit)
 
     def doctor(self, *, deep: bool = False, progress: Callable[[int], None] = lambda _count: None) -> Diagnosis:
@@ -312,7 +316,10 @@ class Registry:
         name = fitted(own)
         if not name:
             raise InvalidNameError(
-                "name", own, "ASCII letters and digits, of which nothing is left here", hint="name it yourself: --name my-adapter"
+                "name",
+                own,
+                "ASCII letters and digits, of which nothing is left here",
+                hint="name it yourself: --name my-adapter",
             )
         return self.adapter(name)
 
@@ -325,9 +332,7 @@ class Registry:
             raise InvalidNameError("parent", parent, "REF or REF*WEIGHT, such as my-lora@3*0.5") from None
 
 
-def connect(
-    location: str | Path, *, namespace: str = DEFAULT_NAMESPACE, actor: str = ""
-) -> Registry:
+def connect(location: str | Path, *, namespace: str = DEFAULT_NAMESPACE, actor: str = "") -> Registry:
     """A directory: an embedded registry in files and SQLite, made at the first write. ``actor`` goes into the audit.
 
     Raises UnavailableError for a location this version has no backend for.

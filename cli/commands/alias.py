@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from typer import Argument, Option
@@ -34,7 +35,15 @@ def set_(
         move = session.registry.set_alias(name, alias, number, expected=expected)
     before = move.before if move else number
     if session.json:
-        emit({"adapter": str(session.registry.adapter(name)), "alias": alias, "version": number, "previous": before, "moved": move is not None})
+        emit(
+            {
+                "adapter": str(session.registry.adapter(name)),
+                "alias": alias,
+                "version": number,
+                "previous": before,
+                "moved": move is not None,
+            }
+        )
         return
     say(f"{session.registry.adapter(name)}:{alias} → @{number}")
     if move is None:
@@ -74,9 +83,17 @@ def rm(session: Session, name: Annotated[str, _NAME], alias: Annotated[str, _ALI
     """
     move = session.registry.remove_alias(name, alias)
     if session.json:
-        emit({"adapter": str(session.registry.adapter(name)), "alias": alias, "version": None, "previous": move.before if move else None, "moved": True})
+        emit(
+            {
+                "adapter": str(session.registry.adapter(name)),
+                "alias": alias,
+                "version": None,
+                "previous": move.before if move else None,
+                "moved": True,
+            }
+        )
     else:
         say(f"{session.registry.adapter(name)}:{alias} removed")
 
 
-VERBS = {"set": set_, "list": list_, "history": history, "rm": rm}
+VERBS: dict[str, Callable[..., None]] = {"set": set_, "list": list_, "history": history, "rm": rm}

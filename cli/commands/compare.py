@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def compare(
     session: Session,
-    references: Annotated[list[str], Argument(metavar="REF REF…", help="The first is what the others are compared with.")],
+    references: Annotated[
+        list[str], Argument(metavar="REF REF…", help="The first is what the others are compared with.")
+    ],
 ) -> None:
     """Scores side by side, with differences and whether they exceed the combined standard error.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from typer import Argument, Option
@@ -32,9 +33,7 @@ def add(
     from registry.operations.evaluate import measured
 
     found = [
-        measured(
-            source, task=task, suite=suite, split=split, stderr=stderr, n=n, higher_is_better=higher_is_better
-        )
+        measured(source, task=task, suite=suite, split=split, stderr=stderr, n=n, higher_is_better=higher_is_better)
         for source in sources
     ]
     version, added = session.registry.add_evaluations(reference, *found)
@@ -58,11 +57,14 @@ def list_(session: Session, reference: Annotated[str, _REF]) -> None:
     elif evaluations:
         table(
             ["suite", "task", "metric", "filter", "value", "±", "n", "split", "source", "at"],
-            [(e.suite, e.task, e.metric, e.filter, e.value, e.stderr, e.n, e.split, e.source, e.at) for e in evaluations],
+            [
+                (e.suite, e.task, e.metric, e.filter, e.value, e.stderr, e.n, e.split, e.source, e.at)
+                for e in evaluations
+            ],
             right=["value", "±", "n"],
         )
     else:
         note("no scores yet: adapters eval add REF SOURCE", quiet=session.quiet)
 
 
-VERBS = {"add": add, "list": list_}
+VERBS: dict[str, Callable[..., None]] = {"add": add, "list": list_}

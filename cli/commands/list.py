@@ -18,17 +18,25 @@ def list_(
     text: Annotated[str | None, Argument(metavar="[TEXT]", help="Part of an adapter's name.")] = None,
     base: Annotated[str | None, Option(metavar="ID", help="Base model; mirrors count as what they mirror.")] = None,
     rank: Annotated[str | None, Option(metavar="R|R..R", help="16, 8..64, 8.., ..64")] = None,
-    target: Annotated[list[str] | None, Option(metavar="MODULE", help="Must be adapted: q_proj. Repeat for all of several.")] = None,
+    target: Annotated[
+        list[str] | None, Option(metavar="MODULE", help="Must be adapted: q_proj. Repeat for all of several.")
+    ] = None,
     type: Annotated[str | None, Option(metavar="TYPE", help="PEFT method: LORA, IA3, …")] = None,
     task: Annotated[str | None, Option(metavar="TYPE", help="Task type: CAUSAL_LM, SEQ_CLS, …")] = None,
     tag: Annotated[list[str] | None, Option(metavar="K[=V]", help="Has this label.")] = None,
     alias: Annotated[str | None, Option(metavar="ALIAS", help="The version this alias points at.")] = None,
-    metric: Annotated[list[str] | None, Option(metavar="CONDITION", help="acc>=0.8, or arc_easy/acc>=0.8 for one task.")] = None,
-    sort: Annotated[str | None, Option(metavar="KEY", help="name, created, rank, bytes, parameters, or a metric: best first.")] = None,
+    metric: Annotated[
+        list[str] | None, Option(metavar="CONDITION", help="acc>=0.8, or arc_easy/acc>=0.8 for one task.")
+    ] = None,
+    sort: Annotated[
+        str | None, Option(metavar="KEY", help="name, created, rank, bytes, parameters, or a metric: best first.")
+    ] = None,
     reverse: Annotated[bool, Option("--reverse", help="The other way round.")] = False,
     limit: Annotated[int, Option(help="Rows of a page, at most 1000.")] = 50,
     after: Annotated[str | None, Option(metavar="REF", help="Continue behind this row.")] = None,
-    all_versions: Annotated[bool, Option("--all-versions", help="Every version, not the newest of each adapter.")] = False,
+    all_versions: Annotated[
+        bool, Option("--all-versions", help="Every version, not the newest of each adapter.")
+    ] = False,
 ) -> None:
     """Find adapters: a row each, its newest version that is not yanked.
 

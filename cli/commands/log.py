@@ -38,7 +38,9 @@ def log(
         return
     rows = []
     for entry in entries:
-        facts = {key: value for key, value in entry.body.items() if value and key not in ("findings", "evaluations", "blobs")}
+        facts = {
+            key: value for key, value in entry.body.items() if value and key not in ("findings", "evaluations", "blobs")
+        }
         for counted in ("evaluations", "blobs"):
             if isinstance(found := entry.body.get(counted), list):
                 facts[counted] = len(found)

@@ -15,7 +15,9 @@ def pull(
     session: Session,
     reference: Annotated[str, Argument(metavar="REF", help="[ns/]name, name@3, name:alias or sha256:…")],
     output: Annotated[Path, Option("--output", "-o", metavar="DIR", help="A directory that is empty or not there.")],
-    served_only: Annotated[bool, Option("--served-only", help="Without training records: what an engine should load.")] = False,
+    served_only: Annotated[
+        bool, Option("--served-only", help="Without training records: what an engine should load.")
+    ] = False,
 ) -> None:
     """Write a version's files, every byte verified; complete or not at all.
 
@@ -37,4 +39,6 @@ def pull(
             }
         )
         return
-    say(f"{version.reference} → {output}  ({len(written)} files, {sum(entry.size for entry in written):,} bytes, verified)")
+    say(
+        f"{version.reference} → {output}  ({len(written)} files, {sum(entry.size for entry in written):,} bytes, verified)"
+    )

@@ -15,7 +15,9 @@ def push(
     session: Session,
     directory: Annotated[Path, Argument(metavar="DIR", help="What PEFT's save_pretrained wrote.")],
     name: Annotated[str | None, Option(metavar="[NS/]NAME", help="Default: the directory's name, made to fit.")] = None,
-    base: Annotated[str | None, Option(metavar="ID[@REV]", help="The base model, if the config is wrong or silent.")] = None,
+    base: Annotated[
+        str | None, Option(metavar="ID[@REV]", help="The base model, if the config is wrong or silent.")
+    ] = None,
     alias: Annotated[list[str] | None, Option(help="Point this alias at the version.")] = None,
     tag: Annotated[list[str] | None, Option(metavar="K=V", help="Label the version.")] = None,
     eval: Annotated[list[str] | None, Option(metavar="SOURCE", help="A results file, or metric=value.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument
@@ -49,4 +50,4 @@ def _print(session: Session, version: Version) -> None:
     pairs(version.tags.items())
 
 
-VERBS = {"set": set_, "rm": rm}
+VERBS: dict[str, Callable[..., None]] = {"set": set_, "rm": rm}

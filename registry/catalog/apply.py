@@ -81,8 +81,9 @@ def summary(manifest: Manifest) -> dict[str, object]:
 
 
 def _publish(session: Session, event: Event, manifest: Manifest | None) -> None:
+    facts: Facts = event.facts
     shown = event.adapter or ""
-    key, number = shown.lower(), int(event.facts["version"])  # type: ignore[call-overload]
+    key, number = shown.lower(), facts["version"]
     namespace, _, name = shown.partition("/")
     adapter = session.get(AdapterRow, key)
     if adapter is None:
@@ -93,10 +94,10 @@ def _publish(session: Session, event: Event, manifest: Manifest | None) -> None:
     row = VersionRow(
         adapter=key,
         number=number,
-        digest=str(event.facts["digest"]),
+        digest=facts["digest"],
         created_at=event.at,
-        note=event.facts.get("note"),
-        findings=json.dumps(event.facts.get("findings", [])),
+        note=facts["note"],
+        findings=json.dumps(facts["findings"], sort_keys=True),
     )
     digests = {row.digest}
     if manifest is not None:
@@ -108,7 +109,7 @@ def _publish(session: Session, event: Event, manifest: Manifest | None) -> None:
         row.parameters = manifest.parameters
         row.bytes = manifest.bytes
         row.tensor_identity = manifest.tensor_identity
-        row.summary = json.dumps(summary(manifest))
+        row.summary = json.dumps(summary(manifest), sort_keys=True)
         digests.update(entry.digest for entry in manifest.files)
     session.add(row)
     session.flush()

@@ -85,11 +85,14 @@ def _meaning(error: Exception) -> RegistryError:
         )
     if "malformed" in lowered or "not a database" in lowered:
         return CorruptionError(
-            f"the catalog is damaged: {text}", hint="run `adapters rebuild`: it makes a new one from the journal and blobs"
+            f"the catalog is damaged: {text}",
+            hint="run `adapters rebuild`: it makes a new one from the journal and blobs",
         )
     if "full" in lowered:
         return UnavailableError(
-            "the disk is full; nothing was recorded", code="no-space", hint="free some space, then run the same command again"
+            "the disk is full; nothing was recorded",
+            code="no-space",
+            hint="free some space, then run the same command again",
         )
     if "readonly" in lowered or "read-only" in lowered:
         return UnavailableError("the registry is read-only", hint="list, show and pull still work; check who owns it")

@@ -39,7 +39,7 @@ class CatalogWriter(Protocol):
         """The version with this manifest, and whether it is new. Numbers count up and are never used again."""
 
     def move_alias(
-        self, adapter: AdapterName, alias: AliasName, to: int | None, *, expected: int | None | Anything = ANYTHING
+        self, adapter: AdapterName, alias: AliasName, to: int | None, *, expected: int | Anything | None = ANYTHING
     ) -> AliasMove | None:
         """Compare and set; ``to=None`` removes. None if nothing had to move. Raises AliasMovedError, NotFoundError."""
 
@@ -87,5 +87,5 @@ class Catalog(Protocol):
     def owners(self, digest: Digest) -> list[str]:
         """References of the versions that need a blob."""
 
-    def verify(self, manifest_of: Callable[[Digest], Manifest]) -> list[str]:
+    def verify(self, manifest_of: Callable[[Digest], Manifest | None]) -> list[str]:
         """What is wrong with the catalog itself, one sentence each: integrity, audit chain, journal, replay."""

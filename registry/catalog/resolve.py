@@ -126,7 +126,9 @@ def _row(session: Session, reference: Reference) -> VersionRow:
     if row is None:
         numbers = session.exec(select(VersionRow.number).where(VersionRow.adapter == adapter.key)).all()
         raise NotFoundError(
-            f"{adapter} has no version {number}", code="unknown-version", hint=f"its newest is {max(numbers, default=0)}"
+            f"{adapter} has no version {number}",
+            code="unknown-version",
+            hint=f"its newest is {max(numbers, default=0)}",
         )
     if row.deleted is not None:
         raise NotFoundError(f"{adapter}@{number} was deleted: {row.deleted}", code="version-deleted")
@@ -147,7 +149,9 @@ def _by_digest(session: Session, start: str) -> VersionRow:
     if not rows:
         raise NotFoundError(f"no version has digest {start}", code="unknown-version")
     if len({row.digest for row in rows}) > 1:
-        raise NotFoundError(f"{start} begins the digest of several versions", code="ambiguous-digest", hint="give more digits")
+        raise NotFoundError(
+            f"{start} begins the digest of several versions", code="ambiguous-digest", hint="give more digits"
+        )
     return next((row for row in rows if row.yanked is None), rows[0])
 
 

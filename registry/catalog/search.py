@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, or_
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from registry.catalog.resolve import evaluation_of, resolve, versions_of
@@ -38,7 +39,9 @@ def search(session: Session, query: VersionQuery) -> list[Version]:
             and_(col(AliasRow.adapter) == VersionRow.adapter, col(AliasRow.number) == VersionRow.number),
         ).where(AliasRow.key == query.alias.lower())
     if metric is not None:
-        statement = statement.join(EvaluationRow, col(EvaluationRow.version_id) == VersionRow.id).where(*_latest(metric))
+        statement = statement.join(EvaluationRow, col(EvaluationRow.version_id) == VersionRow.id).where(
+            *_latest(metric)
+        )
     last = _last_row(session, query)
     if query.sort in (None, "name"):
         forward = not query.reverse
@@ -92,18 +95,19 @@ def _conditions(query: VersionQuery) -> list[ColumnElement[bool]]:
 
 
 def _condition(condition: MetricCondition) -> ColumnElement[bool]:
+    measured = aliased(EvaluationRow)  # the statement may already be joined to the table, for its order
     return exists().where(
-        col(EvaluationRow.version_id) == VersionRow.id,
-        *_latest(condition.name),
-        OPERATORS[condition.operator](col(EvaluationRow.value), condition.value),  # type: ignore[arg-type]
+        col(measured.version_id) == VersionRow.id,
+        *_latest(condition.name, measured),
+        OPERATORS[condition.operator](col(measured.value), condition.value),  # type: ignore[arg-type]
     )
 
 
-def _latest(name: MetricName) -> list[ColumnElement[bool]]:
-    found = [col(EvaluationRow.metric) == name.metric]
+def _latest(name: MetricName, row: type[EvaluationRow] = EvaluationRow) -> list[ColumnElement[bool]]:
+    found = [col(row.metric) == name.metric]
     if name.task is None:
-        return [*found, col(EvaluationRow.latest).is_(True)]
-    return [*found, col(EvaluationRow.task) == name.task, col(EvaluationRow.latest_of_task).is_(True)]
+        return [*found, col(row.latest).is_(True)]
+    return [*found, col(row.task) == name.task, col(row.latest_of_task).is_(True)]
 
 
 def _last_row(session: Session, query: VersionQuery) -> VersionRow | None:
@@ -118,9 +122,7 @@ def _last_row(session: Session, query: VersionQuery) -> VersionRow | None:
 def _value(session: Session, last: VersionRow, metric: MetricName | None, sort: str | None) -> Any:
     if metric is None:
         return getattr(last, _COLUMNS[sort or ""].key)
-    row = session.exec(
-        select(EvaluationRow).where(EvaluationRow.version_id == last.id, *_latest(metric))
-    ).one_or_none()
+    row = session.exec(select(EvaluationRow).where(EvaluationRow.version_id == last.id, *_latest(metric))).one_or_none()
     if row is None:
         raise NotFoundError(f"{last.adapter}@{last.number} has no {metric}, so nothing comes behind it in that order")
     return row.value
@@ -147,8 +149,6 @@ def _with_score(session: Session, rows: Any, versions: list[Version], name: Metr
     ids = [row.id for row in rows]
     scores = {
         row.version_id: evaluation_of(row)
-        for row in session.exec(
-            select(EvaluationRow).where(col(EvaluationRow.version_id).in_(ids), *_latest(name))
-        )
+        for row in session.exec(select(EvaluationRow).where(col(EvaluationRow.version_id).in_(ids), *_latest(name)))
     }
     return [replace(version, score=scores.get(row.id)) for row, version in zip(rows, versions, strict=True)]

@@ -203,7 +203,9 @@ class SqlCatalog:
                 yield session
 
     def _events(self) -> list[Event]:
-        events = [event for first in self._journal.firsts() for event in parse_segment(self._journal.read(first) or b"")]
+        events = [
+            event for first in self._journal.firsts() for event in parse_segment(self._journal.read(first) or b"")
+        ]
         broken = next(broken_links(events), None)
         if broken is not None:
             raise CorruptionError(f"the journal cannot be replayed: {broken}", hint="restore the journal from a backup")

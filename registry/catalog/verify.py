@@ -11,17 +11,17 @@ from registry.catalog.apply import replay
 from registry.catalog.engine import sqlite_engine, writing
 from registry.catalog.events import Event, broken_links, parse_event, parse_segment
 from registry.catalog.journal import Journal
-from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BlobRow, EvaluationRow, TagRow, TargetRow, VersionRow
+from registry.catalog.tables import AuditRow
 from registry.domain.digest import Digest
 from registry.domain.manifest import Manifest
 from registry.errors import CorruptionError
 
-_TABLES = (AdapterRow, VersionRow, AliasRow, TagRow, TargetRow, BlobRow, EvaluationRow)
+_TABLES = [
+    SQLModel.metadata.tables[name] for name in ("adapter", "version", "alias", "tag", "target", "blob", "evaluation")
+]
 
 
-def problems(
-    session: Session, journal: Journal, manifest_of: Callable[[Digest], Manifest | None]
-) -> Iterator[str]:
+def problems(session: Session, journal: Journal, manifest_of: Callable[[Digest], Manifest | None]) -> Iterator[str]:
     """One sentence for each thing that is wrong."""
     if session.connection().dialect.name == "sqlite":
         for line in session.connection().execute(text("PRAGMA integrity_check")).scalars():
@@ -74,8 +74,7 @@ def _differences(
         SQLModel.metadata.create_all(connection)
         with Session(bind=connection) as again:
             replay(again, events, lambda digest: manifest_of(Digest(digest)))
-            for table in _TABLES:
-                columns = table.__table__  # type: ignore[attr-defined]
+            for columns in _TABLES:
                 query = columns.select().order_by(*columns.primary_key.columns)
                 ours = session.connection().execute(query).all()
                 theirs = again.connection().execute(query).all()

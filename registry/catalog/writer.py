@@ -65,7 +65,7 @@ class SqlWriter:
         return self.resolve(Reference(shown, number=number)), True
 
     def move_alias(
-        self, adapter: AdapterName, alias: AliasName, to: int | None, *, expected: int | None | Anything = ANYTHING
+        self, adapter: AdapterName, alias: AliasName, to: int | None, *, expected: int | Anything | None = ANYTHING
     ) -> AliasMove | None:
         row = self._session.get(AliasRow, (adapter.key, alias.key))
         actual = row.number if row else None

@@ -7,13 +7,62 @@ from math import sqrt
 
 #: Metrics whose direction is common knowledge; anything else has none unless its source says so.
 _HIGHER = frozenset(
-    "acc acc_norm accuracy auc bertscore bleu chrf em exact exact_match f1 mcc mrr ndcg pass@1 pass@10 pass_rate "
-    "precision recall reward rouge rouge1 rouge2 rougel rougelsum roc_auc score spearman spearmanr pearson pearsonr "
-    "win_rate matthews_correlation map mean_token_accuracy".split()
+    [
+        "acc",
+        "acc_norm",
+        "accuracy",
+        "auc",
+        "bertscore",
+        "bleu",
+        "chrf",
+        "em",
+        "exact",
+        "exact_match",
+        "f1",
+        "mcc",
+        "mrr",
+        "ndcg",
+        "pass@1",
+        "pass@10",
+        "pass_rate",
+        "precision",
+        "recall",
+        "reward",
+        "rouge",
+        "rouge1",
+        "rouge2",
+        "rougel",
+        "rougelsum",
+        "roc_auc",
+        "score",
+        "spearman",
+        "spearmanr",
+        "pearson",
+        "pearsonr",
+        "win_rate",
+        "matthews_correlation",
+        "map",
+        "mean_token_accuracy",
+    ]
 )
 _LOWER = frozenset(
-    "bits_per_byte brier_score byte_perplexity cer loss mae mse nll perplexity ppl rmse ter train_loss wer "
-    "word_perplexity".split()
+    [
+        "bits_per_byte",
+        "brier_score",
+        "byte_perplexity",
+        "cer",
+        "loss",
+        "mae",
+        "mse",
+        "nll",
+        "perplexity",
+        "ppl",
+        "rmse",
+        "ter",
+        "train_loss",
+        "wer",
+        "word_perplexity",
+    ]
 )
 
 

@@ -109,7 +109,10 @@ class Reference:
             return cls(digest_start=text)
         if text.startswith((".", "/", "~")) or "://" in text:
             raise InvalidNameError(
-                "reference", text, "[ns/]name, name@3, name:alias or sha256:…", hint="a directory is stored first: adapters push DIR"
+                "reference",
+                text,
+                "[ns/]name, name@3, name:alias or sha256:…",
+                hint="a directory is stored first: adapters push DIR",
             )
         rest, at, number = text.partition("@")
         if at:

@@ -21,7 +21,11 @@ MAX_DEPTH = 32
 #: Fields only PEFT writes; one of them in a file without ``peft_type`` means somebody edited it out.
 _OTHER_LIBRARIES = (
     (("fine_tune_type", "lora_parameters"), "mlx-lm", "convert it to PEFT first (mlx-lm keeps A and B transposed)"),
-    (("adapter_residual_before_ln",), "AdapterHub", "AdapterHub adapters are not PEFT adapters; use the adapters library"),
+    (
+        ("adapter_residual_before_ln",),
+        "AdapterHub",
+        "AdapterHub adapters are not PEFT adapters; use the adapters library",
+    ),
     (("config", "hidden_size"), "AdapterHub", "AdapterHub adapters are not PEFT adapters; use the adapters library"),
 )
 
@@ -147,7 +151,10 @@ def parse_adapter_config(data: bytes, *, where: str = "adapter_config.json") -> 
         raise _not_peft(document, where)
     if not isinstance(peft_type, str) or not peft_type:
         raise MalformedConfigError(
-            where, f"peft_type is {_shown(peft_type)}, expected a PEFT method such as LORA", field="peft_type", code="config-field"
+            where,
+            f"peft_type is {_shown(peft_type)}, expected a PEFT method such as LORA",
+            field="peft_type",
+            code="config-field",
         )
     return AdapterConfig(document, where)
 

@@ -25,9 +25,37 @@ WHERE = "base_model_name_or_path"
 
 #: What templates, forms and ``str(None)`` leave in the field, in lower case.
 PLACEHOLDERS = frozenset(
-    "base base-model base_model base_model_name base_model_name_or_path huggingface_model_id model model_id model_name "
-    "model_name_or_path n/a na nan none null path/to/base path/to/base_model path/to/model tbd todo undefined unknown "
-    "your-base-model your-model your_base_model your_model your-username/your-model username/model org/model".split()
+    [
+        "base",
+        "base-model",
+        "base_model",
+        "base_model_name",
+        "base_model_name_or_path",
+        "huggingface_model_id",
+        "model",
+        "model_id",
+        "model_name",
+        "model_name_or_path",
+        "n/a",
+        "na",
+        "nan",
+        "none",
+        "null",
+        "path/to/base",
+        "path/to/base_model",
+        "path/to/model",
+        "tbd",
+        "todo",
+        "undefined",
+        "unknown",
+        "your-base-model",
+        "your-model",
+        "your_base_model",
+        "your_model",
+        "your-username/your-model",
+        "username/model",
+        "org/model",
+    ]
 )
 _TEMPLATE = re.compile(r"[<\[{$].*", re.DOTALL)
 

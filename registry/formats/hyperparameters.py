@@ -35,14 +35,22 @@ _DATASETS = ("datasets", "dataset", "train_dataset")
 
 #: -1 is how transformers says "not limited"; the others mean nothing below or at zero either.
 _POSITIVE = frozenset(
-    "gradient_accumulation_steps max_steps num_devices num_train_epochs sequence_length total_train_batch_size "
-    "train_batch_size".split()
+    [
+        "gradient_accumulation_steps",
+        "max_steps",
+        "num_devices",
+        "num_train_epochs",
+        "sequence_length",
+        "total_train_batch_size",
+        "train_batch_size",
+    ]
 )
 
 T = TypeVar("T")
 
+#: The facts are part of a manifest; what is longer than anybody would write is not a fact.
 MAX_TEXT = 500
-MAX_DATASETS = 100
+MAX_ENTRIES = 100
 _NUMBER = re.compile(r"[-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][-+]?[0-9]{1,3})?")
 
 
@@ -85,11 +93,14 @@ def fact_text(value: object) -> str | None:
     return found if found is not None and len(found) <= MAX_TEXT else None
 
 
+def fact_texts(values: Iterable[object]) -> list[str]:
+    return list(dict.fromkeys(found for value in values if (found := fact_text(value))))[:MAX_ENTRIES]
+
+
 def _dataset_names(value: object) -> list[str] | None:
     """``"a,b"`` (LLaMA-Factory), ``["a", "b"]`` (ms-swift) and ``[{"path": "a"}]`` (Axolotl)."""
     if isinstance(value, str):
         entries: Iterable[object] = value.split(",")
     else:
         entries = (mapping(entry).get("path", entry) for entry in sequence(value))
-    names = dict.fromkeys(name for name in map(fact_text, entries) if name)
-    return list(names)[:MAX_DATASETS] or None
+    return fact_texts(entries) or None

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from registry.errors import MalformedFileError
 from registry.formats.git_lfs import is_lfs_pointer, lfs_pointer_error
-from registry.formats.hyperparameters import hyperparameters
+from registry.formats.hyperparameters import MAX_ENTRIES, fact_text, fact_texts, hyperparameters
 from registry.formats.plain_data import mapping, text, texts
 from registry.formats.yaml_text import MAX_BYTES as MAX_FRONT_MATTER
 from registry.formats.yaml_text import parse_yaml
@@ -86,14 +87,14 @@ def card_facts(card: Card, *, where: str = "README.md") -> dict[str, object]:
     An Axolotl config counts most (it is what was run), then the Trainer's list, then the front matter.
     """
     found: dict[str, object] = {
-        "base_model": card.base_model[0] if card.base_model else None,
-        "datasets": list(card.datasets),
-        "library_name": card.library_name,
-        "license": card.license,
-        "pipeline_tag": card.pipeline_tag,
-        "tags": list(card.tags),
+        "base_model": next(iter(fact_texts(card.base_model)), None),
+        "datasets": fact_texts(card.datasets),
+        "library_name": fact_text(card.library_name),
+        "license": fact_text(card.license),
+        "pipeline_tag": fact_text(card.pipeline_tag),
+        "tags": fact_texts(card.tags),
     }
-    versions = dict(_versions(card.body))
+    versions = dict(islice(_versions(card.body), MAX_ENTRIES))
     tools = {tool for tool in ("axolotl", "llama-factory", "trl", "unsloth") if tool in card.tags}
     if "trl" in card.tags:
         found["stage"] = next((stage for stage in _TRL_STAGES if stage in card.tags), None)

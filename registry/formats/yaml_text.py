@@ -19,7 +19,7 @@ from yaml.composer import Composer
 from yaml.events import AliasEvent, NodeEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.parser import Parser
-from yaml.reader import Reader
+from yaml.reader import Reader, ReaderError
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
@@ -40,7 +40,7 @@ _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 
 
-class _Refused(Exception):
+class _NotPlainDataError(Exception):
     def __init__(self, problem: str, line: int, hint: str) -> None:
         super().__init__(problem)
         self.problem = problem
@@ -63,9 +63,11 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
         event: NodeEvent = self.peek_event()  # type: ignore[no-untyped-call]
         line = 0 if event.start_mark is None else event.start_mark.line + 1
         if isinstance(event, AliasEvent) or event.anchor is not None:
-            raise _Refused(f"uses the anchor or alias {event.anchor!r:.60}", line, "write the value out in both places")
+            raise _NotPlainDataError(
+                f"uses the anchor or alias {event.anchor!r:.60}", line, "write the value out in both places"
+            )
         if self._depth >= MAX_DEPTH:
-            raise _Refused(
+            raise _NotPlainDataError(
                 f"nests more than {MAX_DEPTH} deep",
                 line,
                 "check that this is the right file; no known writer nests that deep",
@@ -103,7 +105,7 @@ def parse_yaml(
         loader = _Loader(text)
         node = loader.get_single_node()
         return None if node is None else _value(node)
-    except _Refused as wrong:
+    except _NotPlainDataError as wrong:
         raise error(where, f"{wrong.problem}, line {wrong.line + first_line - 1}", hint=wrong.hint) from None
     except YAMLError as wrong:
         raise error(where, f"is not YAML: {_sentence(wrong, text, first_line)}", hint="correct that place") from None
@@ -153,10 +155,12 @@ def _mapping(node: MappingNode) -> dict[str, object]:
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, ScalarNode):
-            raise _Refused("has a key that is not a single word or text", line, "quote the key")
+            raise _NotPlainDataError("has a key that is not a single word or text", line, "quote the key")
         key, value = _utf8(key_node.value, line), _value(value_node)
         if key in found and json.dumps(found[key], sort_keys=True) != json.dumps(value, sort_keys=True):
-            raise _Refused(f"gives {key!r:.80} twice, with different values", line, "keep the one that is meant")
+            raise _NotPlainDataError(
+                f"gives {key!r:.80} twice, with different values", line, "keep the one that is meant"
+            )
         found[key] = value
     return found
 
@@ -180,23 +184,26 @@ def _utf8(text: str, line: int) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _Refused("holds half a character, a lone surrogate", line, "write the character itself") from None
+        raise _NotPlainDataError(
+            "holds half a character, a lone surrogate", line, "write the character itself"
+        ) from None
     return text
 
 
-def _no_plain_data(tag: str, line: int) -> _Refused:
+def _no_plain_data(tag: str, line: int) -> _NotPlainDataError:
     shown = tag.replace(_TAG, "!!")
-    return _Refused(f"asks for {shown!r:.60}, which is not plain data", line, "remove the tag, or quote the value")
+    return _NotPlainDataError(
+        f"asks for {shown!r:.60}, which is not plain data", line, "remove the tag, or quote the value"
+    )
 
 
 def _sentence(wrong: YAMLError, text: str, first_line: int) -> str:
-    mark = (wrong.problem_mark or wrong.context_mark) if isinstance(wrong, MarkedYAMLError) else None
-    if mark is not None:
-        problem = wrong.problem or wrong.context if isinstance(wrong, MarkedYAMLError) else ""
-        return f"{problem!s:.120}, line {mark.line + first_line} column {mark.column + 1}"
-    position = getattr(wrong, "position", 0)
-    character = getattr(wrong, "character", 0)
-    line = text.count("\n", 0, position) + first_line
-    return (
-        f"the character U+{ord(character) if isinstance(character, str) else character:04X} may not occur, line {line}"
-    )
+    if isinstance(wrong, ReaderError):
+        line = text.count("\n", 0, wrong.position) + first_line
+        return f"the character U+{ord(text[wrong.position]):04X} may not occur, line {line}"
+    if isinstance(wrong, MarkedYAMLError):
+        problem = ", ".join(part for part in (wrong.context, wrong.problem) if part)
+        mark = wrong.problem_mark or wrong.context_mark
+        place = f", line {mark.line + first_line} column {mark.column + 1}" if mark else ""
+        return f"{problem:.160}{place}"
+    return f"{wrong!s:.160}"

@@ -12,16 +12,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from math import ceil
 
 MAX_MEMORY = 256 << 20
 
-#: One line in: ``[memory, seconds per expression, [[expression, [names]], …]]``. One line out for each expression: a
-#: list of booleans, or null. ``re`` looks for signals while it matches, so the timer stops a match that runs away; the
-#: resource limits and the parent's patience are for what it does not stop (compiling).
+#: One line in: ``[memory, CPU seconds, seconds per expression, [[expression, [names]], …]]``. One line out for each
+#: expression: a list of booleans, or null. ``re`` looks for signals while it matches, so the timer stops a match that
+#: runs away; the resource limits and the parent's patience are for what it does not stop (compiling).
 _CHILD = """
 import json, re, resource, signal, sys, warnings
-memory, seconds, questions = json.loads(sys.stdin.readline())
+memory, cpu, seconds, questions = json.loads(sys.stdin.readline())
 resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 warnings.simplefilter("ignore")
 def stop(*_):
@@ -57,7 +59,7 @@ def slow_matcher(seconds: float = 2.0) -> Callable[[Sequence[tuple[str, str]]], 
         answers: dict[tuple[str, str], bool] = {}
         if names and left > 0:
             started = time.monotonic()
-            lines = _run_child(json.dumps([MAX_MEMORY, seconds / 4, list(names.items())]), left)
+            lines = _run_child(json.dumps([MAX_MEMORY, ceil(left) + 1, seconds / 4, list(names.items())]), left)
             left -= time.monotonic() - started
             for (expression, asked), line in zip(names.items(), lines, strict=False):
                 answers |= {(expression, name): found for name, found in zip(asked, line or (), strict=False)}

@@ -47,7 +47,9 @@ class Comparison:
                     "values": [each.value if each else None for each in row.evaluations],
                     "stderrs": [each.stderr if each else None for each in row.evaluations],
                     "differences": [
-                        {"delta": each.delta, "better": each.better, "exceeds_stderr": each.exceeds_stderr} if each else None
+                        {"delta": each.delta, "better": each.better, "exceeds_stderr": each.exceeds_stderr}
+                        if each
+                        else None
                         for each in row.differences
                     ],
                 }

@@ -19,9 +19,9 @@ from registry.domain.base_model import BaseModelId
 from registry.domain.digest import PREFIX, Digest
 from registry.domain.finding import Finding, Severity
 from registry.domain.lineage import LineageEdge
-from registry.domain.manifest import FileEntry, FileRole, Manifest
+from registry.domain.manifest import FileEntry, Manifest
 from registry.domain.tensors import TensorSpec
-from registry.errors import InvalidNameError, MalformedFileError, UnsuitableDirectoryError
+from registry.errors import InvalidNameError, UnsuitableDirectoryError
 from registry.formats.adapter_config import MAX_BYTES, AdapterConfig, parse_adapter_config
 from registry.formats.adapter_directory import CONFIG, WEIGHTS
 from registry.formats.base_model_text import resolve_base
@@ -180,7 +180,9 @@ def _base(config: AdapterConfig, override: str | None) -> tuple[BaseModelId, tup
     name, _, revision = override.partition("@")
     stated, findings = resolve_base(name, revision or None)
     if stated.id is None:
-        raise InvalidNameError("base model", override, "a Hub repository such as meta-llama/Llama-3.1-8B, with or without @REVISION")
+        raise InvalidNameError(
+            "base model", override, "a Hub repository such as meta-llama/Llama-3.1-8B, with or without @REVISION"
+        )
     found, _ = resolve_base(text, config.revision)
     base = BaseModelId(stated.id, revision or None, raw=text)
     if found.id is not None and found.id.lower() != stated.id.lower():

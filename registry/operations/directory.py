@@ -85,7 +85,9 @@ def look_at(directory: Path, adapter: str | None = None) -> tuple[dict[str, Kept
         elif what is Disposition.UNKNOWN:
             findings.append(_left_out(name, "is no file that an adapter has", Severity.INFO))
     _require_adapter(place, kept, folders, pickles)
-    findings += [_left_out(name, "is a pickle, which can run code; it was not opened", Severity.WARNING) for name in pickles]
+    findings += [
+        _left_out(name, "is a pickle, which can run code; it was not opened", Severity.WARNING) for name in pickles
+    ]
     return kept, findings
 
 
@@ -95,7 +97,9 @@ def open_regular(path: Path) -> FileIO:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise UnsuitableDirectoryError(
-            f"cannot read {path}: {error.strerror}", code="unreadable-file", hint="check that it is there and yours to read"
+            f"cannot read {path}: {error.strerror}",
+            code="unreadable-file",
+            hint="check that it is there and yours to read",
         ) from error
     file = open(descriptor, "rb", buffering=0)  # noqa: SIM115 - handed to the caller
     mode = os.fstat(descriptor).st_mode
@@ -109,7 +113,9 @@ def _entries(place: Path) -> list[os.DirEntry[str]]:
     try:
         if place.is_file():
             raise UnsuitableDirectoryError(
-                f"{place} is a file, expected the directory that holds it", code="no-directory", hint=f"try {place.parent}"
+                f"{place} is a file, expected the directory that holds it",
+                code="no-directory",
+                hint=f"try {place.parent}",
             )
         with os.scandir(place) as entries:
             return sorted(entries, key=lambda entry: entry.name)

@@ -71,7 +71,9 @@ def measured(
         while chunk := file.read(MAX_RESULTS + 1 - len(data)):
             data += chunk
     if len(data) > MAX_RESULTS:
-        raise MalformedResultsError(str(path), f"has more than {MAX_RESULTS:,} bytes", hint="give the summary, not the samples")
+        raise MalformedResultsError(
+            str(path), f"has more than {MAX_RESULTS:,} bytes", hint="give the summary, not the samples"
+        )
     found = read_results(data, where=str(path))
     return Measured(
         tuple(
@@ -91,7 +93,9 @@ def measured(
     )
 
 
-def evaluate(reference: Reference, sources: Sequence[Measured], *, blobs: BlobStore, catalog: Catalog) -> tuple[Version, int]:
+def evaluate(
+    reference: Reference, sources: Sequence[Measured], *, blobs: BlobStore, catalog: Catalog
+) -> tuple[Version, int]:
     """Add scores to a version, all in one transaction; returns it and how many were new."""
     catalog.resolve(reference)
     for each in sources:

@@ -55,7 +55,8 @@ def fetch(
         if into.exists() and not isinstance(error, RegistryError):
             _refuse_occupied(into)
         raise UnavailableError(
-            f"cannot write to {into}: {error.strerror or error}", hint="check the disk and the directory; nothing was left behind"
+            f"cannot write to {into}: {error.strerror or error}",
+            hint="check the disk and the directory; nothing was left behind",
         ) from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -13,5 +13,7 @@ def manifest_of(digest: Digest, blobs: BlobStore) -> Manifest:
     data = b"".join(blobs.read(digest))
     actual = Digest.of(data)
     if actual != digest:
-        raise DigestMismatchError("a stored manifest", expected=digest, actual=actual, hint="run `adapters doctor --deep`")
+        raise DigestMismatchError(
+            "a stored manifest", expected=digest, actual=actual, hint="run `adapters doctor --deep`"
+        )
     return parse_manifest(data)

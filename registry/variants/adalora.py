@@ -1,7 +1,7 @@
 """ADALORA: ΔW = α·B·diag(E)·A, pruned to another rank in each module. https://arxiv.org/abs/2303.10512
 
-PEFT divides by ``ranknum``, which it does not save, and keeps α itself as the layer's scaling. ``rank_pattern`` holds no
-ranks here but masks: which of ``init_r`` singular values survived.
+PEFT divides by ``ranknum``, which it does not save, and keeps α itself as the layer's scaling. ``rank_pattern`` holds
+no ranks here but masks: which of ``init_r`` singular values survived.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from registry.formats.adapter_config import AdapterConfig
 from registry.variants.modules import Method, size_of
 
 
-def _scaling(config: AdapterConfig, rank: int | None, alpha: float | None) -> float | None:
+def _scaling(_config: AdapterConfig, rank: int | None, alpha: float | None) -> float | None:
     if alpha is None or alpha > 0:
         return alpha
     return None if rank is None else float(rank)

@@ -35,7 +35,7 @@ class Extras:
 
 
 def read_extras(config: AdapterConfig, left: Iterable[Place], mark: str) -> Extras:
-    """What the tensors belong to that are no factors of the adapter's own method, whose parameters start with ``mark``."""
+    """What tensors belong to that are no factors of the adapter's own method, whose parameters start with ``mark``."""
     declared = saved_modules(config)
     biases = trained_biases(config)
     modules: set[str] = set()
@@ -70,7 +70,7 @@ def read_extras(config: AdapterConfig, left: Iterable[Place], mark: str) -> Extr
             *findings,
             *_unknown(unknown),
             *_undeclared(undeclared),
-            *_absent(config, declared, modules),
+            *_absent(declared, modules),
             *_lost_biases(biases, has_bias),
         ),
     )
@@ -131,9 +131,11 @@ def _undeclared(modules: set[str]) -> Iterable[Finding]:
         )
 
 
-def _absent(config: AdapterConfig, declared: Sequence[str], modules: set[str]) -> Iterable[Finding]:
+def _absent(declared: Sequence[str], modules: set[str]) -> Iterable[Finding]:
     absent = [name for name in declared if not any(module.endswith(name) for module in modules)]
-    heads = [name for name in absent if name in _CLASSIFICATION_HEADS and not _CLASSIFICATION_HEADS <= set(absent)]
+    heads = [name for name in absent if name in _CLASSIFICATION_HEADS]
+    if len(heads) == len(_CLASSIFICATION_HEADS):
+        heads = []
     rest = [name for name in absent if name not in heads]
     if heads:
         yield info(

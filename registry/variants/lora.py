@@ -4,7 +4,7 @@
 |---|---|
 | embedding | ``lora_embedding_A`` (r, vocabulary) and ``_B`` (dimension, r), without ``.weight`` |
 | convolution | A carries the kernel, B is 1×1; with groups B has r/groups inputs |
-| ``nn.MultiheadAttention`` | the pair at ``attn`` is ``in_proj``; the pair at ``attn.base_layer.out_proj`` has *its* patterns |
+| ``nn.MultiheadAttention`` | ``attn`` has the pair of ``in_proj``, ``attn.base_layer.out_proj`` one with its patterns |
 | ``target_parameters`` | see :mod:`~registry.variants.lora_parameters`; A and B hold r·E rows for E experts |
 | DoRA | ``lora_magnitude_vector``, one number per output |
 | KaSA | ``lora_diag`` between B and A, and the base without its r smallest singular components |
@@ -44,7 +44,7 @@ USUAL_SCALING = 64.0
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """A layer with its two names: the ``path`` it is recorded under, and the ``key`` that PEFT matches patterns with."""
+    """A layer with its two names: ``path``, which is recorded, and ``key``, which PEFT matches patterns with."""
 
     layer: LoraLayer
     path: str
@@ -57,6 +57,7 @@ def read_lora(config: AdapterConfig, tensors: Sequence[TensorSpec], patterns: Pa
     settings = read_settings(config)
     found, findings = places(tensors, MARK, TAILS)
     layers, left = gather(found)
+    patterns.expect(wrapped_module(layer.path)[0] for layer in layers)
     named, problems = _name(config, settings, layers, patterns)
     findings += problems
     findings += lora_checks.zero_size(tensors)
@@ -233,4 +234,3 @@ def _replication(config: AdapterConfig) -> Iterable[Finding]:
             where="layer_replication",
             fix="nothing to do; the adapter cannot be merged into the base as published",
         )
-

@@ -37,9 +37,7 @@ def orphans(layer: LoraLayer) -> Iterable[Finding]:
         )
 
 
-def misshapen(
-    layer: LoraLayer, a: TensorSpec, b: TensorSpec, settings: LoraSettings, path: str
-) -> Iterable[Finding]:
+def misshapen(layer: LoraLayer, a: TensorSpec, b: TensorSpec, settings: LoraSettings, path: str) -> Iterable[Finding]:
     """Whether the factors pair, and the small tensors fit them. ``path`` is the module's, as PEFT matches it."""
     problem = _pairing(a, b, layer.embedding, settings, path)
     if problem is not None:
@@ -66,21 +64,24 @@ def misshapen(
 
 
 def _pairing(a: TensorSpec, b: TensorSpec, embedding: bool, settings: LoraSettings, path: str) -> str | None:
-    if len(a.shape) == 2 and len(b.shape) == 3:
+    dimensions = len(a.shape)
+    if dimensions == 2 and len(b.shape) == 3:
         return "this is how loralib's enable_lora fused several projections, which PEFT has not read since 0.3"
-    if len(a.shape) != len(b.shape) or not 2 <= len(a.shape) <= 5:
-        return "expected as many dimensions in both, two for linear layers and three to five for convolutions"
-    if embedding and len(a.shape) != 2:
-        return "expected two dimensions in an embedding"
-    if len(a.shape) > 2:
-        if any(size != 1 for size in b.shape[2:]):
-            return "expected a lora_B without extent in space"
-        if a.shape[0] % b.shape[1]:  # a convolution with groups has out channels times r / groups
-            return f"rank {a.shape[0]} in lora_A is no multiple of the {b.shape[1]} in lora_B"
-        return None
+    if dimensions != len(b.shape) or not 2 <= dimensions <= 5 or (embedding and dimensions != 2):
+        return "expected two dimensions in both, or in a convolution as many in both, three to five"
+    if dimensions > 2:
+        return _convolution_pairing(a, b)
     blocks = settings.block_diagonal.blocks_of_b(path) if settings.block_diagonal else 1
     if a.shape[0] != b.shape[1] * blocks:
         return f"rank {a.shape[0]} in lora_A, {b.shape[1] * blocks} in lora_B"
+    return None
+
+
+def _convolution_pairing(a: TensorSpec, b: TensorSpec) -> str | None:
+    if any(size != 1 for size in b.shape[2:]):
+        return "expected a lora_B without extent in space"
+    if a.shape[0] % b.shape[1]:  # B has the groups of the base, and so r / groups inputs
+        return f"rank {a.shape[0]} in lora_A is no multiple of the {b.shape[1]} in lora_B"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What of a LoRA config matters to the mathematics, with its types and PEFT's defaults (``peft/tuners/lora/config.py``)."""
+"""What of a LoRA config matters to the mathematics, with types and PEFT's defaults: ``peft/tuners/lora/config.py``."""
 
 from __future__ import annotations
 

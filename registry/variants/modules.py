@@ -29,10 +29,6 @@ from registry.variants.wanted import absent_targets
 Parts = Mapping[str, TensorSpec]
 
 
-def no_rank(parts: Parts) -> int | None:
-    return None
-
-
 def size_of(tail: str, dimension: int) -> Callable[[Parts], int | None]:
     """The rank is this dimension of that tensor, where the module has it."""
 
@@ -47,15 +43,11 @@ def first_of(*ways: Callable[[Parts], int | None]) -> Callable[[Parts], int | No
     return lambda parts: next((rank for way in ways if (rank := way(parts)) is not None), None)
 
 
-def no_scaling(config: AdapterConfig, rank: int | None, alpha: float | None) -> float | None:
-    return None
-
-
-def alpha_over_rank(config: AdapterConfig, rank: int | None, alpha: float | None) -> float | None:
+def alpha_over_rank(_config: AdapterConfig, rank: int | None, alpha: float | None) -> float | None:
     return None if not rank or alpha is None else alpha / rank
 
 
-def configured_scaling(config: AdapterConfig, rank: int | None, alpha: float | None) -> float | None:
+def configured_scaling(config: AdapterConfig, _rank: int | None, _alpha: float | None) -> float | None:
     return config.number("scaling", 1.0)
 
 
@@ -71,7 +63,7 @@ class Method:
     shared: str | None = None
     #: Sets of tails of which a module has all or none.
     together: tuple[frozenset[str], ...] = ()
-    rank: Callable[[Parts], int | None] = no_rank
+    rank: Callable[[Parts], int | None] | None = None
     #: PEFT's default for ``r``, if the rank in the tensors has to be that of the config.
     config_rank: int | None = None
     #: Whether the config's rank is taken where no tensor shows one, as PEFT's layer does.
@@ -79,13 +71,13 @@ class Method:
     has_patterns: bool = False
     #: The field of alpha and its default.
     alpha: tuple[str, float] | None = None
-    scaling: Callable[[AdapterConfig, int | None, float | None], float | None] = no_scaling
+    scaling: Callable[[AdapterConfig, int | None, float | None], float | None] | None = None
     #: Tails that start as zero, so that a module whose tensor still is does nothing.
     silent: tuple[str, ...] = ()
     #: Whether an adapter of this method has to have tensors below modules.
     needs_modules: bool = True
     #: Modules whose empty tensors are meant.
-    may_be_empty: Callable[[AdapterConfig, str], bool] = lambda config, path: False
+    may_be_empty: Callable[[AdapterConfig, str], bool] | None = None
 
     def __call__(self, config: AdapterConfig, tensors: Sequence[TensorSpec], patterns: PatternMatcher) -> Reading:
         tails = re.compile(self.tails)
@@ -97,19 +89,20 @@ class Method:
         empty: list[TensorSpec] = []
         for path, parts in modules.items():
             if any(0 in spec.shape for spec in parts.values()):
-                if self.may_be_empty(config, path):
+                if self.may_be_empty is not None and self.may_be_empty(config, path):
                     targets.append(Target(path, rank=0))
                     continue
                 empty += parts.values()
-            findings += self._orphans(path, parts)
-            rank = self.rank(parts)
+            findings += self._orphans(parts)
+            rank = self.rank(parts) if self.rank is not None else None
             asked = ranks.value(path) if ranks is not None else None
             if rank is None and self.rank_from_config:
                 rank = asked
             elif None not in (rank, asked) and rank != asked:
                 findings.append(_mismatch(path, parts, rank, asked))
             alpha = alphas.value(path) if alphas is not None else None
-            targets.append(Target(path, rank, alpha, self.scaling(config, rank, alpha)))
+            scaling = self.scaling(config, rank, alpha) if self.scaling is not None else None
+            targets.append(Target(path, rank, alpha, scaling))
         targets.sort(key=lambda target: natural(target.path))
         extras = read_extras(config, left, self.mark)
         absent = absent_targets(config, [target.path for target in targets] if self.needs_modules else [], patterns)
@@ -164,7 +157,7 @@ class Method:
             alphas = PatternTable("alpha_pattern", by_pattern, config.number(field, default), patterns)
         return ranks, alphas
 
-    def _orphans(self, path: str, parts: Parts) -> Iterable[Finding]:
+    def _orphans(self, parts: Parts) -> Iterable[Finding]:
         for group in self.together:
             missing = sorted(group - set(parts))
             if missing and len(missing) < len(group):

@@ -19,8 +19,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Protocol
 
-import re2  # type: ignore[import-untyped]
+import re2
 
 from registry.variants.plain_keys import PlainKeys, is_plain
 
@@ -47,12 +48,21 @@ _MEANT_DIFFERENTLY = re.compile(r"\\\d|\[:|\{(?!(?:0|[1-9]\d*)(?:,(?:0|[1-9]\d*)
 _GLOBAL_FLAGS = re.compile(r"(?:\(\?[aiLmsux]+\))+", re.ASCII)
 
 
+class _Linear(Protocol):
+    """A pattern compiled by RE2."""
+
+    @property
+    def pattern(self) -> str: ...
+
+    def match(self, text: str) -> object | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     """``linear`` matches in this process; without it the slow matcher is asked for ``python``."""
 
     python: str
-    linear: re2._Regexp | None
+    linear: _Linear | None
 
 
 @dataclass(slots=True)
@@ -61,7 +71,7 @@ class _Keys:
 
     plain: PlainKeys
     #: Position → compiled, in chunks, each with one expression for "any of these" if RE2 can hold it.
-    linear: list[tuple[re2._Regexp | None, list[tuple[int, re2._Regexp]]]] = field(default_factory=list)
+    linear: list[tuple[_Linear | None, list[tuple[int, _Linear]]]] = field(default_factory=list)
     slow: list[tuple[int, str]] = field(default_factory=list)
     given_up: bool = False
 
@@ -77,7 +87,7 @@ class Patterns:
         self._answers: dict[tuple[str, str], bool] = {}
         self._unresolved: dict[str, str] = {}
         self._source: dict[str, str] = {}  # full expression → the pattern as the config has it
-        self._last: tuple[tuple[str, ...], _Keys] | None = None
+        self._by_id: dict[int, _Keys] = {}
         self._given_to_slow: set[str] = set()
         self._asked = 0
         self._linear = 0
@@ -134,17 +144,17 @@ class Patterns:
         return self._answers.get((expression, name), False)
 
     def _table(self, keys: tuple[str, ...]) -> _Keys:
-        if self._last is not None and self._last[0] is keys:  # spares hashing thousands of keys for every name
-            return self._last[1]
-        table = self._keys.get(keys)
+        table = self._by_id.get(id(keys))  # spares hashing thousands of keys for every name
         if table is None:
-            table = self._keys[keys] = self._sorted(keys)
-        self._last = keys, table
+            table = self._keys.get(keys)
+        if table is None:
+            table = self._sorted(keys)
+            self._keys[keys] = self._by_id[id(keys)] = table  # which keeps this tuple alive, and its id its own
         return table
 
     def _sorted(self, keys: tuple[str, ...]) -> _Keys:
         table = _Keys(PlainKeys((i, key) for i, key in enumerate(keys) if is_plain(key)))
-        linear: list[tuple[int, re2._Regexp]] = []
+        linear: list[tuple[int, _Linear]] = []
         for i, key in enumerate(keys):
             if is_plain(key):
                 continue
@@ -207,7 +217,9 @@ class Patterns:
         for one in open_expressions:
             new = [(one, other) for other in names if (one, other) not in self._answers]
             if len(self._given_to_slow | {one}) > MAX_SLOW or self._asked + len(new) > MAX_QUESTIONS:
-                self._give_up(self._source_of(one), "there are too many patterns that only Python's own engine can match")
+                self._give_up(
+                    self._source_of(one), "there are too many patterns that only Python's own engine can match"
+                )
                 continue
             self._given_to_slow.add(one)
             self._asked += len(new)
@@ -251,7 +263,7 @@ def _python_refuses(expression: str) -> str | None:
     return None
 
 
-def _linear(expression: str, memory: int = _MEMORY) -> re2._Regexp | None:
+def _linear(expression: str, memory: int = _MEMORY) -> _Linear | None:
     if expression.endswith(r"\Z"):  # RE2 has no \Z; the names it sees have no line breaks, so $ is the same
         expression = expression.removesuffix(r"\Z") + "$"
     options = re2.Options()
@@ -259,6 +271,7 @@ def _linear(expression: str, memory: int = _MEMORY) -> re2._Regexp | None:
     options.never_capture = True  # only whether it matches matters, which is the faster question
     options.max_mem = memory + 64 * len(expression)
     try:
-        return re2.compile(expression, options)
+        compiled: _Linear = re2.compile(expression, options)
     except re2.error:
         return None
+    return compiled

@@ -20,7 +20,7 @@ from registry.variants.tensor_names import Place
 _OWN = re.compile("prompt_embeddings|prefix_task_(?:cols|rows)")
 
 
-def read_prompt(config: AdapterConfig, tensors: Sequence[TensorSpec], patterns: PatternMatcher) -> Reading:
+def read_prompt(config: AdapterConfig, tensors: Sequence[TensorSpec], _patterns: PatternMatcher) -> Reading:
     own = {spec.name for spec in tensors if _OWN.fullmatch(spec.name)}
     # The heads of a prompt-tuned classifier stand below base_model., since nothing wraps the model.
     left = [Place(spec, *_split(spec.name)) for spec in tensors if spec.name not in own]

@@ -13,7 +13,7 @@ from math import isqrt
 from registry.domain.tensors import TensorSpec
 from registry.formats.adapter_config import AdapterConfig
 from registry.variants.anatomy import PatternMatcher, Reading
-from registry.variants.modules import Method, Parts, alpha_over_rank, no_rank, size_of
+from registry.variants.modules import Method, Parts, alpha_over_rank, size_of
 
 
 def _psoft_rank(parts: Parts) -> int | None:
@@ -28,7 +28,7 @@ def _psoft_rank(parts: Parts) -> int | None:
 
 
 _OFT = Method(variant="oft", mark="oft_", tails=r"oft_R\.weight|oft_[rs]", rank=size_of("oft_R.weight", 0))
-_OFT_SHARED = replace(_OFT, rank=no_rank)
+_OFT_SHARED = replace(_OFT, rank=None)
 _OFT_SHARED_R = replace(_OFT_SHARED, config_rank=1, rank_from_config=True)
 
 

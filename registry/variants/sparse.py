@@ -10,7 +10,7 @@ from registry.formats.adapter_config import AdapterConfig
 from registry.variants.modules import Method, size_of
 
 
-def _one(config: AdapterConfig, rank: int | None, alpha: float | None) -> float | None:
+def _one(_config: AdapterConfig, _rank: int | None, _alpha: float | None) -> float | None:
     return 1.0
 
 

@@ -1,6 +1,6 @@
 """Methods that learn coefficients of a transform of ΔW: FOURIERFT, WAVEFT, C3A (circular convolution). No rank.
 
-Their config has a number called ``scaling`` that PEFT's layers do not keep under that name; it belongs to the transform.
+Their config's ``scaling`` belongs to the transform; PEFT's layers do not keep it under that name.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from registry.variants.lora_checks import zero_size
 from registry.variants.tensor_names import PREFIX
 
 
-def read_unknown(config: AdapterConfig, tensors: Sequence[TensorSpec], patterns: PatternMatcher) -> Reading:
-    """The targets are the modules above the tensors that the listed ``target_modules`` name; nothing else is claimed."""
+def read_unknown(config: AdapterConfig, tensors: Sequence[TensorSpec], _patterns: PatternMatcher) -> Reading:
+    """The targets are the modules above the tensors that a list in ``target_modules`` names; no more is claimed."""
     asked = config.names("target_modules")
     names = set(asked) if isinstance(asked, tuple) else set()
     targets = {path: None for spec in tensors for path in _ancestors(spec.name) if _is_named(path, names)}

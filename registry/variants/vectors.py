@@ -1,4 +1,7 @@
-"""Methods that scale, shift or replace vectors: IA3, BEFT (biases), LN_TUNING (norms), TRAINABLE_TOKENS (rows). No rank."""
+"""Methods that scale, shift or replace vectors: IA3, BEFT (biases), LN_TUNING (norms), TRAINABLE_TOKENS (rows).
+
+None has a rank.
+"""
 
 from __future__ import annotations
 

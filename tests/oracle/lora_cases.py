@@ -27,7 +27,7 @@ def lora(name: str, model: Callable[[], nn.Module], save: dict[str, Any] | None 
     return Case(name, model, lambda: LoraConfig(**{"r": 2, **options}), save or {})
 
 
-_LM = {"task_type": "CAUSAL_LM"}
+_LM: dict[str, Any] = {"task_type": "CAUSAL_LM"}
 _PAIR = ["lin0", "lin1"]
 #: Sorted, since PEFT sorts ranks when it saves and then cannot load what it saved by another order.
 _OVERLAPPING = {"k_proj": 5, "layers.10.out": 9, r"layers\.1\..*": 3, r"layers\.\d\.q_proj": 7}

@@ -11,9 +11,9 @@ from torch import nn
 from tests.oracle import tiny_models as tiny
 from tests.oracle.lora_cases import Case
 
-_LM = {"task_type": "CAUSAL_LM"}
+_LM: dict[str, Any] = {"task_type": "CAUSAL_LM"}
 _PAIR = ["lin0", "lin1"]
-_BLOCKS = {"target_modules": ["q_proj", "k_proj"]}
+_BLOCKS: dict[str, Any] = {"target_modules": ["q_proj", "k_proj"]}
 
 
 def method(name: str, config: Callable[..., Any], model: Callable[[], nn.Module] = tiny.Layers, **options: Any) -> Case:
@@ -62,7 +62,9 @@ METHODS = (
         rank_pattern={"lin1": 3},
         alpha_pattern={"lin0": 7},
     ),
-    method("LOHA-patterns", peft.LoHaConfig, tiny.Blocks, r=2, rank_pattern={r"layers\.(?!1\.)\d+\.q_proj": 3}, **_BLOCKS),
+    method(
+        "LOHA-patterns", peft.LoHaConfig, tiny.Blocks, r=2, rank_pattern={r"layers\.(?!1\.)\d+\.q_proj": 3}, **_BLOCKS
+    ),
     method(
         "LOKR",
         peft.LoKrConfig,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig, PeftModel, get_peft_model
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -40,16 +41,17 @@ def peft_view(make: Callable[[], nn.Module], directory: Path) -> dict[str, Layer
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
-    for name, module in model.named_modules():
+    modules: Iterable[tuple[str, Any]] = model.named_modules()
+    for name, module in modules:
         if not isinstance(module, BaseTunerLayer) or name.endswith(".token_adapter"):
             continue
         path = name.removeprefix("base_model.model.").replace(".base_layer", "")
-        if type(module).__name__ == "ParamWrapper":
+        if isinstance(module, ParamWrapper):
             path = f"{path}.{module.parameter_name}"
         yield path, Layer(_held(module, *_RANKS), _held(module, "scaling"))
 
 
-def _held(module: nn.Module, *names: str) -> Any:
+def _held(module: Any, *names: str) -> Any:
     for name in names:
         values = getattr(module, name, None)
         if isinstance(values, dict) and ADAPTER in values:

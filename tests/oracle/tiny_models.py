@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,7 @@ class ExpertBlocks(_Model):
         self.layers = nn.ModuleList([ExpertBlock(), ExpertBlock()])
 
 
-_LLAMA = {
+_LLAMA: dict[str, Any] = {
     "vocab_size": 32,
     "hidden_size": 16,
     "intermediate_size": 24,
@@ -100,7 +101,8 @@ def tied_llama() -> nn.Module:
 
 
 def classifier() -> nn.Module:
-    return LlamaForSequenceClassification(LlamaConfig(**_LLAMA, num_labels=3, pad_token_id=0))
+    make: Callable[[LlamaConfig], nn.Module] = LlamaForSequenceClassification
+    return make(LlamaConfig(**{**_LLAMA, "num_labels": 3, "pad_token_id": 0}))
 
 
 def gpt2() -> nn.Module:

@@ -35,7 +35,7 @@ def test_scaling_is_alpha_over_r_or_its_root(r: int, alpha: int) -> None:
 
 
 def test_null_and_absent_are_pefts_defaults() -> None:
-    nulls = dict.fromkeys(
+    nulls: dict[str, Any] = dict.fromkeys(
         ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "target_modules", "bias",
          "modules_to_save", "target_parameters", "init_lora_weights", "use_bdlora", "kasa_config")
     )  # fmt: skip
@@ -205,13 +205,12 @@ def test_targets_are_in_the_order_in_which_people_count() -> None:
         ("unknown-tensor", [*pair(Q), tensor(f"{Q}.lora_A", 8, 64)], {}, "lora_A"),
         ("unknown-tensor", [*pair(Q), tensor(f"{Q}.lora_embedding_A", 8, 64)], {}, "embedding"),
         ("no-targets", [], {}, "nothing"),
-        ("missing-prefix", [TensorSpec(one.name.removeprefix(PREFIX), "F32", one.shape) for one in pair(Q)], {}, "2 "),
-        ("missing-prefix", [TensorSpec(one.name.replace(PREFIX, "base_model."), "F32", one.shape) for one in pair("h.0")],
+        ("missing-prefix", [TensorSpec(one.name.removeprefix(PREFIX), "F32", one.shape) for one in pair(Q)],
          {}, "2 "),
+        ("missing-prefix", [TensorSpec(f"base_model.h.lora_{side}.weight", "F32", (8, 8)) for side in "AB"], {}, "2 "),
         ("wrapped-name", pair(f"_orig_mod.{Q}"), {}, "_orig_mod"),
         ("wrapped-name", pair(f"_fsdp_wrapped_module.{Q}"), {}, "wrapper"),
-        ("adapter-name-in-key", [tensor(f"{Q}.lora_A.default.weight", 8, 64), tensor(f"{Q}.lora_B.default.weight", 32, 8)],
-         {}, "(default)"),
+        ("adapter-name-in-key", [tensor(f"{Q}.lora_{side}.default.weight", 8, 8) for side in "AB"], {}, "(default)"),
         ("adapter-name-in-key", [tensor("e.lora_embedding_A.mine", 8, 64), tensor("e.lora_embedding_B.mine", 32, 8)],
          {}, "(mine)"),
         ("adapter-name-in-key", [*pair(Q), tensor("lm_head.modules_to_save.default.weight", 9, 9)],
@@ -246,7 +245,10 @@ def test_refused(rule: str, tensors: list[TensorSpec], config: dict[str, Any], w
         ([*pair(Q), tensor(f"{Q}.lora_B.bias", 32)], {"lora_bias": True}),
         ([*pair(Q), tensor(f"{Q}.base_layer.bias", 32)], {"bias": "lora_only"}),
         ([*pair(Q), tensor("norm.bias", 32)], {"bias": "all"}),
-        ([*pair(Q), tensor("e.token_adapter.trainable_tokens_delta", 2, 8)], {"trainable_token_indices": {"e": [1, 2]}}),
+        (
+            [*pair(Q), tensor("e.token_adapter.trainable_tokens_delta", 2, 8)],
+            {"trainable_token_indices": {"e": [1, 2]}},
+        ),
         ([*pair("lm_head"), tensor("lm_head.base_layer.weight", 32, 64)], {}),
         ([*pair(Q), tensor("model.embed_tokens.weight", 32, 64), tensor("lm_head.weight", 32, 64)], {}),
         (pair("0"), {"target_modules": ["0"]}),
@@ -284,7 +286,9 @@ def test_the_first_pattern_in_the_file_wins_and_overlaps_are_said() -> None:
 
 def test_rank_and_alpha_are_looked_up_independently() -> None:
     tensors = pair("a.q_proj", 4) + pair("a.k_proj", 8)
-    reading = read(tensors, lora_alpha=16, rank_pattern={"q_proj": 4}, alpha_pattern={"a.k_proj": 64}, peft_version="0.15.0")
+    reading = read(
+        tensors, lora_alpha=16, rank_pattern={"q_proj": 4}, alpha_pattern={"a.k_proj": 64}, peft_version="0.15.0"
+    )
     assert [target.scaling for target in reading.targets] == [8.0, 4.0]
     assert reading.findings == ()
 
@@ -399,7 +403,9 @@ def test_lora_bias_and_its_tensor() -> None:
     assert rules(read([*pair(Q), tensor(f"{Q}.lora_B.bias", 32)])) == ["tensor-without-bias"]
 
 
-@pytest.mark.parametrize(("alpha", "warned"), [(0, True), (-8, True), (8, False), (512, False), (513, True), (1e308, True)])
+@pytest.mark.parametrize(
+    ("alpha", "warned"), [(0, True), (-8, True), (8, False), (512, False), (513, True), (1e308, True)]
+)
 def test_extreme_scalings(alpha: float, warned: bool) -> None:
     assert rules(read(pair(Q), lora_alpha=alpha)) == (["scaling-extreme"] if warned else [])
 

@@ -32,13 +32,15 @@ def by_peft(keys: Sequence[str], name: str) -> str | None:
 # The alphabet of real patterns, with the pieces that RE2 reads differently or not at all.
 atoms = st.sampled_from(
     [
-        "a", "b", "q", "_", "0", "1", "9", ".", r"\.", r"\d", r"\w", r"\s", r"\D", r"\W", r"\b", r"\B", "^", "$", r"\Z", r"\A",
-        "[ab]", "[^a]", "[0-9]", r"[\w.]", "[[:alpha:]]", "[a-b.]", "(a)", "(?:a|b)", "(a|)", "(?P<x>a)", r"\1", r"\01",
-        "(?=a)", "(?!a)", "(?<=a)", "(?<!b)", "(?i:A)", "(?>a)", "a{2}", "a{,2}", "a{1,}", "a{01}", "{", "}", "|", r"\x61",
-        r"\u0061", "(?#c)", "é", r"[é-ü]", "q_proj",
+        "a", "b", "q", "_", "0", "1", "9", ".", r"\.", r"\d", r"\w", r"\s", r"\D", r"\W", r"\b", r"\B", "^", "$", r"\Z",
+        r"\A", "[ab]", "[^a]", "[0-9]", r"[\w.]", "[[:alpha:]]", "[a-b.]", "(a)", "(?:a|b)", "(a|)", "(?P<x>a)", r"\1",
+        r"\01", "(?=a)", "(?!a)", "(?<=a)", "(?<!b)", "(?i:A)", "(?>a)", "a{2}", "a{,2}", "a{1,}", "a{01}", "{", "}",
+        "|", r"\x61", r"\u0061", "(?#c)", "é", r"[é-ü]", "q_proj",
     ]
 )  # fmt: skip
-patterns = st.lists(st.builds(str.__add__, atoms, st.sampled_from(["", "", "", "*", "+", "?", "{1,2}", "*?"])), max_size=6)
+patterns = st.lists(
+    st.builds(str.__add__, atoms, st.sampled_from(["", "", "", "*", "+", "?", "{1,2}", "*?"])), max_size=6
+)
 names = st.one_of(
     st.lists(st.text("abq_019.A", max_size=6), max_size=3).map(".".join),
     st.text("aé. \n\x1cB", max_size=6),
@@ -72,7 +74,11 @@ def test_fullmatch_is_pythons(pattern: str, flags: str, name: str) -> None:
 
 
 @given(
-    keys=st.lists(st.lists(st.sampled_from(["a", "b", ".", r"\.", "1"]), min_size=1, max_size=5).map("".join), max_size=5, unique=True),
+    keys=st.lists(
+        st.lists(st.sampled_from(["a", "b", ".", r"\.", "1"]), min_size=1, max_size=5).map("".join),
+        max_size=5,
+        unique=True,
+    ),
     name=st.text("ab1.", max_size=8),
 )
 def test_plain_keys_are_found_without_an_engine(keys: list[str], name: str) -> None:
@@ -83,7 +89,14 @@ def test_plain_keys_are_found_without_an_engine(keys: list[str], name: str) -> N
 
 @pytest.mark.parametrize(
     "pattern",
-    [r"layers\.(?!1\.)\d+\..*", r".*(?<=q)_proj", r"(?i).*Q_PROJ(?=$)", r"(.)\.?.*\1", r"[a-z._\d]++", r"(?x) .* q_proj  # all q"],
+    [
+        r"layers\.(?!1\.)\d+\..*",
+        r".*(?<=q)_proj",
+        r"(?i).*Q_PROJ(?=$)",
+        r"(.)\.?.*\1",
+        r"[a-z._\d]++",
+        r"(?x) .* q_proj  # all q",
+    ],
 )
 def test_what_re2_cannot_say_is_answered_by_another_process(pattern: str) -> None:
     ours = Patterns(slow=slow_matcher(seconds=10))
@@ -115,7 +128,9 @@ def test_without_a_slow_matcher_such_a_pattern_is_unresolved_and_matches_nothing
     assert ours.unresolved.keys() == {"(?=q)q_proj"}
 
 
-@pytest.mark.parametrize("pattern", ["(", "a(?i)", "*", "[", r"\q", "a" * (MAX_PATTERN + 1) + "[", "(" * 5_000 + ")" * 5_000])
+@pytest.mark.parametrize(
+    "pattern", ["(", "a(?i)", "*", "[", r"\q", "a" * (MAX_PATTERN + 1) + "[", "(" * 5_000 + ")" * 5_000]
+)
 def test_what_is_no_expression_is_unresolved(pattern: str) -> None:
     ours = Patterns(slow=slow_matcher())
     assert ours.first_key([pattern, "q_proj"], "q_proj") == "q_proj"
@@ -128,7 +143,8 @@ def test_hostile_patterns_are_linear(pattern: str) -> None:
     ours = Patterns()
     started = time.monotonic()
     for length in range(20, 320, 10):
-        assert not ours.fullmatch(pattern, "a" * length + "?") and ours.first_key([pattern], "a" * length + "?") is None
+        assert not ours.fullmatch(pattern, "a" * length + "?")
+        assert ours.first_key([pattern], "a" * length + "?") is None
     assert time.monotonic() - started < 1
     assert not ours.unresolved
 
