@@ -10,6 +10,7 @@ import typer
 from cli.commands import alias, compare, delete, doctor, evaluate, gc, log, pull, push, rebuild, show, tag, yank
 from cli.commands import list as listing
 from cli.context import LEADING, command
+from cli.exits import INTERRUPTED
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "push": push.push,
@@ -51,7 +52,10 @@ for _noun, (_text, _verbs) in GROUPS.items():
 
 def main() -> None:
     """The entry point ``adapters``."""
-    app(args=_options_last(sys.argv[1:]), prog_name="adapters")
+    try:
+        app(args=_options_last(sys.argv[1:]), prog_name="adapters")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 def _options_last(arguments: list[str]) -> list[str]:

@@ -177,4 +177,10 @@ def _console(stream: Any) -> Console:
     """Colour only on a terminal, and not where NO_COLOR is set (rich looks); wide lines where nobody's eyes are."""
     from rich.console import Console
 
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else 400, force_terminal=None)
+    console = Console(file=stream, highlight=False, width=None if stream.isatty() else 400)
+    console.on_broken_pipe = _leave  # type: ignore[method-assign]  # rich's own exits with 1
+    return console
+
+
+def _leave() -> None:
+    raise BrokenPipeError

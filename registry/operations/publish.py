@@ -5,12 +5,15 @@
 3. Store the files, then the manifest: every byte is durable before a row says so.
 4. In one transaction: make sure the blobs are still there (a collector may have run), add the version, and move what
    was asked to move. Only then is it visible.
+5. Whatever goes wrong on the way, an interrupt too: what was stored and nobody refers to is taken away again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from registry.blobs.protocol import BlobStore
@@ -19,7 +22,13 @@ from registry.domain.digest import Digest
 from registry.domain.finding import Finding, Severity
 from registry.domain.names import AdapterName, AliasName
 from registry.domain.version import Version
-from registry.errors import ConflictError, DefectiveAdapterError, DigestMismatchError, MissingBlobError
+from registry.errors import (
+    ConflictError,
+    DefectiveAdapterError,
+    DigestMismatchError,
+    MissingBlobError,
+    RegistryError,
+)
 from registry.operations.describe import AdapterPackage
 from registry.operations.directory import open_regular
 from registry.operations.evaluate import Measured, record
@@ -66,17 +75,23 @@ def publish(
     known = [catalog.find_version(each.adapter, each.package.manifest.digest) for each in submissions]  # 2
     if all(version is not None and not each.attachments.any for version, each in zip(known, submissions, strict=True)):
         return [
-            Published(version, False, each.package.findings)
+            Published(version, created=False, findings=each.package.findings)
             for version, each in zip(known, submissions, strict=True)
             if version is not None
         ]
-    for version, submission in zip(known, submissions, strict=True):  # 3
-        if version is None:
-            _store(submission.package, blobs)
-        for measured in submission.attachments.evaluations:
-            measured.store(blobs)
-    with catalog.writing() as writer:  # 4
-        return [_enter(submission, blobs, writer) for submission in submissions]
+    stored: list[Digest] = []
+    try:
+        for version, submission in zip(known, submissions, strict=True):  # 3
+            if version is None:
+                _store(submission.package, blobs, stored)
+            for measured in submission.attachments.evaluations:
+                measured.store(blobs)
+        with catalog.writing() as writer:  # 4
+            return [_enter(submission, blobs, writer, stored) for submission in submissions]
+    except BaseException:
+        with suppress(RegistryError):  # 5
+            _withdraw(stored, blobs, catalog)
+        raise
 
 
 def refuse_errors(package: AdapterPackage, allow: Sequence[str]) -> None:
@@ -88,9 +103,9 @@ def refuse_errors(package: AdapterPackage, allow: Sequence[str]) -> None:
         raise DefectiveAdapterError(str(package.directory), errors)
 
 
-def _enter(submission: Submission, blobs: BlobStore, writer: CatalogWriter) -> Published:
+def _enter(submission: Submission, blobs: BlobStore, writer: CatalogWriter, stored: list[Digest]) -> Published:
     package, attachments = submission.package, submission.attachments
-    _store(package, blobs)
+    _store(package, blobs, stored)
     version, created = writer.add_version(
         submission.adapter,
         package.manifest,
@@ -106,21 +121,24 @@ def _enter(submission: Submission, blobs: BlobStore, writer: CatalogWriter) -> P
     return Published(version, created, package.findings)
 
 
-def _store(package: AdapterPackage, blobs: BlobStore) -> None:
-    """Idempotent: what is there is left alone."""
+def _store(package: AdapterPackage, blobs: BlobStore, stored: list[Digest]) -> None:
+    """Idempotent: what is there is left alone. ``stored`` grows by what was not."""
     for entry in package.manifest.files:
-        _put(blobs, entry.digest, entry.size, lambda path=package.paths[entry.digest]: _chunks(path))  # type: ignore[misc]
+        _put(entry.digest, entry.size, partial(_chunks, package.paths[entry.digest]), blobs, stored)
     data = package.manifest.canonical_bytes
-    _put(blobs, package.manifest.digest, len(data), lambda: iter((data,)))
+    _put(package.manifest.digest, len(data), lambda: iter((data,)), blobs, stored)
 
 
-def _put(blobs: BlobStore, digest: Digest, size: int, chunks: Callable[[], Iterator[bytes]]) -> None:
+def _put(
+    digest: Digest, size: int, chunks: Callable[[], Iterator[bytes]], blobs: BlobStore, stored: list[Digest]
+) -> None:
     try:
         if blobs.size(digest) == size:
             return
         blobs.delete(digest)  # cut short by something: nobody can be reading it with success
     except MissingBlobError:
         pass
+    stored.append(digest)
     try:
         blobs.put(digest, chunks())
     except DigestMismatchError as error:
@@ -129,6 +147,14 @@ def _put(blobs: BlobStore, digest: Digest, size: int, chunks: Callable[[], Itera
             code="changed-while-pushed",
             hint="wait until the trainer has finished writing, then push again",
         ) from error
+
+
+def _withdraw(stored: Sequence[Digest], blobs: BlobStore, catalog: Catalog) -> None:
+    """Inside the write transaction, as a collector does: somebody else may have come to need the same bytes."""
+    if stored:
+        with catalog.writing() as writer:
+            for digest in writer.unreferenced(stored):
+                blobs.delete(digest)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

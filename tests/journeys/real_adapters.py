@@ -97,3 +97,9 @@ def train_minilm(into: Path, *, steps: int = 3) -> tuple[Any, Any]:
         optimizer.zero_grad()
     model.eval().save_pretrained(into)
     return model, tokenizer
+
+
+if __name__ == "__main__":
+    import sys
+
+    train_minilm(Path(sys.argv[1]))
