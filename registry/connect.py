@@ -82,6 +82,7 @@ class Registry:
         parents: Sequence[str] = (),
         parent_kind: str = "continued-from",
         allow: Sequence[str] = (),
+        progress: Callable[[int], None] = lambda _count: None,
     ) -> Published:
         """Store a directory as the next version of ``name`` (default: the directory's name made to fit).
 
@@ -99,8 +100,9 @@ class Registry:
             tags=tags or {},
             evaluations=evaluations,
             note=note,
+            progress=progress,
         )
-        return publish([submission], blobs=self.blobs, catalog=self.catalog, allow=allow)[0]
+        return publish([submission], blobs=self.blobs, catalog=self.catalog, allow=allow, progress=progress)[0]
 
     def push_many(
         self, adapters: Iterable[DirectoryOrRecord], *, allow: Sequence[str] = (), batch: int = _BATCH
@@ -299,6 +301,7 @@ class Registry:
         tags: Mapping[str, str] | None = None,
         evaluations: Sequence[str | Path | Measured] = (),
         note: str | None = None,
+        progress: Callable[[int], None] = lambda _count: None,
     ) -> Submission:
         """Everything that can be refused without looking into the store is refused here."""
         wanted = self.adapter(name) if name is not None else self._named_after(directory, adapter)
@@ -309,7 +312,9 @@ class Registry:
             note=note,
         )
         lineage = [self._edge(parent, parent_kind) for parent in parents]
-        return Submission(describe(directory, adapter=adapter, base=base, lineage=lineage), wanted, attachments)
+        return Submission(
+            describe(directory, adapter=adapter, base=base, lineage=lineage, progress=progress), wanted, attachments
+        )
 
     def _named_after(self, directory: Path, adapter: str | None) -> AdapterName:
         own = adapter or Path(directory).absolute().resolve().name

@@ -29,7 +29,7 @@ def gc(
                 "dry_run": dry_run,
                 "blobs": list(collected.blobs),
                 "bytes": collected.bytes,
-                "leftovers": [path.name for path in collected.leftovers],
+                "leftovers": list(collected.leftovers),
             }
         )
         return

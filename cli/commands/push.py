@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from cli.context import Session
-from cli.rendering import emit, note, say, show_findings
+from cli.rendering import emit, note, progress, say, show_findings
 
 
 def push(
@@ -33,19 +33,21 @@ def push(
     """
     from registry.domain.tags import parse_tag
 
-    pushed = session.registry.push(
-        directory,
-        name=name,
-        base=base,
-        alias=alias or (),
-        tags=dict(parse_tag(text) for text in tag or ()),
-        evaluations=eval or (),
-        note=note_text,
-        adapter=adapter,
-        parents=parent or (),
-        parent_kind=parent_kind,
-        allow=allow or (),
-    )
+    with progress("pushing", silent=session.quiet or session.json) as advance:
+        pushed = session.registry.push(
+            directory,
+            name=name,
+            base=base,
+            alias=alias or (),
+            tags=dict(parse_tag(text) for text in tag or ()),
+            evaluations=eval or (),
+            note=note_text,
+            adapter=adapter,
+            parents=parent or (),
+            parent_kind=parent_kind,
+            allow=allow or (),
+            progress=advance,
+        )
     version = pushed.version
     if session.json:
         emit(

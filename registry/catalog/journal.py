@@ -26,6 +26,12 @@ class Journal(Protocol):
     def firsts(self) -> Iterator[int]:
         """The numbers of all segments, rising."""
 
+    def leftovers(self) -> list[str]:
+        """Names of temporary files: of a writer at work, or of one that was killed."""
+
+    def sweep(self) -> list[str]:
+        """Remove them. Only while nobody writes."""
+
 
 class MemoryJournal:
     def __init__(self) -> None:
@@ -39,6 +45,12 @@ class MemoryJournal:
 
     def firsts(self) -> Iterator[int]:
         return iter(sorted(self._segments))
+
+    def leftovers(self) -> list[str]:
+        return []
+
+    def sweep(self) -> list[str]:
+        return []
 
 
 class FileJournal:
@@ -74,9 +86,17 @@ class FileJournal:
                 if path.stem.isdecimal():
                     yield int(path.stem)
 
-    def leftovers(self) -> Iterator[Path]:
-        """Temporary files of writers that were killed. Only meaningful while nobody writes."""
-        yield from sorted(self._root.glob("*/*.tmp"))
+    def leftovers(self) -> list[str]:
+        return [path.name for path in self._temporary()]
+
+    def sweep(self) -> list[str]:
+        found = self._temporary()
+        for path in found:
+            path.unlink(missing_ok=True)
+        return [path.name for path in found]
+
+    def _temporary(self) -> list[Path]:
+        return sorted(self._root.glob("*/*.tmp"))
 
     def _path(self, first: int) -> Path:
         return self._root / f"{first // 1000:06d}" / f"{first:09d}.jsonl"

@@ -87,5 +87,8 @@ class Catalog(Protocol):
     def owners(self, digest: Digest) -> list[str]:
         """References of the versions that need a blob."""
 
+    def sweep(self, *, dry_run: bool) -> list[str]:
+        """Remove, or with ``dry_run`` name, what killed writers left."""
+
     def verify(self, manifest_of: Callable[[Digest], Manifest | None]) -> list[str]:
         """What is wrong with the catalog itself, one sentence each: integrity, audit chain, journal, replay."""

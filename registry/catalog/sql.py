@@ -169,6 +169,14 @@ class SqlCatalog:
         with self._reading() as session:
             return list(problems(session, self._journal, manifest_of))
 
+    def sweep(self, *, dry_run: bool) -> list[str]:
+        """Remove what killed writers left of journal segments; while this holds the write transaction nobody else writes."""
+        found = self._journal.leftovers()
+        if dry_run or not found:
+            return found
+        with self.writing():
+            return self._journal.sweep()
+
     def rebuild(self, manifest_of: Callable[[Digest], Manifest | None]) -> int:
         """Make the tables again from the journal; returns how many events it holds. The old file stays as ``….before``.
 

@@ -29,7 +29,7 @@ class LocalBlobs(BlobStore, Protocol):
 class Collected:
     blobs: tuple[Digest, ...]
     bytes: int
-    leftovers: tuple[Path, ...]
+    leftovers: tuple[str, ...]
 
 
 def collect(*, blobs: LocalBlobs, catalog: Catalog, grace: float, now: float, dry_run: bool = False) -> Collected:
@@ -38,7 +38,8 @@ def collect(*, blobs: LocalBlobs, catalog: Catalog, grace: float, now: float, dr
     candidates = [
         digest for digest in blobs.digests() if digest not in referenced and blobs.age(digest, now=now) >= grace
     ]
-    leftovers = tuple(blobs.leftovers())
+    staged = list(blobs.leftovers())
+    leftovers = (*(path.name for path in staged), *catalog.sweep(dry_run=dry_run))
     if dry_run:
         return Collected(tuple(candidates), sum(blobs.size(digest) for digest in candidates), leftovers)
     removed: list[Digest] = []
@@ -53,6 +54,6 @@ def collect(*, blobs: LocalBlobs, catalog: Catalog, grace: float, now: float, dr
                 freed += blobs.size(digest)
                 blobs.delete(digest)
                 removed.append(digest)
-    for path in leftovers:
+    for path in staged:
         path.unlink(missing_ok=True)
     return Collected(tuple(removed), freed, leftovers)

@@ -11,7 +11,7 @@ Broken files raise at once; what is wrong with a readable adapter comes back as 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,7 @@ def describe(
     adapter: str | None = None,
     base: str | None = None,
     lineage: Sequence[LineageEdge] = (),
+    progress: Callable[[int], None] = lambda _count: None,
 ) -> AdapterPackage:
     """``adapter`` names a sub-directory, as PEFT makes one per non-default adapter; ``base`` (``ID[@REVISION]``) overrides
     what the config says. Raises members of InvalidInputError; reads nothing outside the directory."""
@@ -68,7 +69,7 @@ def describe(
     for name in sorted(kept):  # 2
         item = kept[name]
         if name == WEIGHTS:
-            digest, size, tensors, scanned = _read_weights(item)
+            digest, size, tensors, scanned = _read_weights(item, progress)
         else:
             digest, size, records[name] = _read_file(item, keep=name in SIDECARS)
         files.append(FileEntry(name, digest, size, item.role))
@@ -103,13 +104,14 @@ def _read_config(item: Kept) -> AdapterConfig:
         return parse_adapter_config(file.read(MAX_BYTES + 1), where=str(item.path))
 
 
-def _read_weights(item: Kept) -> tuple[Digest, int, tuple[TensorSpec, ...], Scan]:
+def _read_weights(item: Kept, progress: Callable[[int], None]) -> tuple[Digest, int, tuple[TensorSpec, ...], Scan]:
     with open_regular(item.path) as file:
         hasher = hashlib.sha256()
 
         def read(count: int) -> bytes:
             data = file.read(count)
             hasher.update(data)
+            progress(len(data))
             return data
 
         header = read_header(file, size=item.size, where=str(item.path))

@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from registry.blobs.protocol import BlobStore
@@ -20,7 +22,7 @@ from registry.domain.digest import PREFIX
 from registry.domain.manifest import FileEntry, FileRole, Manifest
 from registry.domain.names import Reference
 from registry.domain.version import Version
-from registry.errors import DigestMismatchError, OutputExistsError, RegistryError, UnavailableError
+from registry.errors import DigestMismatchError, OutputExistsError, UnavailableError
 from registry.operations.manifests import manifest_of
 
 Progress = Callable[[int], None]
@@ -41,10 +43,13 @@ def fetch(
     manifest = manifest_of(version.digest, blobs)
     into = Path(os.path.abspath(into))
     _refuse_occupied(into)
-    partial = into.parent / f".{into.name}.partial-{secrets.token_hex(4)}"
+    _sweep(into)
+    partial = into.parent / f"{_prefix(into)}{secrets.token_hex(4)}"
+    lock = -1
     try:
         into.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
+        lock = _locked(partial)
         for entry in manifest.files:  # 2
             if entry.role is FileRole.SERVED or not served_only:
                 _write(entry, partial, blobs, progress)
@@ -52,8 +57,7 @@ def fetch(
         os.rename(partial, into)  # 3
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if into.exists() and not isinstance(error, RegistryError):
-            _refuse_occupied(into)
+        _refuse_occupied(into)
         raise UnavailableError(
             f"cannot write to {into}: {error.strerror or error}",
             hint="check the disk and the directory; nothing was left behind",
@@ -61,6 +65,9 @@ def fetch(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    finally:
+        if lock >= 0:
+            os.close(lock)
     return version, manifest
 
 
@@ -83,6 +90,29 @@ def _write(entry: FileEntry, into: Path, blobs: BlobStore, progress: Progress) -
             actual=actual,
             hint="the store is damaged: run `adapters doctor --deep`, and push the original again",
         )
+
+
+def _prefix(into: Path) -> str:
+    return f".{into.name}.partial-"
+
+
+def _locked(directory: Path) -> int:
+    """A descriptor whose lock says that somebody alive is at work here."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _sweep(into: Path) -> None:
+    """Remove what killed pulls to the same place left; what a living one is writing is locked, and left alone."""
+    for leftover in into.parent.glob(f"{_prefix(into)}*"):
+        with suppress(OSError):
+            os.close(_locked(leftover))
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _refuse_occupied(into: Path) -> None:

@@ -67,7 +67,12 @@ class Submission:
 
 
 def publish(
-    submissions: Sequence[Submission], *, blobs: BlobStore, catalog: Catalog, allow: Sequence[str] = ()
+    submissions: Sequence[Submission],
+    *,
+    blobs: BlobStore,
+    catalog: Catalog,
+    allow: Sequence[str] = (),
+    progress: Callable[[int], None] = lambda _count: None,
 ) -> list[Published]:
     """All of them become versions, in one transaction, or none. Raises DefectiveAdapterError before anything is written."""
     for submission in submissions:  # 1
@@ -83,7 +88,7 @@ def publish(
     try:
         for version, submission in zip(known, submissions, strict=True):  # 3
             if version is None:
-                _store(submission.package, blobs, stored)
+                _store(submission.package, blobs, stored, progress)
             for measured in submission.attachments.evaluations:
                 measured.store(blobs)
         with catalog.writing() as writer:  # 4
@@ -121,10 +126,15 @@ def _enter(submission: Submission, blobs: BlobStore, writer: CatalogWriter, stor
     return Published(version, created, package.findings)
 
 
-def _store(package: AdapterPackage, blobs: BlobStore, stored: list[Digest]) -> None:
+def _store(
+    package: AdapterPackage,
+    blobs: BlobStore,
+    stored: list[Digest],
+    progress: Callable[[int], None] = lambda _count: None,
+) -> None:
     """Idempotent: what is there is left alone. ``stored`` grows by what was not."""
     for entry in package.manifest.files:
-        _put(entry.digest, entry.size, partial(_chunks, package.paths[entry.digest]), blobs, stored)
+        _put(entry.digest, entry.size, partial(_chunks, package.paths[entry.digest], progress), blobs, stored)
     data = package.manifest.canonical_bytes
     _put(package.manifest.digest, len(data), lambda: iter((data,)), blobs, stored)
 
@@ -157,7 +167,8 @@ def _withdraw(stored: Sequence[Digest], blobs: BlobStore, catalog: Catalog) -> N
                 blobs.delete(digest)
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
     with open_regular(path) as file:
         while chunk := file.read(_STEP):
             yield chunk
+            progress(len(chunk))
