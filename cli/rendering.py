@@ -54,11 +54,12 @@ def complain(error: RegistryError) -> None:
 
 
 def show_findings(findings: Sequence[Finding], *, quiet: bool) -> None:
+    """Of something that was stored: an error among them was allowed."""
     if not quiet:
         console = _err()
         for finding in findings:
             if finding.severity.value != "info":
-                _show_finding(console, finding)
+                _show_finding(console, finding, allowed=True)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
@@ -149,11 +150,12 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def _show_finding(console: Console, finding: Finding) -> None:
+def _show_finding(console: Console, finding: Finding, *, allowed: bool = False) -> None:
     from rich.text import Text
 
     severity = finding.severity.value
-    line = Text.assemble((f"{severity}: ", _STYLES[severity]), safe(finding.message), (f" [{finding.rule}]", "dim"))
+    label = "allowed" if severity == "error" and allowed else severity
+    line = Text.assemble((f"{label}: ", _STYLES[severity]), safe(finding.message), (f" [{finding.rule}]", "dim"))
     console.print(line, soft_wrap=True)
     if finding.fix:
         console.print(Text(f"  {safe(finding.fix)}", style="dim"), soft_wrap=True)
