@@ -39,12 +39,13 @@ app = typer.Typer(
     "8 unavailable, 9 denied.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: no markdown engine at start-up
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _verb, _function in COMMANDS.items():
     app.command(_verb)(command(_function))
 for _noun, (_text, _verbs) in GROUPS.items():
-    _group = typer.Typer(help=_text, no_args_is_help=True)
+    _group = typer.Typer(help=_text, no_args_is_help=True, rich_markup_mode=None)
     for _verb, _function in _verbs.items():
         _group.command(_verb)(command(_function))
     app.add_typer(_group, name=_noun)
