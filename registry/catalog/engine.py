@@ -7,8 +7,10 @@ journal with ``synchronous=FULL``.
 
 from __future__ import annotations
 
+import random
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,11 +47,38 @@ def sqlite_engine(path: Path | None, *, patience: float = PATIENCE) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         writing = connection.get_execution_options().get("writing", False)
-        if writing and path is not None:
-            connection.exec_driver_sql(f"PRAGMA journal_mode={'WAL' if wal_is_safe() else 'TRUNCATE'}")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        patient(lambda: _begin_write(connection, path) if writing else _begin_read(connection), patience)
 
     return engine
+
+
+def patient(attempt: Callable[[], None], patience: float) -> None:
+    """Try again while the database is locked. SQLite's own waiting does not cover everything: a reader that meets the
+    journal of a writer about to finish is turned away at once."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return attempt()
+        except exc.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.005, 0.025))  # noqa: S311 - so that they do not meet again
+
+
+def _begin_write(connection: Connection, path: Path | None) -> None:
+    if path is not None:
+        connection.exec_driver_sql(f"PRAGMA journal_mode={'WAL' if wal_is_safe() else 'TRUNCATE'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_read(connection: Connection) -> None:
+    """The first read takes the shared lock; while it is held nothing later can be turned away."""
+    connection.exec_driver_sql("BEGIN")
+    try:
+        connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1")
+    except exc.OperationalError:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -201,14 +202,24 @@ class SqlCatalog:
     @contextmanager
     def _reading(self) -> Iterator[Session]:
         self._refuse_lost_catalog()
-        engine = self._engine if self._path is None or self._path.exists() else _empty()
-        with reading(engine) as connection:
-            if not self._ready:
-                if schema.current(connection) is None:
-                    SQLModel.metadata.create_all(connection)
-                schema.check(connection)
-            with Session(bind=connection) as session:
-                yield session
+        with reading(self._engine if self._is_there() else _empty()) as connection, Session(bind=connection) as session:
+            yield session
+
+    def _is_there(self) -> bool:
+        """Whether there is anything to read. A file may exist without tables while its first writer is at work."""
+        if self._ready:
+            return True
+        if self._path is None or not self._path.exists():
+            return False
+        with reading(self._engine) as connection:
+            revision = schema.current(connection)
+            schema.check(connection)
+        if revision is not None and revision != schema.HEAD:
+            schema.ensure(self._engine)
+        self._ready = revision is not None
+        if not self._ready and len(list(islice(self._journal.firsts(), 2))) > 1:
+            raise self._lost()
+        return self._ready
 
     def _events(self) -> list[Event]:
         events = [
@@ -221,11 +232,14 @@ class SqlCatalog:
 
     def _refuse_lost_catalog(self) -> None:
         if self._path is not None and not self._path.exists() and next(iter(self._journal.firsts()), None) is not None:
-            raise CorruptionError(
-                f"the catalog {self._path} is gone, but its journal is there",
-                code="catalog-lost",
-                hint="run `adapters rebuild`: it makes the catalog again from the journal and blobs",
-            )
+            raise self._lost()
+
+    def _lost(self) -> CorruptionError:
+        return CorruptionError(
+            f"the catalog {self._path} is gone, but its journal is there",
+            code="catalog-lost",
+            hint="run `adapters rebuild`: it makes the catalog again from the journal and blobs",
+        )
 
     def _refuse_old_catalog(self, first: int) -> None:
         """One segment ahead is a writer that was killed; two are a catalog that somebody put back from a backup."""
@@ -244,7 +258,10 @@ class SqlCatalog:
 
 
 def _empty() -> Engine:
-    return sqlite_engine(None)
+    engine = sqlite_engine(None)
+    with writing(engine) as connection:
+        SQLModel.metadata.create_all(connection)
+    return engine
 
 
 def _entry(row: AuditRow) -> AuditEntry:
