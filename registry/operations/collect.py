@@ -42,6 +42,8 @@ def collect(*, blobs: LocalBlobs, catalog: Catalog, grace: float, now: float, dr
     leftovers = (*(path.name for path in staged), *catalog.sweep(dry_run=dry_run))
     if dry_run:
         return Collected(tuple(candidates), sum(blobs.size(digest) for digest in candidates), leftovers)
+    for path in staged:
+        path.unlink(missing_ok=True)  # first: on a full disk this makes the room that the catalog needs
     removed: list[Digest] = []
     freed = 0
     for start in range(0, len(candidates), _BATCH):
@@ -54,6 +56,4 @@ def collect(*, blobs: LocalBlobs, catalog: Catalog, grace: float, now: float, dr
                 freed += blobs.size(digest)
                 blobs.delete(digest)
                 removed.append(digest)
-    for path in staged:
-        path.unlink(missing_ok=True)
     return Collected(tuple(removed), freed, leftovers)
