@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from registry.errors import RegistryError
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
+_NARROWEST = 6
 _PATIENCE = 1.0  #: seconds before a progress bar appears
 
 
@@ -62,16 +63,35 @@ def show_findings(findings: Sequence[Finding], *, quiet: bool) -> None:
                 _show_finding(console, finding, allowed=True)
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """Columns that fit the terminal; whole lines when the output is not one."""
+def table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    shrink: Sequence[str] = (),
+) -> None:
+    """Columns that fit the terminal; whole lines when the output is not one. Columns without any value are left away.
+
+    ``shrink`` names the columns that give way when it gets narrow, the widest first; the others keep their width.
+    """
     from rich.table import Table
 
     console = _out()
-    grid = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    for header in headers:
-        grid.add_column(header, justify="right" if header in right else "left", overflow="ellipsis", no_wrap=True)
-    for row in rows:
-        grid.add_row(*(_text(safe(_cell(cell))) for cell in row))
+    cells = [[safe(_cell(cell)) for cell in row] for row in rows]
+    kept = [index for index, _ in enumerate(headers) if any(row[index] for row in cells)]
+    widths = {index: max(len(headers[index]), *(len(row[index]) for row in cells)) for index in kept}
+    giving = [index for index in kept if headers[index] in shrink]
+    while giving and sum(widths.values()) + 2 * (len(kept) - 1) > console.width:
+        widest = max(giving, key=lambda index: widths[index])
+        if widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+    grid = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
+    for index in kept:
+        justify: Literal["left", "right"] = "right" if headers[index] in right else "left"
+        grid.add_column(headers[index], justify=justify, overflow="ellipsis", no_wrap=True, width=widths[index])
+    for row in cells:
+        grid.add_row(*(_text(row[index]) for index in kept))
     console.print(grid)
 
 

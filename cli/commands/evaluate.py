@@ -62,6 +62,7 @@ def list_(session: Session, reference: Annotated[str, _REF]) -> None:
                 for e in evaluations
             ],
             right=["value", "±", "n"],
+            shrink=["suite", "task", "source", "at"],
         )
     else:
         note("no scores yet: adapters eval add REF SOURCE", quiet=session.quiet)

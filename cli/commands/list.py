@@ -67,7 +67,12 @@ def list_(
         note("nothing found; `adapters push DIR` stores an adapter", quiet=session.quiet)
         return
     headers = ["adapter", "base", "type", "rank", "targets", "size", "score", "aliases"]
-    table(headers, [_row(version) for version in found], right=["rank", "size"])
+    table(
+        headers,
+        [_row(version) for version in found],
+        right=["rank", "size"],
+        shrink=["adapter", "base", "targets", "score", "aliases"],
+    )
     if len(found) == limit:
         note(f"more with --after {found[-1].reference}", quiet=session.quiet)
 

@@ -45,4 +45,4 @@ def log(
             if isinstance(found := entry.body.get(counted), list):
                 facts[counted] = len(found)
         rows.append((entry.sequence, entry.at, entry.actor, entry.action, entry.adapter, facts))
-    table(["#", "at", "by", "action", "adapter", "facts"], rows, right=["#"])
+    table(["#", "at", "by", "action", "adapter", "facts"], rows, right=["#"], shrink=["at", "adapter", "facts"])

@@ -48,12 +48,14 @@ def measured(
     n: int | None = None,
     higher_is_better: bool | None = None,
 ) -> Measured:
-    """``metric=value`` or the path of a results file; what is given besides fills in what the source leaves open.
+    """``metric=value``, ``task/metric=value`` or the path of a results file; what is given besides fills in what the source leaves open.
 
     Raises MalformedResultsError, UnsuitableDirectoryError for a path that cannot be read.
     """
-    if isinstance(source, str) and is_assignment(source) and not Path(source).is_file():
-        stated = parse_assignment(source)
+    named, slash, assignment = str(source).rpartition("/")
+    if is_assignment(assignment) and not named.startswith((".", "/")) and not Path(source).is_file():
+        stated = parse_assignment(assignment)
+        task = task or (named if slash else None)
         direction = usual_direction(stated.metric) if higher_is_better is None else higher_is_better
         filled = replace(
             stated,
