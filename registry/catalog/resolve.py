@@ -14,7 +14,7 @@ from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding, Severity
 from registry.domain.names import AdapterName, Namespace, Reference, Word
 from registry.domain.version import Version
-from registry.errors import NotFoundError
+from registry.errors import CorruptionError, InvalidNameError, NotFoundError
 
 _SUGGESTIONS_FROM = 10_000
 
@@ -62,7 +62,7 @@ def versions_of(session: Session, rows: Sequence[VersionRow]) -> list[Version]:
         Version(
             adapter=names[row.adapter],
             number=row.number,
-            digest=Digest(row.digest),
+            digest=_digest(row),
             created_at=row.created_at,
             summary=json.loads(row.summary),
             note=row.note,
@@ -77,6 +77,16 @@ def versions_of(session: Session, rows: Sequence[VersionRow]) -> list[Version]:
         )
         for row in rows
     ]
+
+
+def _digest(row: VersionRow) -> Digest:
+    try:
+        return Digest(row.digest)
+    except InvalidNameError:
+        raise CorruptionError(
+            f"the catalog's entry for {row.adapter}@{row.number} was changed: {row.digest!r:.80} is no digest",
+            hint="run `adapters doctor`, then `adapters rebuild`",
+        ) from None
 
 
 def evaluation_of(row: EvaluationRow) -> Evaluation:

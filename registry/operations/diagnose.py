@@ -60,9 +60,12 @@ def diagnose(
             checked[digest] = _trouble(digest, size, blobs, deep, progress)
         return checked[digest]
 
-    versions = 0
-    for version in catalog.live_versions():
-        versions += 1
+    try:
+        versions = list(catalog.live_versions())
+    except CorruptionError as error:
+        problems.append(Problem("I9", error.message))
+        versions = []
+    for version in versions:
         trouble = look(version.digest, None)
         if trouble is None:
             try:
@@ -93,7 +96,7 @@ def diagnose(
                 problems.append(Problem("I2", f"an unreferenced blob {wrong}", digest))
     problems += [Problem("I2", f"{path} {why}") for path, why in blobs.strangers()]
     problems += [Problem("I9", sentence) for sentence in catalog.verify(lambda digest: _manifest(digest, blobs))]
-    return Diagnosis(tuple(problems), versions, stored, unreferenced)
+    return Diagnosis(tuple(problems), len(versions), stored, unreferenced)
 
 
 def _trouble(

@@ -1,0 +1,85 @@
+"""Migrations: up, no drift, down, and up again with rows in place; a newer schema is refused untouched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from registry.catalog import schema
+from registry.catalog.engine import reading, sqlite_engine, writing
+from registry.catalog.tables import SQLModel
+from registry.connect import Registry, connect
+from registry.errors import UnavailableError
+from tests.conftest import WriteAdapter, lora_tensors
+
+
+def test_head_is_the_newest_script() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(schema.scripts()))
+    assert ScriptDirectory.from_config(config).get_current_head() == schema.HEAD
+
+
+def test_up_gives_the_tables_of_the_application(tmp_path: Path) -> None:
+    engine = sqlite_engine(tmp_path / "catalog.db")
+    schema.ensure(engine)
+    with reading(engine) as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+
+
+def test_down_leaves_nothing_and_up_works_again(tmp_path: Path) -> None:
+    engine = sqlite_engine(tmp_path / "catalog.db")
+    schema.ensure(engine)
+    with writing(engine) as connection:
+        schema.migrate(connection, "base", down=True)
+    with reading(engine) as connection:
+        tables = set(connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars())
+        assert tables <= {"alembic_version"}
+        assert schema.current(connection) is None
+    schema.ensure(engine)
+    with reading(engine) as connection:
+        assert schema.current(connection) == schema.HEAD
+
+
+def test_rows_survive_an_upgrade(store: Registry, write_adapter: WriteAdapter, tmp_path: Path) -> None:
+    """Going to the head again changes nothing, and a migration that fails half-way leaves everything as it was."""
+    store.push(write_adapter("a"), alias="production", tags={"k": "v"}, evaluations=["acc=0.5"])
+    before = store.show("a").document()
+    engine = sqlite_engine(tmp_path / "registry" / "catalog.db")
+    with writing(engine) as connection:
+        schema.migrate(connection, "head")
+    with pytest.raises(RuntimeError, match="half-way"), writing(engine) as connection:
+        schema.migrate(connection, "base", down=True)
+        raise RuntimeError("half-way")
+    assert connect(tmp_path / "registry").show("a").document() == before
+
+
+def test_down_and_rebuild_brings_the_rows_back(store: Registry, write_adapter: WriteAdapter, tmp_path: Path) -> None:
+    store.push(write_adapter("a"), alias="production")
+    store.push(write_adapter("b", lora_tensors(value=0.25)), name="a")
+    before = store.show("a@1").document()
+    engine = sqlite_engine(tmp_path / "registry" / "catalog.db")
+    with writing(engine) as connection:
+        schema.migrate(connection, "base", down=True)
+    fresh = connect(tmp_path / "registry")
+    fresh.rebuild()
+    assert connect(tmp_path / "registry").show("a@1").document() == before
+
+
+def test_a_newer_schema_is_refused_and_untouched(store: Registry, write_adapter: WriteAdapter, tmp_path: Path) -> None:
+    store.push(write_adapter("a"))
+    path = tmp_path / "registry" / "catalog.db"
+    with writing(sqlite_engine(path)) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    bytes_before = path.read_bytes()
+    newer = connect(tmp_path / "registry")
+    for attempt in (lambda: newer.show("a"), lambda: newer.push(write_adapter("b", lora_tensors(value=0.25)))):
+        with pytest.raises(UnavailableError) as caught:
+            attempt()
+        assert (caught.value.code, caught.value.exit_code) == ("schema-too-new", 8)
+    assert path.read_bytes() == bytes_before

@@ -1,0 +1,77 @@
+"""The manifest: equal documents have equal bytes, and what is written is read again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.domain.base_model import BaseModelId
+from registry.domain.digest import Digest
+from registry.domain.lineage import LineageEdge
+from registry.domain.manifest import FileEntry, FileRole, Manifest, Target, commonest, parse_manifest
+from registry.domain.tensors import TensorSpec
+from registry.errors import CorruptionError
+
+ZERO = Digest.of(b"")
+TARGETS = st.builds(
+    Target,
+    st.from_regex(r"[a-z]+(\.[0-9]{1,2})?\.[a-z_]+", fullmatch=True),
+    st.none() | st.integers(1, 512),
+    st.none() | st.floats(0.5, 512),
+    st.none() | st.floats(0.01, 64),
+)
+MANIFESTS = st.builds(
+    Manifest,
+    peft_type=st.sampled_from(["LORA", "IA3"]),
+    variant=st.sampled_from(["lora", "dora"]),
+    base_model=st.builds(BaseModelId, st.none() | st.text(), st.none() | st.text(), st.none() | st.text()),
+    task_type=st.none() | st.text(),
+    targets=st.lists(TARGETS, max_size=4).map(tuple),
+    tensors=st.lists(st.builds(TensorSpec, st.text(), st.just("F32"), st.tuples(st.integers(0, 9))), max_size=3).map(tuple),
+    tensor_identity=st.just(ZERO),
+    files=st.lists(st.builds(FileEntry, st.text(), st.just(ZERO), st.integers(0), st.sampled_from(FileRole)), max_size=3).map(tuple),
+    training=st.dictionaries(st.text(), st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)),
+    lineage=st.lists(st.builds(LineageEdge, st.just(str(ZERO)), st.text(), st.none() | st.floats(-2, 2))).map(tuple),
+)
+
+
+@given(MANIFESTS)
+def test_what_is_written_is_read_again(manifest: Manifest) -> None:
+    again = parse_manifest(manifest.canonical_bytes)
+    assert again == manifest
+    assert again.digest == manifest.digest
+
+
+def test_the_format_does_not_drift() -> None:
+    """This digest is in people's registries. If it has to change, the schema's number has to change with it."""
+    manifest = Manifest(
+        peft_type="LORA",
+        variant="lora",
+        base_model=BaseModelId("openai-community/gpt2", "main", "gpt2"),
+        task_type="CAUSAL_LM",
+        targets=(Target("h.0.attn.c_attn", 8, 16.0, 2.0),),
+        tensors=(TensorSpec("base_model.model.h.0.attn.c_attn.lora_A.weight", "F32", (8, 768), 0, 24576),),
+        tensor_identity=ZERO,
+        files=(FileEntry("adapter_config.json", ZERO, 7),),
+        training={"epoch": 3},
+        lineage=(LineageEdge(str(ZERO), "continued-from", None, "local/x@1"),),
+    )
+    assert json.loads(manifest.canonical_bytes)["schema"] == "adapter-registry/manifest/1"
+    assert manifest.digest == "sha256:f3bef22552f40e54166153029f182f2a8cbcd33fbf5328886ffaeaaca25a669b"
+
+
+def test_summaries_are_of_what_is_commonest() -> None:
+    targets = tuple(Target(f"layers.{layer}.q", rank, 8.0, 8.0 / rank) for layer, rank in enumerate((4, 8, 8)))
+    manifest = Manifest("LORA", "lora", BaseModelId(None), None, targets, (), ZERO, ())
+    assert (manifest.rank, manifest.alpha, manifest.scaling) == (8, 8.0, 1.0)
+    assert (manifest.layers, manifest.target_modules) == ([0, 1, 2], ["q"])
+    assert commonest([]) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"null", b"\xff", b'{"schema": "adapter-registry/manifest/2"}'])
+def test_anything_else_is_corruption(data: bytes) -> None:
+    with pytest.raises(CorruptionError):
+        parse_manifest(data)
