@@ -103,6 +103,8 @@ def _translated() -> Iterator[None]:
         raise  # our mistake, not the database's state
     except (exc.DatabaseError, sqlite3.DatabaseError) as error:
         raise _meaning(error) from error
+    except UnicodeDecodeError as error:
+        raise _damaged("it holds text that is no text") from error
 
 
 def _meaning(error: Exception) -> RegistryError:
@@ -113,10 +115,7 @@ def _meaning(error: Exception) -> RegistryError:
             f"the registry is busy: another writer held it for more than {PATIENCE:.0f} s", hint="try again"
         )
     if "malformed" in lowered or "not a database" in lowered:
-        return CorruptionError(
-            f"the catalog is damaged: {text}",
-            hint="run `adapters rebuild`: it makes a new one from the journal and blobs",
-        )
+        return _damaged(text)
     if "full" in lowered:
         return UnavailableError(
             "the disk is full; nothing was recorded",
@@ -126,3 +125,9 @@ def _meaning(error: Exception) -> RegistryError:
     if "readonly" in lowered or "read-only" in lowered:
         return UnavailableError("the registry is read-only", hint="list, show and pull still work; check who owns it")
     return UnavailableError(f"the catalog cannot be used: {text}", hint="check the disk and who owns the registry")
+
+
+def _damaged(why: str) -> CorruptionError:
+    return CorruptionError(
+        f"the catalog is damaged: {why}", hint="run `adapters rebuild`: it makes a new one from the journal and blobs"
+    )

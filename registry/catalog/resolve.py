@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from sqlmodel import Session, col, select
@@ -59,34 +59,40 @@ def versions_of(session: Session, rows: Sequence[VersionRow]) -> list[Version]:
         )
     }
     return [
-        Version(
-            adapter=names[row.adapter],
+        _version(row, names[row.adapter], aliases.get((row.adapter, row.number), []), tags.get(row.id, {}), scores)
+        for row in rows
+    ]
+
+
+def _version(
+    row: VersionRow,
+    adapter: AdapterName,
+    aliases: Sequence[str],
+    tags: Mapping[str, str],
+    scores: Mapping[int, Evaluation],
+) -> Version:
+    try:
+        return Version(
+            adapter=adapter,
             number=row.number,
-            digest=_digest(row),
+            digest=Digest(row.digest),
             created_at=row.created_at,
             summary=json.loads(row.summary),
             note=row.note,
             yanked=row.yanked,
-            aliases=tuple(aliases.get((row.adapter, row.number), ())),
-            tags=tags.get(row.id, {}),
+            aliases=tuple(aliases),
+            tags=tags,
             findings=tuple(
                 Finding(**{**finding, "severity": Severity(finding["severity"])})
                 for finding in json.loads(row.findings)
             ),
             score=scores.get(row.id or 0),
         )
-        for row in rows
-    ]
-
-
-def _digest(row: VersionRow) -> Digest:
-    try:
-        return Digest(row.digest)
-    except InvalidNameError:
+    except (InvalidNameError, ValueError, TypeError, KeyError) as error:
         raise CorruptionError(
-            f"the catalog's entry for {row.adapter}@{row.number} was changed: {row.digest!r:.80} is no digest",
+            f"the catalog's entry for {row.adapter}@{row.number} was changed: {error}",
             hint="run `adapters doctor`, then `adapters rebuild`",
-        ) from None
+        ) from error
 
 
 def evaluation_of(row: EvaluationRow) -> Evaluation:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Select, literal_column, text
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, SQLModel, col, select
 
 from registry.catalog.apply import replay
@@ -75,7 +77,8 @@ def _differences(
         with Session(bind=connection) as again:
             replay(again, events, lambda digest: manifest_of(Digest(digest)))
             for columns in _TABLES:
-                query = columns.select().order_by(*columns.primary_key.columns)
+                as_stored: Select[Any] = select_columns(literal_column("*"))
+                query = as_stored.select_from(columns).order_by(*columns.primary_key.columns)
                 ours = session.connection().execute(query).all()
                 theirs = again.connection().execute(query).all()
                 if ours != theirs:

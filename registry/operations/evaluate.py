@@ -48,7 +48,8 @@ def measured(
     n: int | None = None,
     higher_is_better: bool | None = None,
 ) -> Measured:
-    """``metric=value``, ``task/metric=value`` or the path of a results file; what is given besides fills in what the source leaves open.
+    """``metric=value``, ``task/metric=value`` or the path of a results file. What is given besides fills in what the source
+    leaves open.
 
     Raises MalformedResultsError, UnsuitableDirectoryError for a path that cannot be read.
     """

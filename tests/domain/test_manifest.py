@@ -32,7 +32,9 @@ MANIFESTS = st.builds(
     targets=st.lists(TARGETS, max_size=4).map(tuple),
     tensors=st.lists(st.builds(TensorSpec, st.text(), st.just("F32"), st.tuples(st.integers(0, 9))), max_size=3).map(tuple),
     tensor_identity=st.just(ZERO),
-    files=st.lists(st.builds(FileEntry, st.text(), st.just(ZERO), st.integers(0), st.sampled_from(FileRole)), max_size=3).map(tuple),
+    files=st.lists(
+        st.builds(FileEntry, st.text(), st.just(ZERO), st.integers(0), st.sampled_from(FileRole)), max_size=3
+    ).map(tuple),
     training=st.dictionaries(st.text(), st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)),
     lineage=st.lists(st.builds(LineageEdge, st.just(str(ZERO)), st.text(), st.none() | st.floats(-2, 2))).map(tuple),
 )
@@ -43,6 +45,24 @@ def test_what_is_written_is_read_again(manifest: Manifest) -> None:
     again = parse_manifest(manifest.canonical_bytes)
     assert again == manifest
     assert again.digest == manifest.digest
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text(), min_size=2))
+def test_equal_manifests_have_equal_bytes(training: dict[str, object]) -> None:
+    """Also where equal values were made in another order."""
+    one, other = (
+        Manifest("LORA", "lora", BaseModelId(None), None, (), (), ZERO, (), training=facts)
+        for facts in (training, dict(reversed(training.items())))
+    )
+    assert one == other
+    assert one.canonical_bytes == other.canonical_bytes
+    assert one.canonical_bytes.isascii()
+
+
+def test_what_is_no_json_number_is_no_manifest() -> None:
+    manifest = Manifest("LORA", "lora", BaseModelId(None), None, (), (), ZERO, (), training={"loss": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        manifest.digest  # noqa: B018
 
 
 def test_the_format_does_not_drift() -> None:

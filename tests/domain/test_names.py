@@ -67,6 +67,61 @@ def test_not_references(text: str) -> None:
         Reference.parse(text)
 
 
+WORDS = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,6}[A-Za-z0-9])?", fullmatch=True).filter(
+    lambda text: "--" not in text and ".." not in text
+)
+ALIASES = st.sampled_from(["production", "staging", "canary-2"])
+DIGEST_STARTS = st.from_regex(r"sha256:[0-9a-f]{12,64}", fullmatch=True)
+REFERENCES = st.builds("{}/{}".format, WORDS, WORDS) | WORDS
+REFERENCES = (
+    REFERENCES
+    | st.builds("{}@{}".format, REFERENCES, st.integers(1, 10**9 - 1))
+    | st.builds("{}:{}".format, REFERENCES, ALIASES)
+    | DIGEST_STARTS
+)
+
+
+@given(REFERENCES)
+def test_what_a_reference_shows_means_the_same(text: str) -> None:
+    reference = Reference.parse(text, namespace="team")
+    assert Reference.parse(str(reference), namespace="other") == reference
+
+
+@given(st.text() | st.builds("{}{}{}".format, WORDS, st.text(max_size=2), WORDS))
+def test_any_text_is_a_reference_in_the_grammar_or_refused(text: str) -> None:
+    try:
+        reference = Reference.parse(text)
+    except InvalidNameError as error:
+        assert "\n" not in error.message
+        return
+    assert text.isascii()
+    assert text.isprintable()
+    assert Reference.parse(str(reference)) == reference
+
+
+@given(st.text(max_size=8))
+def test_no_alias_can_be_taken_for_a_version_or_a_digest(text: str) -> None:
+    try:
+        alias = AliasName(text)
+    except InvalidNameError:
+        return
+    assert "." not in alias
+    assert not re.fullmatch(r"v[0-9]+|[0-9a-f]{7,}", alias.key)
+
+
+@pytest.mark.parametrize("start", [12, 13, 63])
+def test_the_beginning_of_a_digest_is_no_digest_yet(start: int) -> None:
+    assert Reference.parse(DIGEST[: 7 + start]).digest is None
+    assert Reference.parse(DIGEST).digest == DIGEST
+
+
+@pytest.mark.parametrize("namespace", ["", "a/b", "-x", "x\n", ".."])
+def test_the_namespace_is_in_the_grammar_too(namespace: str) -> None:
+    for parse in (AdapterName.parse, Reference.parse):
+        with pytest.raises(InvalidNameError):
+            parse("x", namespace=namespace)
+
+
 def test_names_that_differ_only_in_case_are_the_same() -> None:
     assert AdapterName.parse("Team/My-LoRA").key == AdapterName.parse("team/my-lora").key
 
