@@ -37,7 +37,14 @@ from registry.domain.names import (
 from registry.domain.query import SORTS, MetricCondition, MetricName, VersionQuery, parse_ranks
 from registry.domain.tags import checked_tags
 from registry.domain.version import AliasMove, AuditEntry, Version
-from registry.errors import CorruptionError, InvalidInputError, InvalidNameError, RegistryError, UnavailableError
+from registry.errors import (
+    CorruptionError,
+    InvalidInputError,
+    InvalidNameError,
+    NotFoundError,
+    RegistryError,
+    UnavailableError,
+)
 from registry.operations.fetch import fetch
 from registry.operations.manifests import manifest_of
 from registry.operations.show import Details, show
@@ -125,7 +132,7 @@ class Registry:
                 submission = self._submission(directory, **_with_aliases(options))  # type: ignore[arg-type]
                 refuse_errors(submission.package, allow)
                 waiting.append(submission)
-            except InvalidInputError as error:
+            except (InvalidInputError, NotFoundError) as error:
                 yield Failed(directory, error)
             if len(waiting) >= batch:
                 yield from publish(waiting, blobs=self.blobs, catalog=self.catalog, allow=allow)

@@ -69,12 +69,43 @@ def upgrade() -> None:
     )
     op.create_index("ix_version_digest", "version", ["digest"], unique=False)
     op.create_index("ix_version_tensor_identity", "version", ["tensor_identity"], unique=False)
-    op.create_index("version_base", "version", ["newest", "base", "adapter"], unique=False)
-    op.create_index("version_bytes", "version", ["newest", "bytes"], unique=False)
-    op.create_index("version_created", "version", ["newest", "created_at"], unique=False)
-    op.create_index("version_newest", "version", ["newest", "adapter"], unique=False)
-    op.create_index("version_parameters", "version", ["newest", "parameters"], unique=False)
-    op.create_index("version_rank", "version", ["newest", "rank"], unique=False)
+    op.create_index(
+        "version_base",
+        "version",
+        ["base", "adapter", "number", "newest", "rank", "peft_type", "task_type"],
+        unique=False,
+    )
+    op.create_index(
+        "version_bytes",
+        "version",
+        ["bytes", "id", "newest", "base", "rank", "peft_type", "task_type"],
+        unique=False,
+    )
+    op.create_index(
+        "version_created",
+        "version",
+        ["created_at", "id", "newest", "base", "rank", "peft_type", "task_type"],
+        unique=False,
+    )
+    op.create_index(
+        "version_name",
+        "version",
+        ["adapter", sa.text("number DESC"), "deleted", "base", "rank", "peft_type", "task_type"],
+        unique=False,
+    )
+    op.create_index(
+        "version_newest",
+        "version",
+        ["newest", "adapter", "base", "rank", "peft_type", "task_type"],
+        unique=False,
+    )
+    op.create_index(
+        "version_parameters",
+        "version",
+        ["parameters", "id", "newest", "base", "rank", "peft_type", "task_type"],
+        unique=False,
+    )
+    op.create_index("version_rank", "version", ["rank", "id", "newest", "base", "peft_type", "task_type"], unique=False)
     op.create_table(
         "blob",
         sa.Column("digest", sa.String(), nullable=False),
@@ -109,21 +140,19 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index(
-        "evaluation_latest",
-        "evaluation",
-        ["metric", "value", "version_id"],
-        unique=False,
-        sqlite_where=sa.text("latest"),
-    )
+    op.create_index("evaluation_latest", "evaluation", ["metric", "latest", "value", "version_id"], unique=False)
     op.create_index(
         "evaluation_task",
         "evaluation",
-        ["metric", "task", "value", "version_id"],
+        ["metric", "task", "latest_of_task", "value", "version_id"],
         unique=False,
-        sqlite_where=sa.text("latest_of_task"),
     )
-    op.create_index("evaluation_version", "evaluation", ["version_id", "metric"], unique=False)
+    op.create_index(
+        "evaluation_version",
+        "evaluation",
+        ["version_id", "metric", "task", "value", "latest", "latest_of_task"],
+        unique=False,
+    )
     op.create_table(
         "tag",
         sa.Column("version_id", sa.Integer(), nullable=False),
@@ -153,14 +182,15 @@ def downgrade() -> None:
     op.drop_index("tag_key_value", table_name="tag")
     op.drop_table("tag")
     op.drop_index("evaluation_version", table_name="evaluation")
-    op.drop_index("evaluation_task", table_name="evaluation", sqlite_where=sa.text("latest_of_task"))
-    op.drop_index("evaluation_latest", table_name="evaluation", sqlite_where=sa.text("latest"))
+    op.drop_index("evaluation_task", table_name="evaluation")
+    op.drop_index("evaluation_latest", table_name="evaluation")
     op.drop_table("evaluation")
     op.drop_index("ix_blob_version_id", table_name="blob")
     op.drop_table("blob")
     op.drop_index("version_rank", table_name="version")
     op.drop_index("version_parameters", table_name="version")
     op.drop_index("version_newest", table_name="version")
+    op.drop_index("version_name", table_name="version")
     op.drop_index("version_created", table_name="version")
     op.drop_index("version_bytes", table_name="version")
     op.drop_index("version_base", table_name="version")

@@ -31,15 +31,19 @@ class FilesystemBlobs:
     """``root`` holds the blobs, ``staging`` unfinished ones; both must be on one file system (rename must be atomic)."""
 
     def __init__(self, root: Path, *, staging: Path) -> None:
+        self._root = root
         self._blobs = root / "sha256"
         self._staging = staging
+        self._settled: set[Path] = set()  # names that this process knows to be on disk
 
     def put(self, digest: Digest, chunks: Iterable[bytes]) -> None:
         target = self._path(digest)
-        if os.path.lexists(target):
-            return
         try:
-            self._store(digest, target, chunks)
+            if os.path.lexists(target):
+                self.size(digest)  # raises if it is no file
+                self._settle(target)
+            else:
+                self._store(digest, target, chunks)
         except OSError as error:
             raise unavailable(error, "store a blob", target) from error
 
@@ -51,18 +55,23 @@ class FilesystemBlobs:
         except OSError as error:
             raise unavailable(error, "look at a blob", self._path(digest)) from error
         if not stat.S_ISREG(status.st_mode):
-            raise MissingBlobError(digest, hint="something that is not a file has taken its place; restore it")
+            raise _replaced(digest)
         return status.st_size
 
     def read(self, digest: Digest, *, start: int = 0) -> Iterator[bytes]:
         path = self._path(digest)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise _replaced(digest)
             file = open(descriptor, "rb", buffering=0)  # noqa: SIM115 - the generator closes it, or its collector does
             file.seek(start)
         except FileNotFoundError:
             raise MissingBlobError(digest) from None
         except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+                raise _replaced(digest) from None
             raise unavailable(error, "read a blob", path) from error
         return _chunks(file, path)
 
@@ -84,15 +93,23 @@ class FilesystemBlobs:
 
     def age(self, digest: Digest, *, now: float) -> float:
         """Seconds since the blob was stored; 0 if it is gone."""
+        path = self._path(digest)
         try:
-            return max(0.0, now - os.lstat(self._path(digest)).st_mtime)
+            return max(0.0, now - os.lstat(path).st_mtime)
         except FileNotFoundError:
             return 0.0
+        except OSError as error:
+            raise unavailable(error, "look at a blob", path) from error
 
     def strangers(self) -> Iterator[tuple[Path, str]]:
         """Files below the root that are no sound blobs by name, kind or mode, each with what is wrong."""
         for path in self._files():
-            mode = path.lstat().st_mode
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
+                continue  # a collector was here
+            except OSError as error:
+                raise unavailable(error, "look at a blob", path) from error
             if not (_HEX.fullmatch(path.name) and path.parent.name == path.name[:2]):
                 yield path, "is not named for a digest"
             elif not stat.S_ISREG(mode):
@@ -101,10 +118,8 @@ class FilesystemBlobs:
                 yield path, f"is writable (mode {stat.S_IMODE(mode):04o}, expected 0444)"
 
     def leftovers(self) -> Iterator[Path]:
-        """Staged files whose writer is gone."""
-        if not self._staging.is_dir():
-            return
-        for path in sorted(self._staging.iterdir()):
+        """Staged files whose writer is gone, each locked until the next is asked for."""
+        for path in _entries(self._staging):
             with suppress(OSError):
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
@@ -117,25 +132,26 @@ class FilesystemBlobs:
         return self._blobs / digest.hex[:2] / digest.hex
 
     def _files(self) -> Iterator[Path]:
-        if not self._blobs.is_dir():
-            return
-        for shard in sorted(self._blobs.iterdir()):
+        for shard in _entries(self._blobs):
             if shard.is_dir() and not shard.is_symlink() and _SHARD.fullmatch(shard.name):
-                yield from sorted(shard.iterdir())
+                yield from _entries(shard)
             else:
                 yield shard
 
     def _store(self, digest: Digest, target: Path, chunks: Iterable[bytes]) -> None:
         make_directory(self._staging)
         make_directory(target.parent)
-        staged = self._staging / f"{digest.hex[:12]}-{secrets.token_hex(8)}"
-        descriptor = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self._settle(target.parent)
+        staged, descriptor = self._stage(digest)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            handed = 0
             for chunk in chunks:
                 write_all(descriptor, chunk)
+                handed += len(chunk)
             os.fchmod(descriptor, 0o444)
             os.fsync(descriptor)
+            if os.fstat(descriptor).st_size != handed:
+                raise OSError(errno.EIO, "the disk did not keep what it was given")
             actual = _digest_of(descriptor)
             if actual != digest:
                 raise DigestMismatchError(
@@ -152,6 +168,33 @@ class FilesystemBlobs:
         finally:
             os.close(descriptor)
         _fsync_directory(target.parent)
+
+    def _settle(self, path: Path) -> None:
+        """Sync the names from here up to the root: who made them may have died, or not have come to it yet."""
+        if path not in self._settled:
+            _fsync_directory(path.parent)
+            if path != self._root:
+                self._settle(path.parent)
+            self._settled.add(path)
+
+    def _stage(self, digest: Digest) -> tuple[Path, int]:
+        """A new file of ours, locked. A collector that met it before the lock took it for a leftover: then another."""
+        while True:
+            staged = self._staging / f"{digest.hex[:12]}-{secrets.token_hex(8)}"
+            descriptor = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if os.fstat(descriptor).st_nlink:
+                    return staged, descriptor
+            except BaseException:
+                os.close(descriptor)
+                staged.unlink(missing_ok=True)
+                raise
+            os.close(descriptor)
+
+
+def _replaced(digest: Digest) -> MissingBlobError:
+    return MissingBlobError(digest, hint="something that is not a file has taken its place; restore it")
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
@@ -186,6 +229,16 @@ def unavailable(error: OSError, attempt: str, path: Path) -> UnavailableError:
         code="no-space" if name in {"ENOSPC", "EDQUOT", "EFBIG"} else None,
         hint=hints.get(name),
     )
+
+
+def _entries(directory: Path) -> list[Path]:
+    """Sorted; none if the directory is not there."""
+    try:
+        return sorted(directory.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unavailable(error, "look through the store", directory) from error
 
 
 def _errno_name(error: OSError) -> str:

@@ -32,6 +32,9 @@ DELETE = "delete"
 EVALUATE = "evaluate"
 COLLECT = "collect"
 
+#: Columns of a version that come from its manifest.
+_DESCRIPTION = ("base", "peft_type", "task_type", "rank", "parameters", "bytes", "tensor_identity", "summary")
+
 Facts = Mapping[str, Any]
 
 
@@ -148,9 +151,12 @@ def _yank(session: Session, adapter: str, facts: Facts) -> None:
 
 
 def _delete(session: Session, adapter: str, facts: Facts) -> None:
-    """A tombstone stays: the number is never used again. What only finds or describes the version goes."""
+    """A tombstone stays: the number is never used again. What only finds or describes the version goes, so that the row
+    is the same with and without its manifest, which a collector may take from now on."""
     row = _require(session, adapter, facts)
     row.deleted = facts["reason"]
+    for column in _DESCRIPTION:
+        setattr(row, column, VersionRow.model_fields[column].default)
     for table in (TargetRow, BlobRow, TagRow, EvaluationRow):
         session.exec(delete(table).where(col(table.version_id) == _id(row)))
     _mark_newest(session, adapter)

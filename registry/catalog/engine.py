@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, create_engine, event, exc
 from sqlalchemy.pool import NullPool, StaticPool
 
-from registry.errors import CorruptionError, RegistryError, UnavailableError
+from registry.errors import CorruptionError, InvalidInputError, RegistryError, UnavailableError
 
 #: How long a writer waits for another one, in seconds.
 PATIENCE = 30.0
@@ -101,6 +101,12 @@ def _translated() -> Iterator[None]:
         yield
     except (exc.IntegrityError, exc.ProgrammingError):
         raise  # our mistake, not the database's state
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(
+            f"{error.object!r:.120} is not text that can be kept: it holds half a character",
+            code="not-text",
+            hint="write it in UTF-8",
+        ) from None
     except (exc.DatabaseError, sqlite3.DatabaseError) as error:
         raise _meaning(error) from error
     except UnicodeDecodeError as error:

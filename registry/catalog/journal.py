@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,9 @@ from registry.errors import UnavailableError
 class Journal(Protocol):
     def write(self, first: int, segment: bytes) -> None:
         """Store a segment durably, replacing an unacknowledged one of the same number."""
+
+    def remove(self, first: int) -> None:
+        """Take back a segment that nobody acknowledged."""
 
     def read(self, first: int) -> bytes | None: ...
     def firsts(self) -> Iterator[int]:
@@ -40,6 +43,9 @@ class MemoryJournal:
     def write(self, first: int, segment: bytes) -> None:
         self._segments[first] = segment
 
+    def remove(self, first: int) -> None:
+        self._segments.pop(first, None)
+
     def read(self, first: int) -> bytes | None:
         return self._segments.get(first)
 
@@ -58,6 +64,7 @@ class FileJournal:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._settled: set[Path] = set()  # names that this process knows to be on disk
 
     def write(self, first: int, segment: bytes) -> None:
         path = self._path(first)
@@ -70,6 +77,13 @@ class FileJournal:
                 hint="nothing was recorded; free some space or check who owns the registry, then try again",
             ) from error
 
+    def remove(self, first: int) -> None:
+        path = self._path(first)
+        with _usable(self._root):
+            if path.exists():
+                path.unlink()
+                _fsync_directory(path.parent)
+
     def read(self, first: int) -> bytes | None:
         try:
             return self._path(first).read_bytes()
@@ -79,34 +93,34 @@ class FileJournal:
             raise UnavailableError(f"cannot read the journal: {error}") from error
 
     def firsts(self) -> Iterator[int]:
-        if not self._root.is_dir():
-            return
-        for folder in sorted(self._root.iterdir()):
-            for path in sorted(folder.glob("*.jsonl")):
-                if path.stem.isdecimal():
-                    yield int(path.stem)
+        with _usable(self._root):
+            for folder in sorted(self._root.iterdir()) if self._root.is_dir() else ():
+                for path in sorted(folder.glob("*.jsonl")):
+                    if path.stem.isdecimal():
+                        yield int(path.stem)
 
     def leftovers(self) -> list[str]:
         return [path.name for path in self._temporary()]
 
     def sweep(self) -> list[str]:
         found = self._temporary()
-        for path in found:
-            path.unlink(missing_ok=True)
+        with _usable(self._root):
+            for path in found:
+                path.unlink(missing_ok=True)
         return [path.name for path in found]
 
     def _temporary(self) -> list[Path]:
-        return sorted(self._root.glob("*/*.tmp"))
+        with _usable(self._root):
+            return sorted(self._root.glob("*/*.tmp"))
 
     def _path(self, first: int) -> Path:
         return self._root / f"{first // 1000:06d}" / f"{first:09d}.jsonl"
 
     def _write(self, path: Path, segment: bytes) -> None:
-        for folder in (self._root.parent, self._root, path.parent):
-            if not folder.is_dir():
-                with suppress(FileExistsError):
-                    folder.mkdir(parents=True)
-                _fsync_directory(folder.parent)
+        make_directory(path.parent)
+        for folder in {self._root, path.parent} - self._settled:
+            _fsync_directory(folder.parent)  # whoever made it may have died before
+            self._settled.add(folder)
         staged = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
         descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -123,6 +137,27 @@ class FileJournal:
         finally:
             os.close(descriptor)
         _fsync_directory(path.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Like ``mkdir -p``, and each new name is on disk when this returns."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir()
+    _fsync_directory(path.parent)
+
+
+@contextmanager
+def _usable(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(
+            f"cannot use the journal at {root}: {error.strerror or error}",
+            hint="check the disk and who owns the registry",
+        ) from error
 
 
 def _fsync_directory(path: Path) -> None:

@@ -62,6 +62,9 @@ class CatalogWriter(Protocol):
 
 
 class Catalog(Protocol):
+    def prepare(self) -> None:
+        """Make room for a first write. Raises UnavailableError where none will succeed."""
+
     def writing(self) -> AbstractContextManager[CatalogWriter]:
         """Wait for other writers (30 s, then UnavailableError), and commit at the end unless an exception passes."""
 

@@ -6,12 +6,14 @@ everything else by (value, row id).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, or_
+from sqlalchemy import ColumnElement, and_, exists, func, or_
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from registry.catalog.resolve import evaluation_of, resolve, versions_of
 from registry.catalog.tables import AliasRow, EvaluationRow, TagRow, TargetRow, VersionRow
@@ -21,93 +23,142 @@ from registry.domain.query import OPERATORS, SORTS, MetricCondition, MetricName,
 from registry.domain.version import Version
 from registry.errors import NotFoundError
 
-_COLUMNS: dict[str, Any] = {
-    "created": VersionRow.created_at,
-    "rank": VersionRow.rank,
-    "bytes": VersionRow.bytes,
-    "parameters": VersionRow.parameters,
-}
+_COLUMNS = {"created": "created_at", "rank": "rank", "bytes": "bytes", "parameters": "parameters"}
+_NULLABLE = frozenset(["rank"])
+
+#: So many versions are looked at in the time of a page.
+_FEW = 500
 
 
 def search(session: Session, query: VersionQuery) -> list[Version]:
     """At most ``query.limit`` versions. Raises NotFoundError if ``query.after`` is not a version."""
     metric = MetricName.parse(query.sort) if query.sort and query.sort not in SORTS else None
-    statement = select(VersionRow).where(*_conditions(query))
-    if query.alias is not None:
-        statement = statement.join(
-            AliasRow,
-            and_(col(AliasRow.adapter) == VersionRow.adapter, col(AliasRow.number) == VersionRow.number),
-        ).where(AliasRow.key == query.alias.lower())
+    few = _few(session, query)
+    version = VersionRow if few is None else few
+    statement = select(version).where(*_conditions(query, version))
     if metric is not None:
-        statement = statement.join(EvaluationRow, col(EvaluationRow.version_id) == VersionRow.id).where(
-            *_latest(metric)
-        )
+        statement = statement.join(EvaluationRow, col(EvaluationRow.version_id) == version.id).where(*_latest(metric))
     last = _last_row(session, query)
     if query.sort in (None, "name"):
         forward = not query.reverse
-        name, number = col(VersionRow.adapter), col(VersionRow.number)
+        name, number = col(version.adapter), col(version.number)
         statement = statement.order_by(name if forward else name.desc(), number.desc() if forward else number)
         if last is not None:
             beyond = name > last.adapter if forward else name < last.adapter
             deeper = number < last.number if forward else number > last.number
-            statement = statement.where(or_(beyond, and_(name == last.adapter, deeper)))
+            start = name >= last.adapter if forward else name <= last.adapter  # implied; where the index is entered
+            statement = statement.where(start, or_(beyond, and_(name == last.adapter, deeper)))
     else:
-        column = col(EvaluationRow.value) if metric else col(_COLUMNS[query.sort or ""])
+        column = col(EvaluationRow.value) if metric else col(getattr(version, _COLUMNS[query.sort or ""]))
         falling = (_best_is_high(session, metric) if metric else SORTS[query.sort or ""]) != query.reverse
+        row_id = col(EvaluationRow.version_id) if metric else col(version.id)
         statement = statement.order_by(
-            column.desc().nulls_last() if falling else column.nulls_last(),
-            col(VersionRow.id).desc() if falling else col(VersionRow.id),
+            column.desc().nulls_last() if falling else column.nulls_last(), row_id.desc() if falling else row_id
         )
         if last is not None:
-            statement = statement.where(_behind(column, _value(session, last, metric, query.sort), last.id, falling))
+            value = _value(session, last, metric, query.sort)
+            statement = statement.where(_behind(column, value, row_id, last.id, falling))
     rows = session.exec(statement.limit(query.limit)).all()
     versions = versions_of(session, rows)
     wanted = metric or (query.metrics[0].name if query.metrics else None)
     return _with_score(session, rows, versions, wanted) if wanted else versions
 
 
-def _conditions(query: VersionQuery) -> list[ColumnElement[bool]]:
+def _few(session: Session, query: VersionQuery) -> type[VersionRow] | None:
+    """If one of the conditions leaves few versions: those, to be looked at one by one. Else None: the index of the order
+    is walked until the page is full, which is soon.
+
+    SQLite cannot know which of the two is better: it plans before it sees the values.
+    """
+    for ids in _selective(query):
+        count = select(func.count()).select_from(ids.limit(_FEW + 1).subquery())
+        if session.exec(count).one() <= _FEW:
+            found = select(VersionRow).where(col(VersionRow.id).in_(ids)).limit(_FEW)  # the limit keeps it in one piece
+            return aliased(VersionRow, found.subquery())
+    return None
+
+
+def _selective(query: VersionQuery) -> Iterator[SelectOfScalar[Any]]:
+    """Version ids by each condition that an index answers alone."""
+    if query.alias is not None:
+        yield (
+            select(VersionRow.id)
+            .join(
+                AliasRow, and_(col(AliasRow.adapter) == VersionRow.adapter, col(AliasRow.number) == VersionRow.number)
+            )
+            .where(AliasRow.key == query.alias.lower())
+        )
+    for key, value in query.tags:
+        tagged = select(TagRow.version_id).where(TagRow.key == key)
+        yield tagged if value is None else tagged.where(TagRow.value == value)
+    for condition in query.metrics:
+        yield select(EvaluationRow.version_id).where(*_fulfilled(condition, EvaluationRow))
+    for target in query.targets:
+        yield select(TargetRow.version_id).where(TargetRow.name == target)
+    if query.sort not in (None, "name"):
+        if query.base is not None:
+            yield select(VersionRow.id).where(VersionRow.base == query.base.lower())
+        if query.ranks != (None, None):
+            yield select(VersionRow.id).where(*_within(query.ranks, col(VersionRow.rank)))
+
+
+def _conditions(query: VersionQuery, version: type[VersionRow]) -> list[ColumnElement[bool]]:
+    by_name = query.sort in (None, "name")
     found: list[ColumnElement[bool]] = []
     if not query.all_versions and query.alias is None:
-        found.append(col(VersionRow.newest).is_(True))
+        newest = col(version.newest)
+        found.append((newest if by_name else _beside(newest)).is_(True))
     else:
-        found.append(col(VersionRow.deleted).is_(None))
+        found.append(col(version.deleted).is_(None))
     if query.text is not None:
-        found.append(col(VersionRow.adapter).contains(query.text.lower(), autoescape=True))
+        found.append(col(version.adapter).contains(query.text.lower(), autoescape=True))
     if query.base is not None:
-        found.append(col(VersionRow.base) == query.base.lower())
-    low, high = query.ranks
-    if low is not None:
-        found.append(col(VersionRow.rank) >= low)
-    if high is not None:
-        found.append(col(VersionRow.rank) <= high)
+        base = col(version.base)
+        found.append((base if by_name else _beside(base)) == query.base.lower())
+    found += _within(query.ranks, _beside(col(version.rank)))
     if query.peft_type is not None:
-        found.append(col(VersionRow.peft_type) == query.peft_type.upper())
+        found.append(_beside(col(version.peft_type)) == query.peft_type.upper())
     if query.task_type is not None:
-        found.append(col(VersionRow.task_type) == query.task_type.upper())
+        found.append(_beside(col(version.task_type)) == query.task_type.upper())
+    if query.alias is not None:
+        here = (col(AliasRow.adapter) == version.adapter, col(AliasRow.number) == version.number)
+        found.append(exists().where(*here, col(AliasRow.key) == query.alias.lower()))
     for target in query.targets:
-        found.append(exists().where(col(TargetRow.name) == target, col(TargetRow.version_id) == VersionRow.id))
+        found.append(exists().where(col(TargetRow.name) == target, col(TargetRow.version_id) == version.id))
     for key, value in query.tags:
-        tag = exists().where(col(TagRow.version_id) == VersionRow.id, col(TagRow.key) == key)
+        tag = exists().where(col(TagRow.version_id) == version.id, col(TagRow.key) == key)
         found.append(tag if value is None else tag.where(col(TagRow.value) == value))
-    found.extend(_condition(condition) for condition in query.metrics)
+    for condition in query.metrics:
+        measured = aliased(EvaluationRow)  # the statement may already be joined to the table, for its order
+        fulfilled = _fulfilled(condition, measured, _beside)
+        found.append(exists().where(col(measured.version_id) == version.id, *fulfilled))
     return found
 
 
-def _condition(condition: MetricCondition) -> ColumnElement[bool]:
-    measured = aliased(EvaluationRow)  # the statement may already be joined to the table, for its order
-    return exists().where(
-        col(measured.version_id) == VersionRow.id,
-        *_latest(condition.name, measured),
-        OPERATORS[condition.operator](col(measured.value), condition.value),  # type: ignore[arg-type]
-    )
+def _beside(column: Any) -> Any:
+    """The column, unfit to choose an index by: it is tested on the way, where the rows or the version are given."""
+    return func.coalesce(column, column)
 
 
-def _latest(name: MetricName, row: type[EvaluationRow] = EvaluationRow) -> list[ColumnElement[bool]]:
+def _within(ranks: tuple[int | None, int | None], rank: Any) -> list[ColumnElement[bool]]:
+    low, high = ranks
+    return [*([rank >= low] if low is not None else ()), *([rank <= high] if high is not None else ())]
+
+
+def _fulfilled(
+    condition: MetricCondition, row: type[EvaluationRow], shown: Callable[[Any], Any] = col
+) -> list[ColumnElement[bool]]:
+    compare: Callable[[Any, float], Any] = OPERATORS[condition.operator]
+    return [*_latest(condition.name, row, shown), compare(shown(row.value), condition.value)]
+
+
+def _latest(
+    name: MetricName, row: type[EvaluationRow] = EvaluationRow, shown: Callable[[Any], Any] = col
+) -> list[ColumnElement[bool]]:
     found = [col(row.metric) == name.metric]
     if name.task is None:
-        return [*found, col(row.latest).is_(True)]
-    return [*found, col(row.task) == name.task, col(row.latest_of_task).is_(True)]
+        return [*found, shown(row.latest).is_(True)]
+    return [*found, col(row.task) == name.task, shown(row.latest_of_task).is_(True)]
 
 
 def _last_row(session: Session, query: VersionQuery) -> VersionRow | None:
@@ -121,34 +172,32 @@ def _last_row(session: Session, query: VersionQuery) -> VersionRow | None:
 
 def _value(session: Session, last: VersionRow, metric: MetricName | None, sort: str | None) -> Any:
     if metric is None:
-        return getattr(last, _COLUMNS[sort or ""].key)
+        return getattr(last, _COLUMNS[sort or ""])
     row = session.exec(select(EvaluationRow).where(EvaluationRow.version_id == last.id, *_latest(metric))).one_or_none()
     if row is None:
         raise NotFoundError(f"{last.adapter}@{last.number} has no {metric}, so nothing comes behind it in that order")
     return row.value
 
 
-def _behind(column: Any, value: Any, row_id: int | None, falling: bool) -> ColumnElement[bool]:
-    later = col(VersionRow.id) < row_id if falling else col(VersionRow.id) > row_id
+def _behind(column: Any, value: Any, row_id: Any, last: int | None, falling: bool) -> ColumnElement[bool]:
+    later = row_id < last if falling else row_id > last
     if value is None:
         return and_(column.is_(None), later)
-    return or_(column < value if falling else column > value, and_(column == value, later), column.is_(None))
+    beyond = or_(column < value if falling else column > value, and_(column == value, later))
+    if column.key in _NULLABLE:
+        return or_(beyond, column.is_(None))
+    return and_(column <= value if falling else column >= value, beyond)  # implied; where the index is entered
 
 
 def _best_is_high(session: Session, name: MetricName) -> bool:
     """The direction its evaluations state, else the usual one, else upwards."""
-    stated = session.exec(
-        select(EvaluationRow.higher_is_better)
-        .where(EvaluationRow.metric == name.metric, col(EvaluationRow.higher_is_better).is_not(None))
-        .limit(1)
-    ).first()
+    some = select(EvaluationRow.higher_is_better).where(EvaluationRow.metric == name.metric).limit(1000).subquery()
+    stated = session.exec(select(some.c.higher_is_better).where(some.c.higher_is_better.is_not(None)).limit(1)).first()
     return usual_direction(name.metric) is not False if stated is None else stated
 
 
 def _with_score(session: Session, rows: Any, versions: list[Version], name: MetricName) -> list[Version]:
     ids = [row.id for row in rows]
-    scores = {
-        row.version_id: evaluation_of(row)
-        for row in session.exec(select(EvaluationRow).where(col(EvaluationRow.version_id).in_(ids), *_latest(name)))
-    }
+    latest = select(EvaluationRow).where(col(EvaluationRow.version_id).in_(ids), *_latest(name, EvaluationRow, _beside))
+    scores = {row.version_id: evaluation_of(row) for row in session.exec(latest)}
     return [replace(version, score=scores.get(row.id)) for row, version in zip(rows, versions, strict=True)]

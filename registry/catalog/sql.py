@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func
 from sqlmodel import Session, SQLModel, col, select
 
 from registry.catalog import schema
 from registry.catalog.apply import replay
 from registry.catalog.engine import reading, sqlite_engine, writing
 from registry.catalog.events import Event, broken_links, parse_segment
-from registry.catalog.journal import Journal
+from registry.catalog.journal import Journal, make_directory
 from registry.catalog.resolve import evaluation_of, find_version, resolve, version_of, versions_of
 from registry.catalog.search import search
 from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BlobRow, EvaluationRow, VersionRow
@@ -27,7 +27,7 @@ from registry.domain.manifest import Manifest
 from registry.domain.names import AdapterName, AliasName, Reference
 from registry.domain.query import VersionQuery
 from registry.domain.version import AliasMove, AuditEntry, Version
-from registry.errors import CorruptionError, NotFoundError, UnavailableError
+from registry.errors import CorruptionError, NotFoundError, RegistryError, UnavailableError
 
 _PAGE = 500
 
@@ -57,12 +57,11 @@ class SqlCatalog:
         self._engine = sqlite_engine(path)
         self._ready = False
 
-    @contextmanager
-    def writing(self) -> Iterator[SqlWriter]:
+    def prepare(self) -> None:
         self._refuse_lost_catalog()
         if self._path is not None:
             try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                make_directory(self._path.parent)
             except OSError as error:
                 raise UnavailableError(
                     f"cannot make the registry at {self._path.parent}: {error.strerror}",
@@ -71,13 +70,32 @@ class SqlCatalog:
         if not self._ready:
             schema.ensure(self._engine)
             self._ready = True
+
+    @contextmanager
+    def writing(self) -> Iterator[SqlWriter]:
+        self.prepare()
+        recorded: int | None = None
+        try:
+            with writing(self._engine) as connection, Session(bind=connection) as session:
+                writer = SqlWriter(session, actor=self._actor, now=self._now)
+                self._refuse_old_catalog(writer.first)
+                yield writer
+                session.flush()
+                if writer.segment:
+                    recorded = writer.first
+                    self._journal.write(writer.first, writer.segment)
+        except BaseException:
+            if recorded is not None:
+                with suppress(RegistryError):
+                    self._take_back(recorded)
+            raise
+
+    def _take_back(self, first: int) -> None:
+        """The commit failed, so the segment before it is nobody's; unless the catalog knows it in spite of the failure, or
+        has another by now. Left there, it would come back with a rebuild, and its blobs would not."""
         with writing(self._engine) as connection, Session(bind=connection) as session:
-            writer = SqlWriter(session, actor=self._actor, now=self._now)
-            self._refuse_old_catalog(writer.first)
-            yield writer
-            session.flush()
-            if writer.segment:
-                self._journal.write(writer.first, writer.segment)
+            if SqlWriter(session, actor=self._actor, now=self._now).first <= first:
+                self._journal.remove(first)
 
     def resolve(self, reference: Reference) -> Version:
         with self._reading() as session:
@@ -181,22 +199,29 @@ class SqlCatalog:
     def rebuild(self, manifest_of: Callable[[Digest], Manifest | None]) -> int:
         """Make the tables again from the journal; returns how many events it holds. The old file stays as ``….before``.
 
-        Raises CorruptionError, and changes nothing, if the journal's chain does not hold.
+        Raises CorruptionError, and changes nothing, if the journal's chain does not hold or ends before the catalog does.
         """
         if self._path is None:
             raise UnavailableError("a catalog in memory cannot be rebuilt")
         events = self._events()
+        if len(events) < self._last_entry():
+            raise CorruptionError(
+                f"the journal ends with entry {len(events)}, the catalog with {self._last_entry()}",
+                hint="restore the journal from a backup; the catalog was left as it is",
+            )
         fresh = self._path.with_name(self._path.name + ".rebuilt")
-        fresh.unlink(missing_ok=True)
-        engine = sqlite_engine(fresh)
-        schema.ensure(engine)
-        with writing(engine) as connection, Session(bind=connection) as session:
-            replay(session, events, lambda digest: manifest_of(Digest(digest)))
-        for suffix in ("-journal", "-wal", "-shm"):
-            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-        if self._path.exists():
-            self._path.replace(self._path.with_name(self._path.name + ".before"))
-        fresh.replace(self._path)
+        _discard(fresh)
+        try:
+            engine = sqlite_engine(fresh)
+            schema.ensure(engine)
+            with writing(engine) as connection, Session(bind=connection) as session:
+                replay(session, events, lambda digest: manifest_of(Digest(digest)))
+            _discard(self._path, only_companions=True)
+            if self._path.exists():
+                self._path.replace(self._path.with_name(self._path.name + ".before"))
+            fresh.replace(self._path)
+        finally:
+            _discard(fresh)
         return len(events)
 
     @contextmanager
@@ -230,8 +255,20 @@ class SqlCatalog:
             raise CorruptionError(f"the journal cannot be replayed: {broken}", hint="restore the journal from a backup")
         return events
 
+    def _last_entry(self) -> int:
+        """The number of the catalog's last audit entry; 0 if it cannot tell."""
+        with suppress(RegistryError):
+            if self._path is not None and self._path.exists():
+                with reading(self._engine) as connection, Session(bind=connection) as session:
+                    return session.exec(select(func.max(AuditRow.sequence))).one() or 0
+        return 0
+
     def _refuse_lost_catalog(self) -> None:
-        if self._path is not None and not self._path.exists() and next(iter(self._journal.firsts()), None) is not None:
+        if (
+            self._path is not None
+            and not _is_there(self._path)
+            and next(iter(self._journal.firsts()), None) is not None
+        ):
             raise self._lost()
 
     def _lost(self) -> CorruptionError:
@@ -255,6 +292,21 @@ class SqlCatalog:
     def _require(session: Session, adapter: AdapterName) -> None:
         if session.get(AdapterRow, adapter.key) is None:
             resolve(session, Reference(adapter))
+
+
+def _discard(path: Path, *, only_companions: bool = False) -> None:
+    """Remove a database and the files that SQLite keeps beside it."""
+    for suffix in ("-journal", "-wal", "-shm", *(() if only_companions else ("",))):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UnavailableError(
+            f"cannot look at {path}: {error.strerror}", hint="check the disk and who owns the registry"
+        ) from error
 
 
 def _empty() -> Engine:

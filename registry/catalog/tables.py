@@ -5,8 +5,12 @@ Times are ISO 8601 text in UTC. Names are stored twice: ``key`` is lower case an
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Index, String, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
+
+#: Each order a list can have is an index that begins with it. What lists are filtered by stands behind, so that a row that
+#: does not fit is passed over without being read.
+_FILTERED = ("base", "rank", "peft_type", "task_type")
 
 
 class AdapterRow(SQLModel, table=True):
@@ -22,13 +26,12 @@ class VersionRow(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("adapter", "number"),
         CheckConstraint("number >= 1", name="version_number_positive"),
-        # The orders a list can have; SQLite appends the row id, which breaks ties.
-        Index("version_newest", "newest", "adapter"),
-        Index("version_base", "newest", "base", "adapter"),
-        Index("version_rank", "newest", "rank"),
-        Index("version_created", "newest", "created_at"),
-        Index("version_bytes", "newest", "bytes"),
-        Index("version_parameters", "newest", "parameters"),
+        Index("version_newest", "newest", "adapter", *_FILTERED),
+        Index("version_base", "base", "adapter", "number", "newest", "rank", "peft_type", "task_type"),
+        Index("version_created", "created_at", "id", "newest", *_FILTERED),
+        Index("version_rank", "rank", "id", "newest", "base", "peft_type", "task_type"),
+        Index("version_bytes", "bytes", "id", "newest", *_FILTERED),
+        Index("version_parameters", "parameters", "id", "newest", *_FILTERED),
     )
     id: int | None = Field(default=None, primary_key=True)
     adapter: str = Field(foreign_key="adapter.key", sa_type=String)
@@ -48,6 +51,16 @@ class VersionRow(SQLModel, table=True):
     tensor_identity: str | None = Field(default=None, index=True, sa_type=String)
     summary: str = Field(default="{}", sa_type=Text)
     findings: str = Field(default="[]", sa_type=Text)
+
+
+_columns = VersionRow.__table__.c  # type: ignore[attr-defined]
+Index(
+    "version_name",
+    _columns.adapter,
+    _columns.number.desc(),
+    _columns.deleted,
+    *(_columns[name] for name in _FILTERED),
+)
 
 
 class TargetRow(SQLModel, table=True):
@@ -85,9 +98,9 @@ class EvaluationRow(SQLModel, table=True):
 
     __tablename__ = "evaluation"
     __table_args__ = (
-        Index("evaluation_latest", "metric", "value", "version_id", sqlite_where=text("latest")),
-        Index("evaluation_task", "metric", "task", "value", "version_id", sqlite_where=text("latest_of_task")),
-        Index("evaluation_version", "version_id", "metric"),
+        Index("evaluation_latest", "metric", "latest", "value", "version_id"),
+        Index("evaluation_task", "metric", "task", "latest_of_task", "value", "version_id"),
+        Index("evaluation_version", "version_id", "metric", "task", "value", "latest", "latest_of_task"),
     )
     id: int | None = Field(default=None, primary_key=True)
     version_id: int = Field(foreign_key="version.id")

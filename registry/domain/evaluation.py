@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot
 
 #: Metrics whose direction is common knowledge; anything else has none unless its source says so.
 _HIGHER = frozenset(
@@ -122,4 +122,4 @@ def combined_stderr(one: Evaluation, other: Evaluation) -> float | None:
     """√(se₁² + se₂²), the standard error of a difference of independent measurements; None if either is unknown."""
     if one.stderr is None or other.stderr is None:
         return None
-    return sqrt(one.stderr**2 + other.stderr**2)
+    return hypot(one.stderr, other.stderr)

@@ -6,7 +6,8 @@ than the grace period. Pushing verifies its blobs inside the same kind of transa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,7 @@ from typing import Protocol
 from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog
 from registry.domain.digest import Digest
+from registry.errors import MissingBlobError, UnavailableError
 
 _BATCH = 200
 
@@ -38,22 +40,42 @@ def collect(*, blobs: LocalBlobs, catalog: Catalog, grace: float, now: float, dr
     candidates = [
         digest for digest in blobs.digests() if digest not in referenced and blobs.age(digest, now=now) >= grace
     ]
-    staged = list(blobs.leftovers())
-    leftovers = (*(path.name for path in staged), *catalog.sweep(dry_run=dry_run))
+    leftovers = (*_sweep(blobs, dry_run=dry_run), *catalog.sweep(dry_run=dry_run))
     if dry_run:
-        return Collected(tuple(candidates), sum(blobs.size(digest) for digest in candidates), leftovers)
-    for path in staged:
-        path.unlink(missing_ok=True)  # first: on a full disk this makes the room that the catalog needs
+        sizes = _sizes(candidates, blobs)
+        return Collected(tuple(sizes), sum(sizes.values()), leftovers)
     removed: list[Digest] = []
     freed = 0
     for start in range(0, len(candidates), _BATCH):
         batch = candidates[start : start + _BATCH]
         with catalog.writing() as writer:
-            unneeded = writer.unreferenced(batch)
+            unneeded = _sizes(writer.unreferenced(batch), blobs)
             if unneeded:
-                writer.note_collection(unneeded)
-            for digest in unneeded:
-                freed += blobs.size(digest)
+                writer.note_collection(list(unneeded))
+            for digest, size in unneeded.items():
                 blobs.delete(digest)
                 removed.append(digest)
+                freed += size
     return Collected(tuple(removed), freed, leftovers)
+
+
+def _sweep(blobs: LocalBlobs, *, dry_run: bool) -> list[str]:
+    """First of all: on a full disk this makes the room that the catalog needs."""
+    names = []
+    for path in blobs.leftovers():  # locked, until the next one is asked for
+        names.append(path.name)
+        if not dry_run:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise UnavailableError(f"cannot remove the leftover {path}: {error.strerror}") from error
+    return names
+
+
+def _sizes(digests: Sequence[Digest], blobs: BlobStore) -> dict[Digest, int]:
+    """Of those that are still there: another collector may have been faster."""
+    found: dict[Digest, int] = {}
+    for digest in digests:
+        with suppress(MissingBlobError):
+            found[digest] = blobs.size(digest)
+    return found

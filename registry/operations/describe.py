@@ -22,7 +22,7 @@ from registry.domain.lineage import LineageEdge
 from registry.domain.manifest import FileEntry, Manifest
 from registry.domain.tensors import TensorSpec
 from registry.errors import InvalidNameError, UnsuitableDirectoryError
-from registry.formats.adapter_config import MAX_BYTES, AdapterConfig, parse_adapter_config
+from registry.formats.adapter_config import AdapterConfig, parse_adapter_config
 from registry.formats.adapter_directory import CONFIG, WEIGHTS
 from registry.formats.base_model_text import resolve_base
 from registry.formats.git_lfs import is_lfs_pointer, lfs_pointer_error
@@ -65,13 +65,14 @@ def describe(
     records: dict[str, bytes] = {}
     tensors: tuple[TensorSpec, ...] = ()
     scanned: Scan | None = None
-    config = _read_config(kept[CONFIG])
+    read = {CONFIG: _read_file(kept[CONFIG], keep=True)}  # once: what is described is what is stored
+    config = parse_adapter_config(read[CONFIG][2], where=str(kept[CONFIG].path))
     for name in sorted(kept):  # 2
         item = kept[name]
         if name == WEIGHTS:
             digest, size, tensors, scanned = _read_weights(item, progress)
         else:
-            digest, size, records[name] = _read_file(item, keep=name in SIDECARS)
+            digest, size, records[name] = read.get(name) or _read_file(item, keep=name in SIDECARS)
         files.append(FileEntry(name, digest, size, item.role))
         paths[digest] = item.path
     reading = _read_tensors(config, tensors)  # 3
@@ -99,17 +100,14 @@ def describe(
     return AdapterPackage(directory, manifest, paths, (*findings, *about_base, *about_training))
 
 
-def _read_config(item: Kept) -> AdapterConfig:
-    with open_regular(item.path) as file:
-        return parse_adapter_config(file.read(MAX_BYTES + 1), where=str(item.path))
-
-
 def _read_weights(item: Kept, progress: Callable[[int], None]) -> tuple[Digest, int, tuple[TensorSpec, ...], Scan]:
     with open_regular(item.path) as file:
         hasher = hashlib.sha256()
 
         def read(count: int) -> bytes:
             data = file.read(count)
+            while 0 < len(data) < count and (more := file.read(count - len(data))):
+                data += more  # one read of a raw file may stop early, and an element must not be cut
             hasher.update(data)
             progress(len(data))
             return data

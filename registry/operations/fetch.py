@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -42,14 +43,8 @@ def fetch(
     version = catalog.resolve(reference)  # 1
     manifest = manifest_of(version.digest, blobs)
     into = Path(os.path.abspath(into))
-    _refuse_occupied(into)
-    _sweep(into)
-    partial = into.parent / f"{_prefix(into)}{secrets.token_hex(4)}"
-    lock = -1
+    partial, lock = _place_beside(into)
     try:
-        into.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-        lock = _locked(partial)
         for entry in manifest.files:  # 2
             if entry.role is FileRole.SERVED or not served_only:
                 _write(entry, partial, blobs, progress)
@@ -57,18 +52,43 @@ def fetch(
         os.rename(partial, into)  # 3
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        _refuse_occupied(into)
-        raise UnavailableError(
-            f"cannot write to {into}: {error.strerror or error}",
-            hint="check the disk and the directory; nothing was left behind",
-        ) from error
+        with suppress(OSError):
+            _refuse_occupied(into)
+        raise _cannot_write(into, error) from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     finally:
-        if lock >= 0:
+        with suppress(OSError):
             os.close(lock)
     return version, manifest
+
+
+def _place_beside(into: Path) -> tuple[Path, int]:
+    """A directory beside the wanted one, locked. Whoever swept it away before the lock took it for a leftover: then
+    another."""
+    try:
+        _refuse_occupied(into)
+        into.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(into)
+        while True:
+            partial = into.parent / f"{_prefix(into)}{secrets.token_hex(4)}"
+            partial.mkdir()
+            with suppress(BlockingIOError, FileNotFoundError):
+                lock = _locked(partial)
+                if partial.is_dir():
+                    return partial, lock
+                os.close(lock)
+    except OSError as error:
+        raise _cannot_write(into, error) from error
+
+
+def _cannot_write(into: Path, error: OSError) -> UnavailableError:
+    return UnavailableError(
+        f"cannot write to {into}: {error.strerror or error}",
+        code="no-space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None,
+        hint="check the disk and the directory; nothing was left behind",
+    )
 
 
 def _write(entry: FileEntry, into: Path, blobs: BlobStore, progress: Progress) -> None:
@@ -109,10 +129,12 @@ def _locked(directory: Path) -> int:
 
 def _sweep(into: Path) -> None:
     """Remove what killed pulls to the same place left; what a living one is writing is locked, and left alone."""
-    for leftover in into.parent.glob(f"{_prefix(into)}*"):
-        with suppress(OSError):
-            os.close(_locked(leftover))
-            shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in into.parent.iterdir():
+        if leftover.name.startswith(_prefix(into)):
+            with suppress(OSError):
+                lock = _locked(leftover)
+                shutil.rmtree(leftover, ignore_errors=True)
+                os.close(lock)
 
 
 def _refuse_occupied(into: Path) -> None:

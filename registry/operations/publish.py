@@ -1,7 +1,7 @@
 """A described directory becomes a version.
 
 1. Refuse what has errors nobody allowed.
-2. If the catalog has this very manifest for this adapter, there is nothing to store.
+2. If the catalog has this very manifest for this adapter, and its files are there, there is nothing to store.
 3. Store the files, then the manifest: every byte is durable before a row says so.
 4. In one transaction: make sure the blobs are still there (a collector may have run), add the version, and move what
    was asked to move. Only then is it visible.
@@ -78,17 +78,21 @@ def publish(
     for submission in submissions:  # 1
         refuse_errors(submission.package, allow)
     known = [catalog.find_version(each.adapter, each.package.manifest.digest) for each in submissions]  # 2
-    if all(version is not None and not each.attachments.any for version, each in zip(known, submissions, strict=True)):
+    if all(
+        version is not None and not each.attachments.any and _is_whole(each.package, blobs)
+        for version, each in zip(known, submissions, strict=True)
+    ):
         return [
             Published(version, created=False, findings=each.package.findings)
             for version, each in zip(known, submissions, strict=True)
             if version is not None
         ]
+    catalog.prepare()  # a full disk that has no room for a catalog refuses before it holds blobs that nobody can take back
     stored: list[Digest] = []
     try:
         for version, submission in zip(known, submissions, strict=True):  # 3
             if version is None:
-                _store(submission.package, blobs, stored, progress)
+                _store(submission.package, blobs, stored, progress, settle=True)
             for measured in submission.attachments.evaluations:
                 measured.store(blobs)
         with catalog.writing() as writer:  # 4
@@ -131,24 +135,47 @@ def _store(
     blobs: BlobStore,
     stored: list[Digest],
     progress: Callable[[int], None] = lambda _count: None,
+    *,
+    settle: bool = False,
 ) -> None:
-    """Idempotent: what is there is left alone. ``stored`` grows by what was not."""
-    for entry in package.manifest.files:
-        _put(entry.digest, entry.size, partial(_chunks, package.paths[entry.digest], progress), blobs, stored)
+    """Idempotent: what is there is left alone; with ``settle`` the store sees to it that it is durable, whoever put it
+    there. ``stored`` grows by what was not."""
     data = package.manifest.canonical_bytes
-    _put(package.manifest.digest, len(data), lambda: iter((data,)), blobs, stored)
+    wanted: list[tuple[Digest, int, Callable[[], Iterator[bytes]]]] = [
+        (entry.digest, entry.size, partial(_chunks, package.paths[entry.digest], progress))
+        for entry in package.manifest.files
+    ]
+    wanted.append((package.manifest.digest, len(data), lambda: iter((data,))))
+    for digest, size, chunks in wanted:
+        there = _is_there(digest, size, blobs)
+        if not there:
+            stored.append(digest)
+        if settle or not there:
+            _put(digest, chunks, blobs)
 
 
-def _put(
-    digest: Digest, size: int, chunks: Callable[[], Iterator[bytes]], blobs: BlobStore, stored: list[Digest]
-) -> None:
+def _is_there(digest: Digest, size: int, blobs: BlobStore) -> bool:
     try:
         if blobs.size(digest) == size:
-            return
+            return True
         blobs.delete(digest)  # cut short by something: nobody can be reading it with success
     except MissingBlobError:
         pass
-    stored.append(digest)
+    return False
+
+
+def _is_whole(package: AdapterPackage, blobs: BlobStore) -> bool:
+    """Whether every file is stored in its full length. What damage took away is stored again."""
+    manifest = package.manifest
+    try:
+        return blobs.size(manifest.digest) == len(manifest.canonical_bytes) and all(
+            blobs.size(entry.digest) == entry.size for entry in manifest.files
+        )
+    except MissingBlobError:
+        return False
+
+
+def _put(digest: Digest, chunks: Callable[[], Iterator[bytes]], blobs: BlobStore) -> None:
     try:
         blobs.put(digest, chunks())
     except DigestMismatchError as error:

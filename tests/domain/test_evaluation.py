@@ -12,6 +12,19 @@ from registry.domain.evaluation import Evaluation, combined_stderr, usual_direct
 
 ERRORS = st.floats(0, 1e300)
 USUAL_ERRORS = st.floats(1e-9, 1e9)
+WHOLE = Evaluation(
+    metric="acc",
+    value=0.5,
+    task="arc",
+    suite="lm-eval",
+    stderr=0.1,
+    n=100,
+    higher_is_better=True,
+    filter="none",
+    split="test",
+    source="a.json",
+    at="2026-01-01T00:00:00Z",
+)
 
 
 @pytest.mark.parametrize(
@@ -59,13 +72,11 @@ def test_an_unknown_error_makes_the_difference_unknown(error: float) -> None:
 
 
 def test_the_key_is_what_was_measured_and_not_what_came_out() -> None:
-    one = Evaluation("acc", 0.5, "arc", "lm-eval", 0.1, 100, True, "none", "test", "a.json", "2026-01-01T00:00:00Z")
-    assert one.key == Evaluation("acc", 0.9, "arc", "lm-eval", filter="none", split="test").key
+    assert WHOLE.key == Evaluation("acc", 0.9, "arc", "lm-eval", filter="none", split="test").key
     for changed in ({"task": "boolq"}, {"suite": None}, {"filter": "strict"}, {"split": None}):
         fields = {"task": "arc", "suite": "lm-eval", "filter": "none", "split": "test", **changed}
-        assert Evaluation("acc", 0.5, **fields).key != one.key
+        assert Evaluation("acc", 0.5, **fields).key != WHOLE.key
 
 
 def test_the_document_holds_every_field() -> None:
-    one = Evaluation("acc", 0.5, "arc", "lm-eval", 0.1, 100, True, "none", "test", "a.json", "2026-01-01T00:00:00Z")
-    assert Evaluation(**one.document()) == one  # type: ignore[arg-type]
+    assert Evaluation(**WHOLE.document()) == WHOLE  # type: ignore[arg-type]
