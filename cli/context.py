@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import getpass
 import inspect
 import os
@@ -56,9 +57,13 @@ class Session:
 
     @functools.cached_property
     def registry(self) -> Registry:
-        """The lazy door to everything heavy."""
+        """The lazy door to everything heavy. Importing allocates much and frees nothing: collecting meanwhile is a tenth of
+        the time."""
+        gc.disable()
         from registry.connect import connect
 
+        gc.enable()
+        gc.freeze()
         return connect(self.location, namespace=self.namespace, actor=_actor())
 
 

@@ -7,7 +7,23 @@ from collections.abc import Callable
 
 import typer
 
-from cli.commands import alias, compare, delete, doctor, evaluate, gc, log, pull, push, rebuild, show, tag, yank
+from cli.commands import (
+    alias,
+    check,
+    compare,
+    delete,
+    doctor,
+    evaluate,
+    gc,
+    log,
+    pull,
+    push,
+    rebuild,
+    rules,
+    show,
+    tag,
+    yank,
+)
 from cli.commands import list as listing
 from cli.context import LEADING, command
 from cli.exits import INTERRUPTED
@@ -18,6 +34,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show.show,
     "pull": pull.pull,
     "compare": compare.compare,
+    "check": check.check,
+    "rules": rules.rules,
     "yank": yank.yank,
     "unyank": yank.unyank,
     "delete": delete.delete,

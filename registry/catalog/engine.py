@@ -120,7 +120,7 @@ def _meaning(error: Exception) -> RegistryError:
         return UnavailableError(
             f"the registry is busy: another writer held it for more than {PATIENCE:.0f} s", hint="try again"
         )
-    if "malformed" in lowered or "not a database" in lowered:
+    if any(words in lowered for words in ("malformed", "not a database", "no such table", "no such column")):
         return _damaged(text)
     if "full" in lowered:
         return UnavailableError(

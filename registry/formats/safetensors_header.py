@@ -67,8 +67,10 @@ class _Odd(str):
 _Pairs = tuple[tuple[str, object], ...]
 
 
-def read_header(source: BinaryIO, *, size: int, where: str) -> Header:
+def read_header(source: BinaryIO, *, size: int, where: str, max_header: int = MAX_HEADER) -> Header:
     """The table of the file of ``size`` bytes that ``source`` stands at the start of; reads its header and no data.
+
+    :param max_header: bytes of JSON that are still read; a base model's shard may need more than an adapter.
 
     :raises MalformedHeaderError: whatever the bytes; its ``code`` is one of ``lfs-pointer``, ``pickle``,
         ``not-safetensors`` (another kind of file), ``truncated-file``, ``trailing-bytes`` (the file and its table
@@ -77,7 +79,7 @@ def read_header(source: BinaryIO, *, size: int, where: str) -> Header:
         ``unknown-field`` (not exactly the three), ``bad-dtype``, ``bad-shape``, ``bad-offsets``, ``size-mismatch``
         (one entry), ``overlap``, ``hole`` (two entries).
     """
-    text = _header_text(source, size, where)
+    text = _header_text(source, size, where, max_header)
     metadata: Mapping[str, str] = {}
     tensors: list[TensorSpec] = []
     seen: set[str] = set()
@@ -95,16 +97,16 @@ def read_header(source: BinaryIO, *, size: int, where: str) -> Header:
     return header
 
 
-def _header_text(source: BinaryIO, size: int, where: str) -> bytes:
+def _header_text(source: BinaryIO, size: int, where: str, max_header: int) -> bytes:
     start = _read(source, min(size, 8))
     length = int.from_bytes(start, "little")
-    if len(start) < 8 or length > MAX_HEADER:
+    if len(start) < 8 or length > max_header:
         _refuse_other_kinds(start + _read(source, min(size, 512) - len(start)), where)
     if len(start) < 8:
         raise _bad(where, "truncated-file", f"is {len(start)} bytes long, too short for a safetensors file", _AGAIN)
-    if length > MAX_HEADER:
-        found = f"declares a header of {length:,} bytes (the whole file has {size:,}), more than {MAX_HEADER:,}"
-        raise _bad(where, "header-too-large", found, "check that it is an adapter's safetensors file")
+    if length > max_header:
+        found = f"declares a header of {length:,} bytes (the whole file has {size:,}), more than {max_header:,}"
+        raise _bad(where, "header-too-large", found, "check that it is the right safetensors file")
     if length < 2:
         found = f"declares a header of {length} bytes, expected at least 2 for {{}}"
         raise _bad(where, "header-length", found, _AGAIN if length == 0 else _REWRITE)

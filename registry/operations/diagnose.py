@@ -11,10 +11,11 @@ I4 numbers are never reused    I5 aliases are what their moves say    I9 the aud
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog
@@ -22,6 +23,8 @@ from registry.domain.digest import PREFIX, Digest
 from registry.domain.manifest import Manifest
 from registry.errors import CorruptionError, MissingBlobError
 from registry.operations.manifests import manifest_of
+
+T = TypeVar("T")
 
 
 class InspectableBlobs(BlobStore, Protocol):
@@ -60,11 +63,17 @@ def diagnose(
             checked[digest] = _trouble(digest, size, blobs, deep, progress)
         return checked[digest]
 
-    try:
-        versions = list(catalog.live_versions())
-    except CorruptionError as error:
-        problems.append(Problem("I9", error.message))
-        versions = []
+    def asked(question: Callable[[], Iterable[T]]) -> list[T]:
+        """What the catalog answers; if it is too damaged to answer, that is a problem, and the rest is looked at all the same."""
+        try:
+            return list(question())
+        except CorruptionError as error:
+            problem = Problem("I9", error.message if error.hint is None else f"{error.message}: {error.hint}")
+            if problem not in problems:
+                problems.append(problem)
+            return []
+
+    versions = asked(catalog.live_versions)
     for version in versions:
         trouble = look(version.digest, None)
         if trouble is None:
@@ -79,13 +88,15 @@ def diagnose(
         for entry in entries:
             wrong = look(entry.digest, entry.size)
             if wrong is not None:
-                owners = tuple(catalog.owners(entry.digest)) or (version.reference,)
+                owners = tuple(asked(partial(catalog.owners, entry.digest))) or (version.reference,)
                 problem = Problem("I1", f"{entry.path} {wrong}", entry.digest, owners)
                 if not any(known.blob == problem.blob for known in problems):
                     problems.append(problem)
-    for digest in catalog.references():
+    for digest in asked(catalog.references):
         if digest not in checked and (wrong := look(digest, None)) is not None:
-            problems.append(Problem("I1", f"a recorded results file {wrong}", digest, tuple(catalog.owners(digest))))
+            problems.append(
+                Problem("I1", f"a recorded results file {wrong}", digest, tuple(asked(partial(catalog.owners, digest))))
+            )
     stored = 0
     unreferenced = 0
     for digest in blobs.digests():
@@ -95,7 +106,8 @@ def diagnose(
             if deep and (wrong := look(digest, None)) is not None:
                 problems.append(Problem("I2", f"an unreferenced blob {wrong}", digest))
     problems += [Problem("I2", f"{path} {why}") for path, why in blobs.strangers()]
-    problems += [Problem("I9", sentence) for sentence in catalog.verify(lambda digest: _manifest(digest, blobs))]
+    wrong_with_catalog = asked(lambda: catalog.verify(lambda digest: _manifest(digest, blobs)))
+    problems += [Problem("I9", sentence) for sentence in wrong_with_catalog]
     return Diagnosis(tuple(problems), len(versions), stored, unreferenced)
 
 

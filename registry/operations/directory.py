@@ -101,12 +101,11 @@ def open_regular(path: Path) -> FileIO:
             code="unreadable-file",
             hint="check that it is there and yours to read",
         ) from error
-    file = open(descriptor, "rb", buffering=0)  # noqa: SIM115 - handed to the caller
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
-        file.close()
+        os.close(descriptor)
         raise _not_a_file(path, mode)
-    return file
+    return open(descriptor, "rb", buffering=0)  # the caller closes it
 
 
 def _entries(place: Path) -> list[os.DirEntry[str]]:

@@ -10,6 +10,8 @@ from registry.formats.adapter_config import AdapterConfig
 from registry.variants.anatomy import PatternMatcher
 from registry.variants.findings import some, warning
 
+#: Words of a name in target_modules; real ones have at most a dozen.
+_DEEPEST = 64
 _ALL_LINEAR = "all-linear"
 
 
@@ -85,6 +87,8 @@ def _ends_with(path: str, name: str) -> bool:
 
 
 def _ends(path: str) -> Iterable[str]:
-    while path:
-        yield path
-        path = path.partition(".")[2]
+    """The path itself and its last words, up to :data:`_DEEPEST` of them: a hostile name has hundreds of thousands."""
+    yield path
+    words = path.rsplit(".", _DEEPEST)[1:]
+    for first in range(len(words)):
+        yield ".".join(words[first:])

@@ -12,7 +12,7 @@ from tests.faults.laws import UNAVAILABLE, failed_cleanly, holdings, violations
 from tests.faults.scenes import ALIAS, PULL, SCENES, SECOND, Scene, Stage, sample
 from tests.faults.shim import EVERY, Fault
 
-POINTS = 6
+POINTS = 4
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tests.faults.scenes import ALIAS, COLLECT, SCENES, SECOND, Scene, Stage, sa
 from tests.faults.shim import Fault
 
 #: At most so many kills of a verb; every eighth is looked at thoroughly.
-POINTS = 36
+POINTS = 24
 THOROUGH = 8
 
 

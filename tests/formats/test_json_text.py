@@ -175,7 +175,7 @@ MIB = 1 << 20
 )
 def test_no_text_within_the_limit_is_slow_to_read(start: bytes, unit: bytes, end: bytes) -> None:
     data = start + unit * ((MIB - len(start) - len(end)) // len(unit)) + end
-    began = time.perf_counter()
+    began = time.process_time()
     with contextlib.suppress(MalformedFileError):
         parse_json(data, where="x", max_bytes=MIB)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

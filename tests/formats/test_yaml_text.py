@@ -171,10 +171,10 @@ def test_any_bytes_give_json_types_or_the_error(data: bytes) -> None:
     "text", ["[" + "1," * 30_000 + "]", "a: 1\n" * 12_000, '"' + "\\n" * 30_000 + '"', "{" * 60_000]
 )
 def test_time_grows_with_the_size_and_no_faster(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with contextlib.suppress(MalformedFileError):
         parse_yaml(text, where="x")
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_lines_are_counted_in_the_file_the_text_was_cut_from() -> None:

@@ -68,9 +68,14 @@ def full(place: Path) -> None:
 
 @pytest.mark.parametrize(
     "occupy",
-    [full, lambda place: place.write_text("mine"), lambda place: place.symlink_to(place.parent), lambda place: place.symlink_to("no")],
+    [
+        full,
+        lambda place: place.write_text("mine"),
+        lambda place: place.symlink_to(place.parent),
+        lambda place: place.symlink_to("nowhere"),
+    ],
     ids=["full", "a file", "a link to a directory", "a dangling link"],
-)  # fmt: skip
+)
 def test_a_place_that_is_taken_is_left_alone(lived: Registry, tmp_path: Path, occupy: Callable[[Path], object]) -> None:
     occupy(tmp_path / "out")
     before = tree(tmp_path)

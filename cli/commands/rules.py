@@ -1,0 +1,24 @@
+"""``adapters rules``"""
+
+from __future__ import annotations
+
+from cli.context import Session
+from cli.rendering import emit, say
+
+
+def rules(session: Session) -> None:
+    """What `adapters check` looks at: each rule, how grave it is, why it exists, and what to do.
+
+    Example: adapters rules --json
+    """
+    from registry.checks.misfit import WORDS
+    from registry.checks.table import RULES
+
+    if session.json:
+        rows = [(rule.id, WORDS[rule.severity], rule.reason, rule.fix) for rule in RULES]
+        emit([dict(zip(("rule", "severity", "reason", "fix"), row, strict=True)) for row in rows])
+        return
+    for rule in RULES:
+        say(f"{rule.id} ({WORDS[rule.severity]})", "bold")
+        say(f"  {rule.reason}")
+        say(f"  {rule.fix}", "dim")

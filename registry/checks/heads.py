@@ -1,0 +1,101 @@
+"""Modules saved whole: a head that the file brings along, one that is declared and nowhere, one of another size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from registry.checks.matching import match
+from registry.checks.misfit import error, note, warning
+from registry.checks.rule import Rule, Subject
+from registry.domain.finding import Finding, Severity
+from registry.variants.lora_checks import shown
+from registry.variants.settings import saved_modules
+
+#: PEFT lists both for these tasks, and a model has one of them (``peft/utils/constants.py``, SEQ_CLS_HEAD_NAMES).
+_DEFAULTS = frozenset({"classifier", "score"})
+_TASKS = frozenset({"SEQ_CLS", "TOKEN_CLS"})
+#: Their first dimension is the vocabulary: registry.checks.vocabulary speaks of them.
+VOCABULARY = frozenset({
+    "embed_in", "embed_out", "embed_tokens", "embeddings", "lm_head", "shared", "tok_embeddings", "word_embeddings",
+    "wte",
+})  # fmt: skip
+
+
+def _brought(subject: Subject) -> Iterator[Finding]:
+    matching = match(subject)
+    for path in matching.brought if matching is not None else ():
+        if matching is not None and matching.places.base.is_tied and path.rpartition(".")[2] in VOCABULARY:
+            continue  # the base stores it once, under the other name
+        yield note(
+            "head-brought",
+            f"{path} comes with the adapter, the base has none: it is a head of the class that was trained",
+            target=path,
+            found=path,
+            fix="nothing to do; load the adapter with the class it was trained on",
+        )
+
+
+def _nowhere(subject: Subject) -> Iterator[Finding]:
+    if subject.base is None:
+        return
+    brought = tuple(subject.manifest.extra_modules)
+    for name in saved_modules(subject.config):
+        if any(path.endswith(name) for path in brought):
+            continue
+        if name in _DEFAULTS and subject.manifest.task_type in _TASKS:
+            continue
+        yield error(
+            "head-nowhere",
+            f"modules_to_save names {name}, and the file has no tensor of it",
+            where="modules_to_save",
+            target=name,
+            expected=f"the tensors of {name}",
+            found="none",
+            fix="save the adapter again; if the module was never trained, remove the name from modules_to_save",
+        )
+
+
+def _other_size(subject: Subject) -> Iterator[Finding]:
+    matching = match(subject)
+    if matching is None:
+        return
+    for tensor in matching.whole:
+        module = matching.module(tensor.module)
+        name = tensor.module.rpartition(".")[2]
+        if tensor.tail != "weight" or module is None or module.shape is None or name in VOCABULARY:
+            continue
+        inside = any(part.isdecimal() for part in tensor.module.split("."))
+        shape = tensor.spec.shape
+        if not inside and shape != module.shape and shape[1:] == module.shape[1:]:
+            yield warning(
+                "head-resized",
+                f"{tensor.spec.name} is {shown(shape)}, and the base's own {tensor.module} is {shown(module.shape)}",
+                where=tensor.spec.name,
+                target=tensor.module,
+                expected=shown(module.shape),
+                found=shown(shape),
+                fix="load the base with the adapter's number of labels",
+            )
+
+
+HEAD_BROUGHT = Rule(
+    "head-brought",
+    Severity.INFO,
+    "A class with a head of its own is trained on a base without it; the head lies in the adapter.",
+    "Load the adapter with the class it was trained on.",
+    _brought,
+)
+HEAD_NOWHERE = Rule(
+    "head-nowhere",
+    Severity.ERROR,
+    "A module that is declared and missing starts from random numbers, or the adapter does not load.",
+    "Save the adapter again, or remove the name.",
+    _nowhere,
+)
+HEAD_RESIZED = Rule(
+    "head-resized",
+    Severity.WARNING,
+    "A head for another number of labels replaces the base's, whose config has to say so.",
+    "Load the base with the adapter's number of labels.",
+    _other_size,
+)

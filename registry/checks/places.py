@@ -1,0 +1,177 @@
+"""Where in a base a module's path leads, by every name that the module rightly has.
+
+A module has one place and up to three names: as the checkpoint stores it, as transformers 5 holds it in memory, and
+with or without the ``base_model_prefix`` of the class that is loaded. Which class that is, the adapter's config says. A path
+that would be right only below another prefix has no place here: PEFT would find nothing and say nothing, so the rules
+name the mapping that repairs it, and nobody guesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from registry.domain.base_model import BaseModelSpec, ModuleKind, ModuleSpec
+from registry.formats.adapter_config import AdapterConfig
+from registry.formats.base_classes import (
+    Stack,
+    backbone_prefix,
+    prefix_of_class,
+    prefix_of_task,
+    renamed,
+    stacks,
+)
+
+#: Words of a path that are looked at; real ones have about ten, and a name made to be long shall cost nothing.
+_DEEPEST = 64
+
+
+@dataclass(frozen=True)
+class Places:
+    """All names of all modules of a base. ``by_name`` has those on disk and those in memory."""
+
+    base: BaseModelSpec
+    by_name: Mapping[str, ModuleSpec]
+
+    @cached_property
+    def prefix(self) -> str:
+        """The backbone's usual prefix with its dot, or nothing for a type that has none."""
+        prefix = backbone_prefix(self.base.model_type)
+        return f"{prefix}." if prefix else ""
+
+    @cached_property
+    def has_prefix(self) -> bool:
+        return bool(self.prefix) and any(name.startswith(self.prefix) for name in self.by_name)
+
+    @cached_property
+    def containers(self) -> frozenset[str]:
+        """Every path that other modules are below: ``model.layers.0.self_attn``."""
+        found: set[str] = set()
+        for name in self.by_name:
+            found.update(upwards(name.rpartition(".")[0]))
+        return frozenset(found)
+
+    @cached_property
+    def by_ending(self) -> Mapping[str, tuple[str, ...]]:
+        """The modules' names by each of their ends that has all their numbers: where a path with a wrong beginning may
+        lead. A module has one name here, the one in memory."""
+        found: dict[str, dict[str, str]] = {}
+        for name, module in self.by_name.items():
+            for ending in endings(name):
+                found.setdefault(ending, {}).setdefault(module.path, name)
+        return {ending: tuple(names.values()) for ending, names in found.items()}
+
+    def find(self, path: str, prefix: str | None) -> str | None:
+        """The name in this base of the module (or container of modules) that an adapter calls ``path``.
+
+        ``prefix`` is what the adapter's class writes before the backbone: ``""`` for nothing, None if nobody knows.
+        """
+        return next((name for name in self._candidates(path, prefix) if self._has(name)), None)
+
+    def spelled(self, name: str, prefix: str | None) -> str:
+        """The reverse: what an adapter has to call the module that this base calls ``name``."""
+        if prefix is None or not self.prefix:
+            return name
+        wanted = f"{prefix}." if prefix else ""
+        if name.startswith(self.prefix):
+            return wanted + name.removeprefix(self.prefix)
+        return name if self.has_prefix else wanted + name
+
+    def _candidates(self, path: str, prefix: str | None) -> Iterable[str]:
+        if not self.prefix:
+            return [path]
+        bare = path.removeprefix(self.prefix)
+        if prefix is None:
+            return [path, self.prefix + path, bare]
+        wanted = f"{prefix}." if prefix else ""
+        inside = path.removeprefix(wanted)
+        if self.has_prefix:
+            if wanted and path.startswith(wanted):
+                return [self.prefix + inside]
+            outside = [] if path.startswith(self.prefix) else [path]
+            return outside if wanted else [*outside, self.prefix + path]
+        return [inside] if not wanted or path.startswith(wanted) else []
+
+    def _has(self, name: str) -> bool:
+        return name in self.by_name or name in self.containers
+
+
+def endings(path: str) -> Iterator[str]:
+    """The path, and what is left of it without its first words, up to the last word before its first number; nothing
+    for a path without numbers. ``model.layers.0.mlp`` has two: itself and ``layers.0.mlp``."""
+    parts = path.split(".", _DEEPEST)
+    first = next((i for i, part in enumerate(parts) if part.isdecimal()), 0)
+    for start in range(first):
+        yield ".".join(parts[start:])
+
+
+def upwards(path: str) -> Iterator[str]:
+    """The path, and every path that it is below: ``model.layers.0``, ``model.layers``, ``model``."""
+    yield from (path,) if path else ()
+    if path.count(".") < _DEEPEST:
+        while path := path.rpartition(".")[0]:
+            yield path
+
+
+@lru_cache(maxsize=4)
+def places_of(base: BaseModelSpec) -> Places:
+    found: dict[str, ModuleSpec] = {}
+    for module in base.modules:
+        found.setdefault(_in_memory(module, base.model_type), module)
+    for stack in stacks(base.model_type):
+        found |= _stacked(stack, found)
+    return Places(base, found | {module.path: module for module in base.modules})
+
+
+def prefix_of(config: AdapterConfig, places: Places) -> str | None:
+    """What the class that the adapter was trained on writes before the backbone's modules, None if nothing tells.
+
+    Where the base was saved from a class with the same prefix and has no module below it, the table is wrong about
+    this model, and nothing is demanded.
+    """
+    model_type = places.base.model_type
+    mapping = config.raw.get("auto_mapping")
+    name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    if config.task_type is not None:
+        prefix = prefix_of_task(model_type, config.task_type)
+    else:
+        prefix = prefix_of_class(model_type, name) if isinstance(name, str) else None
+    if prefix and not places.has_prefix:
+        own = [prefix_of_class(model_type, architecture) for architecture in places.base.architectures]
+        return None if prefix in own else prefix
+    return prefix
+
+
+def _in_memory(module: ModuleSpec, model_type: str | None) -> str:
+    rules = renamed(model_type)
+    if not rules:
+        return module.path
+    name = f"{module.path}.weight"
+    for pattern, into in rules:
+        name = pattern.sub(into, name)
+    return name.removesuffix(".weight")
+
+
+def _stacked(stack: Stack, modules: Mapping[str, ModuleSpec]) -> dict[str, ModuleSpec]:
+    """The fused parameter of every layer that has all its parts for experts 0, 1, 2 …"""
+    experts: dict[str, dict[int, dict[str, ModuleSpec]]] = {}
+    for name, module in modules.items():
+        above, _, part = name.rpartition(".")
+        holder, _, number = above.rpartition(".")
+        if part in stack.parts and number.isdecimal() and holder.endswith("experts"):
+            experts.setdefault(holder, {}).setdefault(int(number), {})[part] = module
+    found = {}
+    for holder, numbered in experts.items():
+        first = numbered.get(0, {})
+        if len(first) == len(stack.parts):
+            path = f"{holder}.{stack.parameter}"
+            found[path] = _fused(path, len(numbered), [first[part].shape for part in stack.parts])
+    return found
+
+
+def _fused(path: str, count: int, shapes: list[tuple[int, ...] | None]) -> ModuleSpec:
+    known = [shape for shape in shapes if shape is not None and len(shape) == 2]
+    if len(known) < len(shapes):
+        return ModuleSpec(path, ModuleKind.PACKED, None)
+    return ModuleSpec(path, ModuleKind.EXPERTS, (count, sum(rows for rows, _ in known), known[0][1]))

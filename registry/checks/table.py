@@ -1,0 +1,34 @@
+"""The rules, in the order in which their findings are reported."""
+
+from __future__ import annotations
+
+from registry.checks import heads, identity, merging, shapes, targets, vocabulary
+from registry.checks.rule import Rule, Subject
+from registry.checks.serving import SERVING_RULES
+from registry.domain.finding import Finding
+
+RULES: tuple[Rule, ...] = (
+    identity.BASE_ID,
+    identity.BASE_UNPROVEN,
+    identity.BASE_FINGERPRINT,
+    targets.NO_MATCH,
+    targets.PREFIX_DRIFT,
+    targets.UNMATCHED_TARGET,
+    shapes.WRONG_SHAPE,
+    shapes.BIAS_WITHOUT_BASE,
+    shapes.SHAPES_UNCHECKED,
+    heads.HEAD_NOWHERE,
+    heads.HEAD_RESIZED,
+    heads.HEAD_BROUGHT,
+    vocabulary.VOCABULARY_RESIZED,
+    vocabulary.TOKEN_OUT_OF_RANGE,
+    vocabulary.TIED_EMBEDDINGS,
+    merging.NOT_MERGEABLE,
+    merging.QUANTIZED_BASE,
+    *SERVING_RULES,
+)
+
+
+def run(subject: Subject) -> list[Finding]:
+    """Everything that every rule notices, never only the first."""
+    return [finding for rule in RULES for finding in rule.check(subject)]

@@ -1,0 +1,83 @@
+"""From the tensors of a checkpoint to the modules they belong to: what each is, and its shape as a layer means it.
+
+| stored | becomes |
+|---|---|
+| ``x.weight`` of two dimensions | linear, Conv1D by model class (its shape turned round), or embedding by name |
+| ``x.weight`` of three to five | convolution |
+| ``x.in_proj_weight`` | the ``nn.MultiheadAttention`` ``x`` |
+| ``experts.gate_up_proj`` of three dimensions | fused experts, under the parameter's own name |
+| ``x.qweight`` of GPTQ and AWQ | linear: the packing is known, so the shape is |
+| ``x.weight`` as bytes, ``x.weight_packed``, ``x_blocks`` | packed: no shape |
+| ``x.bias`` | a fact about ``x`` |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from registry.domain.base_model import ModuleKind, ModuleSpec
+from registry.domain.tensors import TensorSpec
+from registry.formats.base_classes import conv1d_names
+from registry.formats.model_config import ModelConfig
+
+_EMBEDDING = re.compile(r"wte|wpe|shared|embed_(?!out$)\w+|(?:\w+_)?embeddings?|relative_attention_bias")
+_OF_PACKING = re.compile(
+    r"\.(?:weight\.(?:absmax|quant_map|nested_\w+|quant_state\..+)|SCB|weight_format|qzeros|scales|g_idx"
+    r"|(?:weight|input|k|v)_(?:scale\w*|zero_point|shape|g_idx)|\w+_scales)$"
+)
+_BYTES = frozenset({"U8", "I32", "F4"})
+
+
+def modules_of(tensors: Iterable[TensorSpec], config: ModelConfig) -> tuple[ModuleSpec, ...]:
+    """The modules in the order of their names; tensors that only unpack others (scales, zero points) are none."""
+    conv1d = conv1d_names(config.model_type)
+    found: dict[str, tuple[ModuleKind, tuple[int, ...] | None]] = {}
+    biased: set[str] = set()
+    for spec in tensors:
+        module, _, tail = spec.name.rpartition(".")
+        if _OF_PACKING.search(spec.name):
+            continue
+        if tail == "bias":
+            biased.add(module)
+        elif tail == "weight":
+            found[module] = _weight(module, spec, conv1d)
+        elif tail == "in_proj_weight":
+            found[module] = ModuleKind.LINEAR, spec.shape
+        elif tail == "qweight":
+            shape = _unpacked(spec, config)
+            found[module] = (ModuleKind.LINEAR if shape else ModuleKind.PACKED), shape
+        elif tail == "weight_packed":
+            found[module] = ModuleKind.PACKED, None
+        elif tail.endswith("_blocks"):
+            found[spec.name.removesuffix("_blocks")] = ModuleKind.PACKED, None
+        else:
+            found[spec.name] = (ModuleKind.EXPERTS if len(spec.shape) == 3 else ModuleKind.OTHER), spec.shape
+    return tuple(
+        ModuleSpec(path, kind, shape, has_bias=path in biased) for path, (kind, shape) in sorted(found.items())
+    )
+
+
+def _weight(module: str, spec: TensorSpec, conv1d: frozenset[str]) -> tuple[ModuleKind, tuple[int, ...] | None]:
+    name = module.rpartition(".")[2]
+    if spec.dtype in _BYTES:
+        return ModuleKind.PACKED, None
+    if len(spec.shape) == 2:
+        if name in conv1d:
+            return ModuleKind.CONV1D, spec.shape[::-1]
+        return (ModuleKind.EMBEDDING if _EMBEDDING.fullmatch(name) else ModuleKind.LINEAR), spec.shape
+    return (ModuleKind.CONV if len(spec.shape) in (3, 4, 5) else ModuleKind.OTHER), spec.shape
+
+
+def _unpacked(spec: TensorSpec, config: ModelConfig) -> tuple[int, int] | None:
+    """(out, in) of a weight packed into 32-bit words: by GPTQ along the inputs, by AWQ along the outputs."""
+    bits = config.quantization.get("bits")
+    if spec.dtype != "I32" or len(spec.shape) != 2 or not isinstance(bits, int) or bits not in (2, 3, 4, 8):
+        return None
+    rows, columns = spec.shape
+    match config.quantization.get("quant_method"):
+        case "gptq":
+            return columns, rows * 32 // bits
+        case "awq":
+            return columns * 32 // bits, rows
+    return None

@@ -1,0 +1,193 @@
+"""From a checkpoint to what an adapter has to know of it: modules, kinds, shapes. Headers only, no weights.
+
+1. Read ``config.json``, if it is there.
+2. With safetensors files: read the header of each shard that the index names, or of the one file.
+3. Without: ask transformers, if it is installed, to build the model without weights, in a process of its own.
+4. Make modules of tensors, and the fingerprint of the table of names and shapes.
+
+Links are followed here, unlike in an adapter's directory: the Hub's cache is made of them, and the base is the user's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from registry.domain.base_model import BaseModelId, BaseModelSpec
+from registry.domain.digest import PREFIX, Digest
+from registry.domain.tensors import TensorSpec
+from registry.errors import MalformedFileError, UnavailableError, UnsuitableDirectoryError
+from registry.formats import model_config, shard_index
+from registry.formats.base_model_text import resolve_base
+from registry.formats.base_modules import modules_of
+from registry.formats.model_config import ModelConfig, parse_model_config
+from registry.formats.safetensors_header import read_header
+from registry.formats.shard_index import parse_shard_index
+from registry.operations.directory import open_regular
+
+WEIGHTS = "model.safetensors"
+#: A base in one file has more tensors than an adapter; still far below the format's own 100 MB.
+MAX_HEADER = 16 << 20
+MAX_SHARDS = 1024
+_STEP = 1 << 20
+_PATIENCE = 120.0
+
+#: Prints name and shape of every parameter. ``config.json`` comes on stdin, so that no code beside it is ever loaded.
+_BUILD = """
+import json, os, pathlib, sys, tempfile, warnings
+os.environ["HF_HUB_OFFLINE"] = "1"
+warnings.simplefilter("ignore")
+import torch, transformers
+transformers.logging.set_verbosity_error()
+with tempfile.TemporaryDirectory() as place:
+    pathlib.Path(place, "config.json").write_text(sys.stdin.read())
+    config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+make = getattr(transformers, (config.architectures or [""])[0], None)
+with torch.device("meta"):
+    if isinstance(make, type) and issubclass(make, transformers.PreTrainedModel):
+        model = make(config)
+    else:
+        model = transformers.AutoModel.from_config(config, trust_remote_code=False)
+print(json.dumps([[name, list(one.shape)] for name, one in model.named_parameters()]))
+"""
+
+
+def know_base(directory: Path, *, hash_weights: bool = False) -> BaseModelSpec:
+    """The base in ``directory``. ``hash_weights`` reads every byte, to tell bases of equal shapes apart.
+
+    Raises UnsuitableDirectoryError for what is no checkpoint, MalformedFileError for a broken one, and UnavailableError
+    (``shapes-unknown``) where there are no safetensors files and nobody can say the shapes.
+    """
+    place = Path(os.path.realpath(directory))
+    if not place.is_dir():
+        raise UnsuitableDirectoryError(
+            f"{directory} is not a directory", code="no-directory", hint="give the directory of the base's checkpoint"
+        )
+    config = _config(place)  # 1
+    files = _files(place)
+    weights = None
+    if files:  # 2
+        tensors = _tensors(place, files)
+        weights = _weights_fingerprint(place, files) if hash_weights else None
+    elif config.raw:  # 3
+        tensors = _built(directory, config)
+    else:
+        raise UnsuitableDirectoryError(
+            f"{directory} has neither {WEIGHTS} nor {model_config.NAME}",
+            code="no-checkpoint",
+            hint="give the directory that transformers' save_pretrained wrote, or a snapshot in the Hub's cache",
+        )
+    identity, _ = resolve_base(str(directory.absolute()), None)
+    fingerprint = _fingerprint(tensors)
+    return BaseModelSpec(  # 4
+        id=BaseModelId(identity.id, identity.revision, raw=str(directory), fingerprint=fingerprint),
+        model_type=config.model_type,
+        architectures=config.architectures,
+        modules=modules_of(tensors, config),
+        is_tied=config.is_tied,
+        vocabulary=config.vocabulary,
+        fingerprint=fingerprint,
+        weights_fingerprint=weights,
+        is_quantized=bool(config.quantization),
+    )
+
+
+def _config(place: Path) -> ModelConfig:
+    path = place / model_config.NAME
+    if not path.exists():
+        return ModelConfig({})
+    return parse_model_config(_read(path, model_config.MAX_BYTES), where=str(path))
+
+
+def _files(place: Path) -> Mapping[str, Sequence[str]]:
+    """File name → the tensors that the index puts there; empty for a single file, which lists its own."""
+    if (place / WEIGHTS).exists():
+        return {WEIGHTS: ()}
+    path = place / shard_index.NAME
+    if not path.exists():
+        return {}
+    files: dict[str, list[str]] = {}
+    for tensor, file in parse_shard_index(_read(path, shard_index.MAX_BYTES), where=str(path)).items():
+        files.setdefault(file, []).append(tensor)
+    if len(files) > MAX_SHARDS:
+        raise MalformedFileError(str(path), f"names {len(files):,} files, more than the {MAX_SHARDS:,} that are read")
+    return dict(sorted(files.items()))
+
+
+def _tensors(place: Path, files: Mapping[str, Sequence[str]]) -> list[TensorSpec]:
+    tensors: list[TensorSpec] = []
+    for name, promised in files.items():
+        held = _header(place / name)
+        missing = sorted(set(promised) - {spec.name for spec in held})
+        if missing:
+            raise MalformedFileError(
+                str(place / name),
+                f"lacks {missing[0]!r:.80}, which {shard_index.NAME} puts there",
+                code="shard-mismatch",
+                hint="get the checkpoint again: its files are of different downloads",
+            )
+        tensors += held
+    return tensors
+
+
+def _header(path: Path) -> tuple[TensorSpec, ...]:
+    file = open_regular(Path(os.path.realpath(path)))
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        return read_header(file, size=size, where=str(path), max_header=MAX_HEADER).tensors
+
+
+def _built(directory: Path, config: ModelConfig) -> list[TensorSpec]:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _BUILD],
+            input=json.dumps(config.raw),
+            timeout=_PATIENCE,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        rows = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError):
+        raise UnavailableError(
+            f"{directory} has a {model_config.NAME} and no {WEIGHTS}, so the base's shapes cannot be known",
+            code="shapes-unknown",
+            hint="give a directory with the checkpoint's safetensors files, or install transformers and torch",
+        ) from None
+    return [TensorSpec(str(name), "F32", tuple(int(size) for size in shape)) for name, shape in rows]
+
+
+def _fingerprint(tensors: Iterable[TensorSpec]) -> Digest:
+    """Of names and shapes alone: a base and what was tuned from it have the same."""
+    rows = sorted([spec.name, *spec.shape] for spec in tensors)
+    return Digest.of(json.dumps(rows, separators=(",", ":")).encode())
+
+
+def _weights_fingerprint(place: Path, files: Iterable[str]) -> Digest:
+    """Of every tensor's name, dtype, shape and bytes, however they are spread over files."""
+    rows = []
+    for name in files:
+        with open_regular(Path(os.path.realpath(place / name))) as file:
+            size = os.fstat(file.fileno()).st_size
+            header = read_header(file, size=size, where=str(place / name), max_header=MAX_HEADER)
+            for spec in header.tensors:
+                file.seek(header.data_start + spec.start)
+                hasher, left = hashlib.sha256(), spec.bytes
+                while left and (piece := file.read(min(_STEP, left))):
+                    hasher.update(piece)
+                    left -= len(piece)
+                rows.append([spec.name, spec.dtype, list(spec.shape), hasher.hexdigest()])
+    return Digest(PREFIX + hashlib.sha256(json.dumps(sorted(rows), separators=(",", ":")).encode()).hexdigest())
+
+
+def _read(path: Path, most: int) -> bytes:
+    with open_regular(Path(os.path.realpath(path))) as file:
+        data = b""
+        while len(data) <= most and (piece := file.read(most + 1 - len(data))):
+            data += piece
+        return data

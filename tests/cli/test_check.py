@@ -1,0 +1,117 @@
+"""``adapters check``: a verdict, an exit code and findings that agree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import WriteAdapter, floats, lora_tensors, safetensors_bytes
+
+WIDTH = 3
+Q = "model.layers.0.self_attn.q_proj"
+K = "model.layers.0.self_attn.k_proj"
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """Its q_proj is square; its k_proj has one row less."""
+    directory = tmp_path / "gpt2"
+    directory.mkdir()
+    tensors = {
+        f"{Q}.weight": ("F32", (WIDTH, WIDTH), floats(0.5, count=WIDTH * WIDTH)),
+        f"{K}.weight": ("F32", (WIDTH - 1, WIDTH), floats(0.5, count=(WIDTH - 1) * WIDTH)),
+    }
+    (directory / "model.safetensors").write_bytes(safetensors_bytes(tensors))
+    (directory / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+    return directory
+
+
+def checked(adapters: Any, *arguments: object) -> tuple[int, dict[str, Any]]:
+    done = adapters("check", *map(str, arguments), "--format", "json")
+    return done.code, json.loads(done.out)
+
+
+def rules(document: dict[str, Any], severity: str = "error") -> list[str]:
+    return [finding["rule"] for finding in document["findings"] if finding["severity"] == severity]
+
+
+def test_what_fits(adapters: Any, write_adapter: WriteAdapter, base: Path) -> None:
+    code, document = checked(adapters, write_adapter(), "--base", base)
+    assert (code, document["verdict"]) == (0, "fits")
+    assert document.keys() == {"subject", "base", "profile", "verdict", "findings", "accounted"}
+    assert document["accounted"] == {"tensors": 2, "matched": 2}
+    assert document["base"]["raw"] == str(base)
+    assert document["profile"] is None
+
+
+def test_what_does_not(adapters: Any, write_adapter: WriteAdapter, base: Path) -> None:
+    adapter = write_adapter("wrong", lora_tensors(Q, K), target_modules=["q_proj", "k_proj"])
+    code, document = checked(adapters, adapter, "--base", base)
+    assert (code, document["verdict"], rules(document)) == (6, "does-not-fit", ["wrong-shape"])
+    finding = next(one for one in document["findings"] if one["rule"] == "wrong-shape")
+    assert finding.keys() == {"rule", "severity", "target", "tensor", "message", "expected", "found", "fix"}
+    assert finding["target"] == K
+    assert finding["tensor"] == f"base_model.model.{K}.lora_B.weight"
+    assert (finding["expected"], finding["found"]) == ("(2, r)", "[3, 2]")
+
+
+def test_an_error_that_is_allowed_is_a_warning(adapters: Any, write_adapter: WriteAdapter, base: Path) -> None:
+    adapter = write_adapter("wrong", lora_tensors(Q, K), target_modules=["q_proj", "k_proj"])
+    code, document = checked(adapters, adapter, "--base", base, "--allow", "wrong-shape")
+    assert (code, document["verdict"], rules(document)) == (0, "fits", [])
+    assert "wrong-shape" in rules(document, "warning")
+
+
+def test_a_base_of_which_only_the_name_is_known(adapters: Any, write_adapter: WriteAdapter) -> None:
+    adapter = write_adapter()
+    code, document = checked(adapters, adapter, "--base", "gpt2")
+    assert (code, document["verdict"], rules(document)) == (8, "cannot-check", [])
+    assert document["accounted"] == {"tensors": 2, "matched": None}
+    code, document = checked(adapters, adapter, "--base", "hf://Qwen/Qwen2.5-0.5B@main")
+    assert (code, document["verdict"], rules(document)) == (6, "does-not-fit", ["base-id"])
+
+
+def test_a_broken_adapter_is_broken_input(adapters: Any, write_adapter: WriteAdapter, base: Path) -> None:
+    code, document = checked(adapters, write_adapter(r=4), "--base", base)
+    assert (code, document["verdict"], rules(document)) == (3, "does-not-fit", ["rank-mismatch"])
+
+
+def test_an_engine_is_asked_with_and_without_a_base(adapters: Any, write_adapter: WriteAdapter, base: Path) -> None:
+    adapter = write_adapter()
+    for arguments in ((), ("--base", base)):
+        code, document = checked(adapters, adapter, "--for", "vllm==0.8.0", "--max-lora-rank", 1, *arguments)
+        assert (code, document["profile"]) == (6, "vllm==0.8.0")
+        assert rules(document) == ["serve-rank"]
+        code, document = checked(adapters, adapter, "--for", "vllm==0.8.0", *arguments)
+        assert (code, document["verdict"]) == (0, "fits")
+
+
+def test_a_version_in_the_registry(adapters: Any, write_adapter: WriteAdapter, base: Path) -> None:
+    adapters("push", str(write_adapter()))
+    code, document = checked(adapters, "my-lora", "--base", base)
+    assert (code, document["subject"], document["verdict"]) == (0, "local/my-lora@1", "fits")
+
+
+def test_text_says_the_same(adapters: Any, write_adapter: WriteAdapter, base: Path) -> None:
+    adapter = write_adapter("wrong", lora_tensors(Q, K), target_modules=["q_proj", "k_proj"])
+    done = adapters("check", str(adapter), "--base", str(base))
+    assert done.code == 6
+    assert "[wrong-shape]" in done.out
+    assert "does not fit" in done.out
+    assert "fits" in adapters("check", str(write_adapter()), "--base", str(base)).out
+
+
+def test_nothing_to_fit_is_wrong_usage(adapters: Any, write_adapter: WriteAdapter) -> None:
+    assert adapters("check", str(write_adapter())).code == 2
+    assert adapters("check", str(write_adapter("two")), "--base", "gpt2", "--max-lora-rank", "8").code == 2
+
+
+def test_every_rule_is_listed_with_what_to_do(adapters: Any) -> None:
+    document = json.loads(adapters("rules", "--json").out)
+    assert {"base-id", "prefix-drift", "wrong-shape", "serve-rank"} <= {rule["rule"] for rule in document}
+    assert all(rule["reason"] and rule["fix"] for rule in document)
+    assert len({rule["rule"] for rule in document}) == len(document)
+    assert "prefix-drift (error)" in adapters("rules").out

@@ -1,0 +1,161 @@
+"""Real architectures, tiny: the class a base is saved from, the class that is trained on it, and what is adapted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import transformers as hf
+
+#: Forms of LoRA that every architecture is trained in.
+FORMS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "rslora": {"use_rslora": True, "alpha_pattern": {"q_proj": 32}},
+    "dora": {"use_dora": True},
+    "biases": {"bias": "all"},
+}
+
+_DECODER = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_ENCODER = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 32,
+    "pad_token_id": 0,
+}
+_GPT2 = {
+    "vocab_size": 64,
+    "n_positions": 16,
+    "n_embd": 16,
+    "n_layer": 2,
+    "n_head": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_T5 = {"vocab_size": 64, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
+_VIT = {**_ENCODER, "image_size": 8, "patch_size": 4}
+_WHISPER = {
+    "vocab_size": 64,
+    "d_model": 16,
+    **{f"{side}_{key}": size for side in ("encoder", "decoder") for key, size in
+       {"layers": 2, "attention_heads": 2, "ffn_dim": 24}.items()},
+    "num_mel_bins": 8,
+    "max_source_positions": 16,
+    "max_target_positions": 16,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BaseCase:
+    """``query`` is an adapted module of layer 0, as the adapter calls it; ``forms`` are those PEFT has for its targets."""
+
+    name: str
+    config: str
+    sizes: Mapping[str, Any]
+    saved: str
+    trained: str
+    task: str | None
+    query: str
+    targets: Any
+    forms: tuple[str, ...] = tuple(FORMS)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def model_config(self) -> Any:
+        return getattr(hf, self.config)(**self.sizes)
+
+    def base(self) -> Any:
+        return getattr(hf, self.saved)(self.model_config())
+
+    def model(self) -> Any:
+        config = self.model_config()
+        config.num_labels = 3
+        return getattr(hf, self.trained)(config)
+
+
+def _case(name: str, config: str, sizes: Mapping[str, Any], classes: str, task: str | None, query: str, targets: Any,
+          forms: tuple[str, ...] = tuple(FORMS), **options: Any) -> BaseCase:  # fmt: skip
+    saved, _, trained = classes.partition(" → ")
+    return BaseCase(name, config, sizes, saved, trained or saved, task, query, targets, forms, options)
+
+
+_LLAMA_Q = "model.layers.0.self_attn.q_proj"
+_EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+
+CASES = (
+    _case("llama", "LlamaConfig", _DECODER, "LlamaForCausalLM", "CAUSAL_LM", _LLAMA_Q, "all-linear"),
+    _case("llama embeddings", "LlamaConfig", _DECODER, "LlamaForCausalLM", "CAUSAL_LM", _LLAMA_Q,
+          ["q_proj", "embed_tokens", "lm_head"]),
+    _case("llama without a task", "LlamaConfig", _DECODER, "LlamaForCausalLM", None, _LLAMA_Q, ["q_proj"]),
+    _case("llama classifier", "LlamaConfig", _DECODER, "LlamaForCausalLM → LlamaForSequenceClassification", "SEQ_CLS",
+          _LLAMA_Q, ["q_proj"]),
+    _case("llama answers", "LlamaConfig", _DECODER, "LlamaForCausalLM → LlamaForQuestionAnswering", "QUESTION_ANS",
+          "transformer.layers.0.self_attn.q_proj", ["q_proj"]),
+    _case("llama embedder", "LlamaConfig", _DECODER, "LlamaForCausalLM → LlamaModel", "FEATURE_EXTRACTION",
+          "layers.0.self_attn.q_proj", ["q_proj"]),
+    _case("llama saved bare", "LlamaConfig", _DECODER, "LlamaModel → LlamaForCausalLM", "CAUSAL_LM", _LLAMA_Q,
+          ["q_proj"]),
+    _case("qwen2 tied", "Qwen2Config", {**_DECODER, "tie_word_embeddings": True}, "Qwen2ForCausalLM", "CAUSAL_LM",
+          _LLAMA_Q, ["q_proj", "embed_tokens", "lm_head"]),
+    _case("gemma", "GemmaConfig", {**_DECODER, "head_dim": 8}, "GemmaForCausalLM", "CAUSAL_LM", _LLAMA_Q, "all-linear"),
+    _case("phi-3", "Phi3Config", _DECODER, "Phi3ForCausalLM", "CAUSAL_LM", "model.layers.0.self_attn.qkv_proj",
+          "all-linear"),
+    _case("mixtral", "MixtralConfig", {**_DECODER, "num_local_experts": 4}, "MixtralForCausalLM", "CAUSAL_LM", _LLAMA_Q,
+          ["q_proj", "gate"], ("lora", "rslora"), target_parameters=_EXPERTS),
+    _case("qwen-moe", "Qwen2MoeConfig", {**_DECODER, "num_experts": 4, "moe_intermediate_size": 8,
+          "shared_expert_intermediate_size": 8}, "Qwen2MoeForCausalLM", "CAUSAL_LM", _LLAMA_Q,
+          ["q_proj", "gate_proj"], ("lora", "rslora", "biases"), target_parameters=_EXPERTS[:1]),
+    _case("gpt-2", "GPT2Config", _GPT2, "GPT2LMHeadModel", "CAUSAL_LM", "transformer.h.0.attn.c_attn",
+          ["c_attn", "c_proj", "wte", "lm_head"]),
+    _case("gpt-2 saved bare", "GPT2Config", _GPT2, "GPT2Model → GPT2LMHeadModel", "CAUSAL_LM",
+          "transformer.h.0.attn.c_attn", ["c_attn"]),
+    _case("gpt-neox", "GPTNeoXConfig", _ENCODER, "GPTNeoXForCausalLM", "CAUSAL_LM",
+          "gpt_neox.layers.0.attention.query_key_value", ["query_key_value", "embed_in", "lm_head"]),
+    _case("falcon", "FalconConfig", {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2,
+          "num_attention_heads": 2, "bos_token_id": 1, "eos_token_id": 2}, "FalconForCausalLM", "CAUSAL_LM",
+          "transformer.h.0.self_attention.query_key_value", "all-linear"),
+    _case("opt", "OPTConfig", {"vocab_size": 64, "hidden_size": 16, "ffn_dim": 24, "num_hidden_layers": 2,
+          "num_attention_heads": 2, "word_embed_proj_dim": 8, "max_position_embeddings": 32}, "OPTForCausalLM",
+          "CAUSAL_LM", "model.decoder.layers.0.self_attn.q_proj", "all-linear"),
+    _case("bert", "BertConfig", _ENCODER, "BertForMaskedLM", None, "bert.encoder.layer.0.attention.self.query",
+          ["query", "dense"]),
+    _case("bert classifier", "BertConfig", _ENCODER, "BertForMaskedLM → BertForSequenceClassification", "SEQ_CLS",
+          "bert.encoder.layer.0.attention.self.query", ["query"]),
+    _case("bert saved bare", "BertConfig", _ENCODER, "BertModel → BertForTokenClassification", "TOKEN_CLS",
+          "bert.encoder.layer.0.attention.self.query", ["query"]),
+    _case("distilbert", "DistilBertConfig", {"vocab_size": 64, "dim": 16, "hidden_dim": 24, "n_layers": 2, "n_heads": 2,
+          "max_position_embeddings": 32}, "DistilBertForMaskedLM → DistilBertForSequenceClassification", "SEQ_CLS",
+          "distilbert.transformer.layer.0.attention.q_lin", ["q_lin"]),
+    # With bias="all" PEFT 0.21.2 saves the biases of RoBERTa's nested head a second time, under a name of memory.
+    _case("roberta", "RobertaConfig", _ENCODER, "RobertaForMaskedLM → RobertaForSequenceClassification", "SEQ_CLS",
+          "roberta.encoder.layer.0.attention.self.query", "all-linear", ("lora", "rslora", "dora")),
+    _case("t5", "T5Config", _T5, "T5ForConditionalGeneration", "SEQ_2_SEQ_LM",
+          "encoder.block.0.layer.0.SelfAttention.q", ["q", "wi", "shared"]),
+    _case("t5 classifier", "T5Config", _T5, "T5ForConditionalGeneration → T5ForSequenceClassification", "SEQ_CLS",
+          "transformer.encoder.block.0.layer.0.SelfAttention.q", ["q"]),
+    _case("vit", "ViTConfig", _VIT, "ViTForImageClassification", None, "vit.layers.0.attention.q_proj",
+          ["q_proj", "fc1", "projection"], modules_to_save=["classifier"]),
+    _case("vit saved bare", "ViTConfig", _VIT, "ViTModel → ViTForImageClassification", None,
+          "vit.layers.0.attention.q_proj", ["q_proj"], modules_to_save=["classifier"]),
+    _case("whisper", "WhisperConfig", _WHISPER, "WhisperForConditionalGeneration", "SEQ_2_SEQ_LM",
+          "model.encoder.layers.0.self_attn.q_proj", ["q_proj", "conv1"], ("lora", "rslora", "biases")),
+    _case("whisper classifier", "WhisperConfig", _WHISPER,
+          "WhisperForConditionalGeneration → WhisperForAudioClassification", None,
+          "encoder.layers.0.self_attn.q_proj", ["q_proj"]),
+)  # fmt: skip

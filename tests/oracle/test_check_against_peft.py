@@ -1,0 +1,222 @@
+"""No false alarm and no miss: what PEFT trained on a base fits it, and what was then broken does not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file, save_model
+from transformers import PreTrainedModel
+
+from registry.domain.finding import Severity
+from registry.operations.check import Answer, Verdict, adapter_in, base_called, check
+from tests.oracle.base_cases import CASES, FORMS, BaseCase
+from tests.oracle.lora_cases import LORA, Case
+from tests.oracle.method_cases import METHODS, PROMPTS
+from tests.oracle.peft_view import save
+from tests.oracle.tiny_models import seeded
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+Tensors = dict[str, Any]
+Config = dict[str, Any]
+TRAINED = [(case, form) for case in CASES for form in case.forms]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PEFT asks the Hub about the base model's vocabulary."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[BaseCase], Path]:
+    made: dict[str, Path] = {}
+
+    def base_of(case: BaseCase) -> Path:
+        if case.name not in made:
+            made[case.name] = tmp_path_factory.mktemp("bases") / "tiny"
+            torch.manual_seed(0)
+            case.base().save_pretrained(made[case.name])
+        return made[case.name]
+
+    return base_of
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Callable[[BaseCase], Path]:
+    made: dict[str, Path] = {}
+
+    def adapter_of(case: BaseCase) -> Path:
+        if case.name not in made:
+            made[case.name] = train(case, "lora", tmp_path_factory.mktemp("adapters") / "tiny")
+        return made[case.name]
+
+    return adapter_of
+
+
+def train(case: BaseCase, form: str, directory: Path) -> Path:
+    options = {**FORMS[form], **case.options}
+    config = LoraConfig(r=2, target_modules=case.targets, task_type=case.task, **options)
+    get_peft_model(case.model(), config).save_pretrained(str(directory))
+    path = directory / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "acme/tiny"}))
+    return directory
+
+
+def held_against(adapter: Path, base: Path) -> Verdict:
+    return check(adapter_in(adapter), base_called(str(base)))
+
+
+def errors(verdict: Verdict) -> list[str]:
+    return [f"{one.rule}: {one.message}" for one in verdict.findings if one.severity is Severity.ERROR]
+
+
+@pytest.mark.parametrize(("case", "form"), TRAINED, ids=lambda value: getattr(value, "name", value))
+def test_a_trained_adapter_fits_its_base(
+    case: BaseCase, form: str, bases: Callable[[BaseCase], Path], tmp_path: Path
+) -> None:
+    verdict = held_against(train(case, form, tmp_path / "adapter"), bases(case))
+    assert errors(verdict) == []
+    assert verdict.answer is Answer.FITS
+    assert verdict.matched == len(verdict.tensors)
+
+
+@pytest.mark.parametrize("case", [*LORA, *METHODS, *PROMPTS], ids=lambda case: case.name)
+def test_every_method_fits_the_model_it_was_trained_on(case: Case, tmp_path: Path) -> None:
+    save(case.model, case.config(), tmp_path / "adapter", **case.save)
+    model = seeded(case.model)
+    base = tmp_path / "base"
+    if isinstance(model, PreTrainedModel):
+        model.save_pretrained(base)
+    else:
+        base.mkdir()
+        save_model(model, str(base / "model.safetensors"))
+    verdict = held_against(tmp_path / "adapter", base)
+    assert errors(verdict) == []
+    assert verdict.matched == len(verdict.tensors)
+
+
+def of_query(case: BaseCase, tensors: Tensors) -> list[str]:
+    names = [name for name in tensors if name.startswith(f"base_model.model.{case.query}.lora_")]
+    assert len(names) == 2
+    return sorted(names)
+
+
+def wider(case: BaseCase, tensors: Tensors, config: Config) -> None:
+    a, _ = of_query(case, tensors)
+    tensors[a] = torch.zeros(2, tensors[a].shape[1] + 1)
+
+
+def taller(case: BaseCase, tensors: Tensors, config: Config) -> None:
+    _, b = of_query(case, tensors)
+    tensors[b] = torch.ones(tensors[b].shape[0] + 1, 2)
+
+
+def other_rank(case: BaseCase, tensors: Tensors, config: Config) -> None:
+    config["r"] = 3
+
+
+def half(case: BaseCase, tensors: Tensors, config: Config) -> None:
+    del tensors[of_query(case, tensors)[1]]
+
+
+def foreign_layer(case: BaseCase, tensors: Tensors, config: Config) -> None:
+    for name in of_query(case, tensors):
+        tensors[name.replace(".0.", ".17.", 1)] = tensors[name].clone()
+
+
+def renamed_target(case: BaseCase, tensors: Tensors, config: Config) -> None:
+    for name in of_query(case, tensors):
+        tensors[name.replace(".lora_", "_x.lora_")] = tensors.pop(name)
+
+
+def with_prefix(case: BaseCase, tensors: Tensors, config: Config) -> None:
+    for name in [*tensors]:
+        tensors[name.replace("base_model.model.", "base_model.model.language_model.", 1)] = tensors.pop(name)
+
+
+def without_first_word(case: BaseCase, tensors: Tensors, config: Config) -> None:
+    """Only where that word is the backbone's prefix; a bare class has none to lose."""
+    first = f"base_model.model.{case.query.partition('.')[0]}."
+    for name in [*tensors]:
+        if name.startswith(first):
+            tensors["base_model.model." + name.removeprefix(first)] = tensors.pop(name)
+
+
+def kohya(case: BaseCase, tensors: Tensors, config: Config) -> None:
+    for name in [*tensors]:
+        tensors[name.removeprefix("base_model.model.")] = tensors.pop(name)
+
+
+MUTATIONS = {
+    wider: "wrong-shape",
+    taller: "wrong-shape",
+    other_rank: "rank-mismatch",
+    half: "orphan-factor",
+    foreign_layer: "unmatched-target",
+    renamed_target: "unmatched-target",
+    with_prefix: "prefix-drift",
+    without_first_word: "prefix-drift",
+    kohya: "missing-prefix",
+}
+PREFIXES = re.compile(r"(?:model|transformer|gpt_neox|bert|distilbert|roberta|vit)\.")
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_mutation_is_caught_by_its_rule(
+    case: BaseCase,
+    mutate: Callable[[BaseCase, Tensors, Config], None],
+    bases: Callable[[BaseCase], Path],
+    adapters: Callable[[BaseCase], Path],
+    tmp_path: Path,
+) -> None:
+    if mutate is without_first_word and not PREFIXES.match(case.query):
+        pytest.skip("the class has no prefix to lose")
+    tensors = load_file(adapters(case) / "adapter_model.safetensors")
+    config = json.loads((adapters(case) / "adapter_config.json").read_text())
+    mutate(case, tensors, config)
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    verdict = held_against(tmp_path, bases(case))
+    assert verdict.answer is Answer.DOES_NOT_FIT
+    assert MUTATIONS[mutate] in {one.rule for one in verdict.findings if one.severity is Severity.ERROR}
+
+
+def test_foreign_bases_are_refused(bases: Callable[[BaseCase], Path], adapters: Callable[[BaseCase], Path]) -> None:
+    """Every adapter on every base of another architecture, except where names and shapes are truly the same."""
+    pairs = [(one, other) for one in CASES for other in CASES if one.config != other.config]
+    trained = {case.name: adapter_in(adapters(case)) for case in CASES}
+    known = {case.name: base_called(str(bases(case))) for case in CASES}
+    fitting = {
+        (one.name, other.name) for one, other in pairs if not errors(check(trained[one.name], known[other.name]))
+    }
+    assert len(pairs) > 500
+    assert fitting <= TWINS
+
+
+#: A llama's q_proj is the q_proj of whoever copied its names; of these tiny ones the shapes are the same too.
+_COPIES = ("llama", "llama without a task", "llama classifier", "llama saved bare", "llama embedder", "llama embeddings",
+           "llama answers", "qwen2 tied", "mixtral", "qwen-moe", "gemma")  # fmt: skip
+TWINS = {(one, other) for one in _COPIES for other in _COPIES}
+
+
+def test_the_numbers() -> None:
+    """What the sentences above were counted on."""
+    assert len({case.config for case in CASES}) == 16
+    assert len(TRAINED) == 107
+    assert len(LORA) + len(METHODS) + len(PROMPTS) > 100
+    assert len(CASES) * len(MUTATIONS) == 252
