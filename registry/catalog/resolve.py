@@ -59,21 +59,20 @@ def versions_of(session: Session, rows: Sequence[VersionRow]) -> list[Version]:
         )
     }
     return [
-        _version(row, names[row.adapter], aliases.get((row.adapter, row.number), []), tags.get(row.id, {}), scores)
-        for row in rows
+        _version(row, names, aliases.get((row.adapter, row.number), []), tags.get(row.id, {}), scores) for row in rows
     ]
 
 
 def _version(
     row: VersionRow,
-    adapter: AdapterName,
+    names: Mapping[str, AdapterName],
     aliases: Sequence[str],
     tags: Mapping[str, str],
     scores: Mapping[int, Evaluation],
 ) -> Version:
     try:
         return Version(
-            adapter=adapter,
+            adapter=names[row.adapter],
             number=row.number,
             digest=Digest(row.digest),
             created_at=row.created_at,

@@ -209,6 +209,12 @@ class SqlCatalog:
                 f"the journal ends with entry {len(events)}, the catalog with {self._last_entry()}",
                 hint="restore the journal from a backup; the catalog was left as it is",
             )
+        if not events:
+            raise CorruptionError(
+                "the journal is empty or gone, so there is nothing to make a catalog of",
+                code="journal-lost",
+                hint="restore the journal from a backup; nothing was changed",
+            )
         fresh = self._path.with_name(self._path.name + ".rebuilt")
         _discard(fresh)
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import FileRole
 from registry.errors import UnsuitableDirectoryError
+from registry.formats.adapter_config import MAX_BYTES, parse_adapter_config
 from registry.formats.adapter_directory import (
     CONFIG,
     EVALUATIONS_FOLDER,
@@ -153,6 +154,10 @@ def _require_adapter(place: Path, kept: dict[str, Kept], folders: list[str], pic
             hint="give the directory that PEFT's save_pretrained wrote",
         )
     if WEIGHTS not in kept:
+        with open_regular(
+            kept[CONFIG].path
+        ) as file:  # another library's adapter is named as such, not for what it lacks
+            parse_adapter_config(file.read(MAX_BYTES + 1), where=str(kept[CONFIG].path))
         pickled = next((name for name in PICKLED_WEIGHTS if name in pickles), None)
         if pickled:
             raise UnsuitableDirectoryError(

@@ -15,7 +15,7 @@ from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation, usual_direction
 from registry.domain.names import Reference
 from registry.domain.version import Version
-from registry.errors import MalformedResultsError
+from registry.errors import InvalidInputError, MalformedResultsError
 from registry.formats.results import is_assignment, parse_assignment, read_results
 from registry.operations.directory import open_regular
 
@@ -53,6 +53,10 @@ def measured(
 
     Raises MalformedResultsError, UnsuitableDirectoryError for a path that cannot be read.
     """
+    if stderr is not None and not 0 <= stderr < float("inf"):
+        raise InvalidInputError(f"a standard error of {stderr} cannot be: expected a finite number, 0 or more")
+    if n is not None and not 0 < n < 1 << 53:
+        raise InvalidInputError(f"{n} examples cannot be: expected a whole number from 1")
     named, slash, assignment = str(source).rpartition("/")
     if is_assignment(assignment) and not named.startswith((".", "/")) and not Path(source).is_file():
         stated = parse_assignment(assignment)

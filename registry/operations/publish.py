@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog, CatalogWriter
-from registry.domain.digest import Digest
+from registry.domain.digest import PREFIX, Digest
 from registry.domain.finding import Finding, Severity
 from registry.domain.names import AdapterName, AliasName
 from registry.domain.version import Version
@@ -147,21 +148,29 @@ def _store(
     ]
     wanted.append((package.manifest.digest, len(data), lambda: iter((data,))))
     for digest, size, chunks in wanted:
-        there = _is_there(digest, size, blobs)
+        there = _is_there(digest, size, blobs, verify=settle)
         if not there:
             stored.append(digest)
         if settle or not there:
             _put(digest, chunks, blobs)
 
 
-def _is_there(digest: Digest, size: int, blobs: BlobStore) -> bool:
+def _is_there(digest: Digest, size: int, blobs: BlobStore, *, verify: bool) -> bool:
+    """``verify`` reads it as well: a version is not acknowledged on top of bytes that have rotted."""
     try:
-        if blobs.size(digest) == size:
+        if blobs.size(digest) == size and not (verify and _has_rotted(digest, blobs)):
             return True
-        blobs.delete(digest)  # cut short by something: nobody can be reading it with success
+        blobs.delete(digest)  # nobody can be reading it with success
     except MissingBlobError:
         pass
     return False
+
+
+def _has_rotted(digest: Digest, blobs: BlobStore) -> bool:
+    hasher = hashlib.sha256()
+    for chunk in blobs.read(digest):
+        hasher.update(chunk)
+    return PREFIX + hasher.hexdigest() != digest
 
 
 def _is_whole(package: AdapterPackage, blobs: BlobStore) -> bool:

@@ -25,6 +25,11 @@ def test_the_command_table_loads_nothing_heavy(tmp_path: Path) -> None:
     assert loaded_by("import cli.main", tmp_path) & heavy == set()
 
 
+def test_connecting_loads_no_tensors_and_no_parsers(tmp_path: Path) -> None:
+    heavy = TENSORS | SERVICES | {"yaml", "re2", "alembic", "typer", "rich"}
+    assert loaded_by("import registry.connect", tmp_path) & heavy == set()
+
+
 def test_a_look_up_loads_no_parsers(tmp_path: Path) -> None:
     code = f"from registry.connect import connect; connect({str(tmp_path / 'r')!r}).list()"
     assert loaded_by(code, tmp_path) & (TENSORS | SERVICES | {"yaml", "re2", "alembic"}) == set()

@@ -83,3 +83,28 @@ def test_a_newer_schema_is_refused_and_untouched(store: Registry, write_adapter:
             attempt()
         assert (caught.value.code, caught.value.exit_code) == ("schema-too-new", 8)
     assert path.read_bytes() == bytes_before
+
+
+def revisions() -> list[str]:
+    config = Config()
+    config.set_main_option("script_location", str(schema.scripts()))
+    return [script.revision for script in reversed(list(ScriptDirectory.from_config(config).walk_revisions()))]
+
+
+@pytest.mark.parametrize("revision", revisions())
+def test_each_step_down_and_up_again_gives_the_same_tables(tmp_path: Path, revision: str) -> None:
+    engine = sqlite_engine(tmp_path / "catalog.db")
+
+    def tables() -> list[str]:
+        with reading(engine) as connection:
+            return list(connection.execute(text("SELECT sql FROM sqlite_master ORDER BY name")).scalars())
+
+    with writing(engine) as connection:
+        schema.migrate(connection, revision)
+    before = tables()
+    with writing(engine) as connection:
+        schema.migrate(connection, "-1", down=True)
+    assert tables() != before
+    with writing(engine) as connection:
+        schema.migrate(connection, revision)
+    assert tables() == before
