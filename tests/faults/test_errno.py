@@ -49,7 +49,7 @@ def test_an_errno_is_a_clean_refusal(stage: Stage, scene: Scene, trouble: Troubl
         work, outcome = stage.play(scene, fault)
         failed += outcome.error is not None
         sentences = list(failed_cleanly(scene, before, work / "registry", outcome, lasting=trouble.lasting))
-        sentences += violations(stage, scene, work, outcome, thorough=EVERYTHING or number == points[-1])
+        sentences += violations(stage, scene, work, outcome, thorough=EVERYTHING)
         call = calls[number - 1]
         found += [f"{fault}, {call.name} {call.path}: {sentence}" for sentence in sentences]
     record_property("errno_points", len(points))
@@ -73,15 +73,15 @@ def test_a_commit_that_fails_leaves_nothing_in_the_journal(stage: Stage, scene: 
 def test_running_out_of_descriptors_is_a_clean_refusal(stage: Stage, scene: Scene) -> None:
     before = holdings(stage.set_up(scene) / "registry")
     found, refused = [], 0
-    for spare in range(10):
+    for spare in range(0, 10, 1 if EVERYTHING else 2):
         work = stage.set_up(scene)
         outcome = stage.play_on(work, scene, limits={"RLIMIT_NOFILE": 6 + spare})
         if outcome.error and outcome.error["code"] == "unreadable-file":
             continue  # not even the adapter's own file could be opened: nothing was begun
         refused += outcome.error is not None and outcome.error["exit"] == UNAVAILABLE
         sentences = list(failed_cleanly(scene, before, work / "registry", outcome, lasting=True))
-        if spare % 3 == 0:
+        if spare % 4 == 0:
             sentences += violations(stage, scene, work, outcome)
         found += [f"{spare} spare descriptors: {sentence}" for sentence in sentences]
     assert not found, "\n".join(found)
-    assert 1 <= refused < 10
+    assert refused >= 1
