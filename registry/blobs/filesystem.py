@@ -34,14 +34,15 @@ class FilesystemBlobs:
         self._root = root
         self._blobs = root / "sha256"
         self._staging = staging
-        self._settled: set[Path] = set()  # names that this process knows to be on disk
+        self._settled: set[Path] = set()  # directories whose names this process has seen on disk
 
     def put(self, digest: Digest, chunks: Iterable[bytes]) -> None:
         target = self._path(digest)
         try:
             if os.path.lexists(target):
                 self.size(digest)  # raises if it is no file
-                self._settle(target)
+                self._directory(target.parent)
+                _fsync_directory(target.parent)  # whoever put it there may have died, or not have come to it yet
             else:
                 self._store(digest, target, chunks)
         except OSError as error:
@@ -140,8 +141,7 @@ class FilesystemBlobs:
 
     def _store(self, digest: Digest, target: Path, chunks: Iterable[bytes]) -> None:
         make_directory(self._staging)
-        make_directory(target.parent)
-        self._settle(target.parent)
+        self._directory(target.parent)
         staged, descriptor = self._stage(digest)
         try:
             handed = 0
@@ -169,12 +169,16 @@ class FilesystemBlobs:
             os.close(descriptor)
         _fsync_directory(target.parent)
 
-    def _settle(self, path: Path) -> None:
-        """Sync the names from here up to the root: who made them may have died, or not have come to it yet."""
-        if path not in self._settled:
+    def _directory(self, path: Path) -> None:
+        """There, and its name on disk, up to the root: whoever made it may have died before that."""
+        if path not in self._settled or not path.is_dir():
+            if path == self._root:
+                make_directory(path)
+            else:
+                self._directory(path.parent)
+                with suppress(FileExistsError):
+                    path.mkdir()
             _fsync_directory(path.parent)
-            if path != self._root:
-                self._settle(path.parent)
             self._settled.add(path)
 
     def _stage(self, digest: Digest) -> tuple[Path, int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from registry.errors import RegistryError
@@ -37,7 +37,7 @@ def violations(stage: Stage, scene: Scene, work: Path, outcome: Outcome, *, thor
 
 def _violations(stage: Stage, scene: Scene, work: Path, outcome: Outcome, *, thorough: bool) -> Iterator[str]:
     root = work / "registry"
-    if thorough and (root / "journal").is_dir():
+    if thorough and any((root / "journal").rglob("*.jsonl")):
         yield from (f"rebuilt at once: {each}" for each in _rebuilt(stage, scene, work, outcome))
     yield from damage(root)  # 1
     yield from _visible_is_acknowledged(stage, scene, root, outcome)  # 2
@@ -58,13 +58,19 @@ def damage(root: Path) -> list[str]:
 
 
 def failed_cleanly(
-    scene: Scene, before: Holdings, root: Path, outcome: Outcome, *, lasting: bool = False
+    scene: Scene,
+    before: Holdings,
+    root: Path,
+    outcome: Outcome,
+    *,
+    lasting: bool = False,
+    exits: Collection[int] = (UNAVAILABLE,),
 ) -> Iterator[str]:
     """Law 6. A commit whose outcome the disk did not tell may also have happened, as a whole; and while the trouble is
     ``lasting`` nobody can tidy up either."""
     if outcome.error is None:
         return
-    if outcome.error["exit"] != UNAVAILABLE:
+    if outcome.error["exit"] not in exits:
         yield f"{outcome.error['type']} (exit {outcome.error['exit']}): {outcome.error['message']}"
     after = holdings(root)
     if scene.act != "gc" and after.audit == before.audit and after != before and not lasting:
