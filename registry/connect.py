@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,6 @@ from registry.blobs.filesystem import FilesystemBlobs
 from registry.catalog.journal import FileJournal
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.catalog.sql import SqlCatalog
-from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.lineage import LineageEdge
 from registry.domain.manifest import Manifest
@@ -38,7 +38,7 @@ from registry.domain.query import SORTS, MetricCondition, MetricName, VersionQue
 from registry.domain.tags import checked_tags
 from registry.domain.version import AliasMove, AuditEntry, Version
 from registry.errors import (
-    CorruptionError,
+    ConflictError,
     InvalidInputError,
     InvalidNameError,
     NotFoundError,
@@ -46,7 +46,7 @@ from registry.errors import (
     UnavailableError,
 )
 from registry.operations.fetch import fetch
-from registry.operations.manifests import manifest_of
+from registry.operations.manifests import surviving
 from registry.operations.show import Details, show
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Registry:
 
         ``batch`` adapters share one transaction. What is refused is yielded as :class:`Failed` and stops nobody else.
         """
-        from registry.operations.publish import publish, refuse_errors
+        from registry.operations.publish import refuse_errors
 
         waiting: list[Submission] = []
         for item in adapters:
@@ -135,10 +135,9 @@ class Registry:
             except (InvalidInputError, NotFoundError) as error:
                 yield Failed(directory, error)
             if len(waiting) >= batch:
-                yield from publish(waiting, blobs=self.blobs, catalog=self.catalog, allow=allow)
+                yield from self._publish(waiting, allow)
                 waiting = []
-        if waiting:
-            yield from publish(waiting, blobs=self.blobs, catalog=self.catalog, allow=allow)
+        yield from self._publish(waiting, allow)
 
     def pull(
         self,
@@ -295,19 +294,28 @@ class Registry:
     def rebuild(self) -> int:
         """Make the catalog again from the journal and the manifests; returns how many events were replayed."""
 
-        def find(digest: Digest) -> Manifest | None:
-            try:
-                return manifest_of(digest, self.blobs)
-            except CorruptionError:
-                return None
-
-        return self.catalog.rebuild(find)
+        return self.catalog.rebuild(surviving(self.blobs))
 
     def reference(self, text: str) -> Reference:
         return Reference.parse(text, namespace=self.namespace)
 
     def adapter(self, text: str) -> AdapterName:
         return AdapterName.parse(text, namespace=self.namespace)
+
+    def _publish(self, submissions: Sequence[Submission], allow: Sequence[str]) -> Iterator[Published | Failed]:
+        """In one transaction; if one of them changed under it, one by one, and that one fails alone."""
+        from registry.operations.publish import publish
+
+        if not submissions:
+            return
+        try:
+            yield from publish(submissions, blobs=self.blobs, catalog=self.catalog, allow=allow)
+        except ConflictError as error:
+            if len(submissions) == 1:
+                yield Failed(submissions[0].package.directory, error)
+                return
+            for submission in submissions:
+                yield from self._publish([submission], allow)
 
     def _submission(
         self,
@@ -357,9 +365,12 @@ class Registry:
         text, star, weight = parent.partition("*")
         version = self.catalog.resolve(self.reference(text))
         try:
-            return LineageEdge(version.digest, kind, float(weight) if star else None, version.reference)
+            share = float(weight) if star else None
         except ValueError:
-            raise InvalidNameError("parent", parent, "REF or REF*WEIGHT, such as my-lora@3*0.5") from None
+            share = nan
+        if share is not None and not isfinite(share):
+            raise InvalidNameError("parent", parent, "REF or REF*WEIGHT with a finite weight, such as my-lora@3*0.5")
+        return LineageEdge(version.digest, kind, share, version.reference)
 
 
 def connect(location: str | Path, *, namespace: str = DEFAULT_NAMESPACE, actor: str = "") -> Registry:
@@ -375,11 +386,10 @@ def connect(location: str | Path, *, namespace: str = DEFAULT_NAMESPACE, actor: 
             hint="give a directory",
         )
     root = Path(location).expanduser()
-    return Registry(
-        blobs=FilesystemBlobs(root / "blobs", staging=root / "staging"),
-        catalog=SqlCatalog(root / "catalog.db", FileJournal(root / "journal"), actor=actor),
-        namespace=namespace,
-    )
+    blobs = FilesystemBlobs(root / "blobs", staging=root / "staging")
+    journal = FileJournal(root / "journal")
+    catalog = SqlCatalog(root / "catalog.db", journal, actor=actor, manifest_of=surviving(blobs))
+    return Registry(blobs, catalog, namespace)
 
 
 def _with_aliases(options: dict[str, object]) -> dict[str, object]:

@@ -65,5 +65,3 @@ def push(
     say(f"{version.reference}  {version.digest}")
     if not pushed.created:
         note("the same content was that version already; nothing was stored", quiet=session.quiet)
-    if version.yanked is not None:
-        note(f"{version.reference} is yanked: {version.yanked}", quiet=session.quiet, style="yellow")

@@ -1,9 +1,8 @@
 """The journal: the audit once more, as files beside the blobs, so that a lost catalog can be made again.
 
-A segment is written before its transaction commits and is named for its first sequence number. A writer killed between
-the two leaves one segment that the catalog does not know; the next writer has the same number and replaces it. So the
-journal never forks, and is ahead of the catalog by at most one unacknowledged segment; by more only if somebody put an
-old catalog back.
+A segment is written before its transaction commits and is named for its first sequence number; a commit that fails takes
+it back. So the journal never forks, and what it holds beyond the catalog was left by a writer that was killed between the
+two, or is everything since the backup that somebody put in the catalog's place. The next writer carries it out.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from sqlalchemy import Engine, func
 from sqlmodel import Session, SQLModel, col, select
 
 from registry.catalog import schema
-from registry.catalog.apply import replay
+from registry.catalog.apply import PUBLISH, replay
 from registry.catalog.engine import reading, sqlite_engine, writing
 from registry.catalog.events import Event, broken_links, parse_segment
 from registry.catalog.journal import Journal, make_directory
@@ -20,7 +20,7 @@ from registry.catalog.resolve import evaluation_of, find_version, resolve, versi
 from registry.catalog.search import search
 from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BlobRow, EvaluationRow, VersionRow
 from registry.catalog.verify import problems
-from registry.catalog.writer import SqlWriter
+from registry.catalog.writer import SqlWriter, head
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.manifest import Manifest
@@ -39,7 +39,8 @@ def utc_now() -> str:
 class SqlCatalog:
     """See :class:`registry.catalog.protocol.Catalog`. ``path=None`` keeps everything in memory.
 
-    Nothing is created before the first write: a registry that is not there yet reads as an empty one.
+    Nothing is created before the first write: a registry that is not there yet reads as an empty one. ``manifest_of`` answers
+    None for a manifest that is gone; a writer needs it to carry out what the journal holds beyond the catalog.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class SqlCatalog:
         *,
         actor: str = "",
         now: Callable[[], str] = utc_now,
+        manifest_of: Callable[[Digest], Manifest | None] = lambda _digest: None,
     ) -> None:
         self._path = path
         self._journal = journal
         self._actor = actor
         self._now = now
+        self._manifest_of = manifest_of
         self._engine = sqlite_engine(path)
         self._ready = False
 
@@ -76,9 +79,9 @@ class SqlCatalog:
         self.prepare()
         recorded: int | None = None
         try:
-            with writing(self._engine) as connection, Session(bind=connection) as session:
+            with self._transaction() as session:
+                self._catch_up(session)
                 writer = SqlWriter(session, actor=self._actor, now=self._now)
-                self._refuse_old_catalog(writer.first)
                 yield writer
                 session.flush()
                 if writer.segment:
@@ -90,11 +93,60 @@ class SqlCatalog:
                     self._take_back(recorded)
             raise
 
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        """The write transaction of the file that has the catalog's name: a rebuild may change it while this one waits."""
+        while True:
+            file = self._file()
+            with writing(self._engine) as connection:
+                if self._file() == file or file is None:
+                    with Session(bind=connection) as session:
+                        yield session
+                    return
+
+    def _file(self) -> tuple[int, int] | None:
+        if self._path is None or not _is_there(self._path):
+            return None
+        status = self._path.stat()
+        return (status.st_dev, status.st_ino)
+
+    def _catch_up(self, session: Session) -> None:
+        """Carry out what the journal holds beyond the catalog: of a writer that was killed before its commit, or all since
+        the backup that somebody put in the catalog's place. Nothing acknowledged is lost, no number used twice.
+
+        A killed writer whose manifest is gone as well has nothing left to carry out; its segment will be replaced.
+        """
+        sequence, previous = head(session)
+        if not self._is_ours(session, sequence):
+            raise _foreign()
+        while segment := self._journal.read(sequence + 1):
+            events = parse_segment(segment)
+            manifests = {
+                str(event.facts["digest"]): self._manifest_of(Digest(str(event.facts["digest"])))
+                for event in events
+                if event.action == PUBLISH
+            }
+            if events[0].previous != previous or None in manifests.values():
+                if events[0].previous == previous and self._journal.read(sequence + 1 + len(events)) is None:
+                    return
+                raise _foreign()
+            replay(session, events, manifests.get)
+            sequence, previous = head(session)
+
+    def _is_ours(self, session: Session, sequence: int) -> bool:
+        """Whether the journal's last segment within the catalog's history ends in an event of that history."""
+        for first in range(sequence, 0, -1):
+            if segment := self._journal.read(first):
+                event = parse_segment(segment)[-1]
+                row = session.get(AuditRow, event.sequence)
+                return row is not None and row.hash == event.hash
+        return True  # nothing to compare with; the doctor says what is missing
+
     def _take_back(self, first: int) -> None:
         """The commit failed, so the segment before it is nobody's; unless the catalog knows it in spite of the failure, or
         has another by now. Left there, it would come back with a rebuild, and its blobs would not."""
-        with writing(self._engine) as connection, Session(bind=connection) as session:
-            if SqlWriter(session, actor=self._actor, now=self._now).first <= first:
+        with self._transaction() as session:
+            if head(session)[0] < first:
                 self._journal.remove(first)
 
     def resolve(self, reference: Reference) -> Version:
@@ -203,6 +255,10 @@ class SqlCatalog:
         """
         if self._path is None:
             raise UnavailableError("a catalog in memory cannot be rebuilt")
+        with self._held():
+            return self._rebuild(self._path, manifest_of)
+
+    def _rebuild(self, path: Path, manifest_of: Callable[[Digest], Manifest | None]) -> int:
         events = self._events()
         if len(events) < self._last_entry():
             raise CorruptionError(
@@ -215,20 +271,29 @@ class SqlCatalog:
                 code="journal-lost",
                 hint="restore the journal from a backup; nothing was changed",
             )
-        fresh = self._path.with_name(self._path.name + ".rebuilt")
+        fresh = path.with_name(path.name + ".rebuilt")
         _discard(fresh)
         try:
             engine = sqlite_engine(fresh)
             schema.ensure(engine)
             with writing(engine) as connection, Session(bind=connection) as session:
                 replay(session, events, lambda digest: manifest_of(Digest(digest)))
-            _discard(self._path, only_companions=True)
-            if self._path.exists():
-                self._path.replace(self._path.with_name(self._path.name + ".before"))
-            fresh.replace(self._path)
+            _discard(path, only_companions=True)
+            if path.exists():
+                path.replace(path.with_name(path.name + ".before"))
+            fresh.replace(path)
         finally:
             _discard(fresh)
         return len(events)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Nobody writes meanwhile; a catalog that is too damaged to be locked is too damaged to be written."""
+        with ExitStack() as stack:
+            if self._file() is not None:
+                with suppress(CorruptionError):
+                    stack.enter_context(writing(self._engine))
+            yield
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
@@ -284,20 +349,18 @@ class SqlCatalog:
             hint="run `adapters rebuild`: it makes the catalog again from the journal and blobs",
         )
 
-    def _refuse_old_catalog(self, first: int) -> None:
-        """One segment ahead is a writer that was killed; two are a catalog that somebody put back from a backup."""
-        ahead = self._journal.read(first)
-        if ahead and self._journal.read(first + len(ahead.splitlines())) is not None:
-            raise CorruptionError(
-                "the journal is ahead of the catalog: an old catalog was put in its place",
-                code="catalog-rolled-back",
-                hint="run `adapters rebuild` to bring back what is missing",
-            )
-
     @staticmethod
     def _require(session: Session, adapter: AdapterName) -> None:
         if session.get(AdapterRow, adapter.key) is None:
             resolve(session, Reference(adapter))
+
+
+def _foreign() -> CorruptionError:
+    return CorruptionError(
+        "the journal does not go on from this catalog: an old or foreign one is in its place",
+        code="catalog-rolled-back",
+        hint="run `adapters rebuild` to bring back what is missing",
+    )
 
 
 def _discard(path: Path, *, only_companions: bool = False) -> None:

@@ -21,15 +21,20 @@ from registry.domain.version import AliasMove, Version
 from registry.errors import AliasMovedError, ConflictError, NotFoundError
 
 
+def head(session: Session) -> tuple[int, str]:
+    """The number and hash of the last audit entry, to which the next one is chained."""
+    last = session.exec(select(AuditRow).order_by(col(AuditRow.sequence).desc()).limit(1)).one_or_none()
+    return (last.sequence, last.hash) if last else (0, str(ORIGIN))
+
+
 class SqlWriter:
     """See :class:`registry.catalog.protocol.CatalogWriter`."""
 
     def __init__(self, session: Session, *, actor: str, now: Callable[[], str]) -> None:
-        last = session.exec(select(AuditRow).order_by(col(AuditRow.sequence).desc()).limit(1)).one_or_none()
         self._session = session
         self._actor = actor
         self._now = now
-        self._head = (last.sequence, last.hash) if last else (0, str(ORIGIN))
+        self._head = head(session)
         self.first = self._head[0] + 1
         self._bodies: list[str] = []
 

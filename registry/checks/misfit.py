@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from registry.domain.finding import Finding, Severity
 
@@ -19,7 +20,8 @@ class Misfit(Finding):
     found: str | None = None
 
 
-def error(
+def misfit(
+    severity: Severity,
     rule: str,
     message: str,
     *,
@@ -29,30 +31,9 @@ def error(
     expected: str | None = None,
     found: str | None = None,
 ) -> Misfit:
-    return Misfit(rule, Severity.ERROR, message, where, fix, target, expected, found)
+    return Misfit(rule, severity, message, where, fix, target, expected, found)
 
 
-def warning(
-    rule: str,
-    message: str,
-    *,
-    fix: str,
-    where: str | None = None,
-    target: str | None = None,
-    expected: str | None = None,
-    found: str | None = None,
-) -> Misfit:
-    return Misfit(rule, Severity.WARNING, message, where, fix, target, expected, found)
-
-
-def note(
-    rule: str,
-    message: str,
-    *,
-    fix: str,
-    where: str | None = None,
-    target: str | None = None,
-    expected: str | None = None,
-    found: str | None = None,
-) -> Misfit:
-    return Misfit(rule, Severity.INFO, message, where, fix, target, expected, found)
+error = partial(misfit, Severity.ERROR)
+warning = partial(misfit, Severity.WARNING)
+note = partial(misfit, Severity.INFO)

@@ -45,7 +45,7 @@ def scan(read: Callable[[int], bytes], tensors: Sequence[TensorSpec]) -> Scan:
             left -= len(piece)
             hasher.update(piece)
             finite = finite and not has_nonfinite(piece)
-            blank = blank and _ZEROS.startswith(piece)
+            blank = blank and _is_zero(piece, tensor.dtype)
         rows.append([tensor.name, tensor.dtype, list(tensor.shape), hasher.hexdigest()])
         if not finite:
             nonfinite.append(tensor.name)
@@ -53,6 +53,20 @@ def scan(read: Callable[[int], bytes], tensors: Sequence[TensorSpec]) -> Scan:
             zero.append(tensor.name)
     listing = json.dumps(sorted(rows), separators=(",", ":")).encode("ascii")
     return Scan(Digest(PREFIX + hashlib.sha256(listing).hexdigest()), tuple(nonfinite), tuple(zero))
+
+
+#: Bytes of a number whose top bit is its sign, so that it can be a negative zero.
+_SIGNED = {"F64": 8, "F32": 4, "C64": 4, "F16": 2, "BF16": 2, "F8_E5M2": 1, "F8_E4M3": 1}
+
+
+def _is_zero(piece: bytes, dtype: str) -> bool:
+    """Nothing but zeros, 0.0 or −0.0."""
+    if _ZEROS.startswith(piece):
+        return True
+    size = _SIGNED.get(dtype, 0)
+    if not size or piece.strip(b"\0\x80"):
+        return False
+    return all(_ZEROS.startswith(piece[place::size]) for place in range(size - 1))
 
 
 def _mask(holds: Callable[[int], bool]) -> bytes:

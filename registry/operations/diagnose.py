@@ -20,9 +20,8 @@ from typing import Protocol, TypeVar
 from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog
 from registry.domain.digest import PREFIX, Digest
-from registry.domain.manifest import Manifest
 from registry.errors import CorruptionError, MissingBlobError
-from registry.operations.manifests import manifest_of
+from registry.operations.manifests import manifest_of, surviving
 
 T = TypeVar("T")
 
@@ -106,7 +105,7 @@ def diagnose(
             if deep and (wrong := look(digest, None)) is not None:
                 problems.append(Problem("I2", f"an unreferenced blob {wrong}", digest))
     problems += [Problem("I2", f"{path} {why}") for path, why in blobs.strangers()]
-    wrong_with_catalog = asked(lambda: catalog.verify(lambda digest: _manifest(digest, blobs)))
+    wrong_with_catalog = asked(lambda: catalog.verify(surviving(blobs)))
     problems += [Problem("I9", sentence) for sentence in wrong_with_catalog]
     return Diagnosis(tuple(problems), len(versions), stored, unreferenced)
 
@@ -128,10 +127,3 @@ def _trouble(
     except MissingBlobError:
         return "is missing"
     return None
-
-
-def _manifest(digest: Digest, blobs: BlobStore) -> Manifest | None:
-    try:
-        return manifest_of(digest, blobs)
-    except CorruptionError:
-        return None

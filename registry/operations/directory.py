@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import FileRole
-from registry.errors import UnsuitableDirectoryError
+from registry.errors import UnavailableError, UnsuitableDirectoryError
 from registry.formats.adapter_config import MAX_BYTES, parse_adapter_config
 from registry.formats.adapter_directory import (
     CONFIG,
@@ -97,6 +98,7 @@ def open_regular(path: Path) -> FileIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
+        _refuse_machine_trouble(error, path)
         raise UnsuitableDirectoryError(
             f"cannot read {path}: {error.strerror}",
             code="unreadable-file",
@@ -107,6 +109,14 @@ def open_regular(path: Path) -> FileIO:
         os.close(descriptor)
         raise _not_a_file(path, mode)
     return open(descriptor, "rb", buffering=0)  # the caller closes it
+
+
+def _refuse_machine_trouble(error: OSError, path: Path) -> None:
+    """Raises UnavailableError if the disk or the process's limits are at fault, and not what was handed in."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM):
+        raise UnavailableError(
+            f"cannot read {path}: {error.strerror}", hint="look at the disk and at `ulimit -a`"
+        ) from error
 
 
 def _entries(place: Path) -> list[os.DirEntry[str]]:
@@ -120,6 +130,7 @@ def _entries(place: Path) -> list[os.DirEntry[str]]:
         with os.scandir(place) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
+        _refuse_machine_trouble(error, place)
         raise UnsuitableDirectoryError(
             f"cannot read the directory {place}: {error.strerror}",
             code="no-directory",

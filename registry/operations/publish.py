@@ -78,13 +78,14 @@ def publish(
     """All of them become versions, in one transaction, or none. Raises DefectiveAdapterError before anything is written."""
     for submission in submissions:  # 1
         refuse_errors(submission.package, allow)
-    known = [catalog.find_version(each.adapter, each.package.manifest.digest) for each in submissions]  # 2
-    if all(
-        version is not None and not each.attachments.any and _is_whole(each.package, blobs)
-        for version, each in zip(known, submissions, strict=True)
-    ):
+    known = [  # 2
+        version if version is not None and _is_whole(each.package, blobs) else None
+        for each in submissions
+        for version in [catalog.find_version(each.adapter, each.package.manifest.digest)]
+    ]
+    if all(version is not None and not each.attachments.any for version, each in zip(known, submissions, strict=True)):
         return [
-            Published(version, created=False, findings=each.package.findings)
+            _published(version, each, created=False, allow=allow)
             for version, each in zip(known, submissions, strict=True)
             if version is not None
         ]
@@ -97,7 +98,7 @@ def publish(
             for measured in submission.attachments.evaluations:
                 measured.store(blobs)
         with catalog.writing() as writer:  # 4
-            return [_enter(submission, blobs, writer, stored) for submission in submissions]
+            return [_enter(submission, blobs, writer, stored, allow) for submission in submissions]
     except BaseException:
         with suppress(RegistryError):  # 5
             _withdraw(stored, blobs, catalog)
@@ -113,7 +114,9 @@ def refuse_errors(package: AdapterPackage, allow: Sequence[str]) -> None:
         raise DefectiveAdapterError(str(package.directory), errors)
 
 
-def _enter(submission: Submission, blobs: BlobStore, writer: CatalogWriter, stored: list[Digest]) -> Published:
+def _enter(
+    submission: Submission, blobs: BlobStore, writer: CatalogWriter, stored: list[Digest], allow: Sequence[str]
+) -> Published:
     package, attachments = submission.package, submission.attachments
     _store(package, blobs, stored)
     version, created = writer.add_version(
@@ -128,7 +131,21 @@ def _enter(submission: Submission, blobs: BlobStore, writer: CatalogWriter, stor
         record(version, measured, writer)
     for alias in attachments.aliases:
         writer.move_alias(version.adapter, alias, version.number)
-    return Published(version, created, package.findings)
+    return _published(version, submission, created=created, allow=allow)
+
+
+def _published(version: Version, submission: Submission, *, created: bool, allow: Sequence[str]) -> Published:
+    """With what is to be said about this push, besides what is kept about the version."""
+    findings = list(submission.package.findings)
+    for rule in sorted(set(allow) - {finding.rule for finding in findings}):
+        fix = "leave it away, or look at its spelling"
+        findings.append(Finding("nothing-to-allow", Severity.WARNING, f"--allow {rule} met no finding", rule, fix))
+    if version.yanked is not None:
+        message = f"{version.reference}, which this content is, is yanked: {version.yanked}"
+        findings.append(
+            Finding("version-yanked", Severity.WARNING, message, version.reference, "unyank it if it is good again")
+        )
+    return Published(version, created, tuple(findings))
 
 
 def _store(
@@ -174,12 +191,11 @@ def _has_rotted(digest: Digest, blobs: BlobStore) -> bool:
 
 
 def _is_whole(package: AdapterPackage, blobs: BlobStore) -> bool:
-    """Whether every file is stored in its full length. What damage took away is stored again."""
+    """Whether every file is stored, byte for byte. What damage took away or changed is stored again."""
     manifest = package.manifest
+    sizes = {manifest.digest: len(manifest.canonical_bytes), **{each.digest: each.size for each in manifest.files}}
     try:
-        return blobs.size(manifest.digest) == len(manifest.canonical_bytes) and all(
-            blobs.size(entry.digest) == entry.size for entry in manifest.files
-        )
+        return all(blobs.size(digest) == size and not _has_rotted(digest, blobs) for digest, size in sizes.items())
     except MissingBlobError:
         return False
 

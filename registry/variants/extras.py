@@ -97,6 +97,10 @@ def _saved_as(declared: Sequence[str], path: str) -> str | None:
 def _token_rows(config: AdapterConfig, path: str, place: Place) -> Iterable[Finding]:
     """One row for each of ``trainable_token_indices``: a list for the input embedding, or lists by module."""
     indices = config.raw.get("trainable_token_indices")
+    if not (
+        indices is None or _is_tokens(indices) or (isinstance(indices, dict) and all(map(_is_tokens, indices.values())))
+    ):
+        raise config.refuse("trainable_token_indices", indices, "a list of token ids, or such lists by module")
     if isinstance(indices, dict):
         indices = next((value for name, value in indices.items() if path.endswith(name)), None)
     rows = place.spec.shape[0] if place.spec.shape else 0
@@ -107,6 +111,10 @@ def _token_rows(config: AdapterConfig, path: str, place: Place) -> Iterable[Find
             where=place.spec.name,
             fix="correct trainable_token_indices, or save the adapter again",
         )
+
+
+def _is_tokens(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
 
 
 def _unknown(names: Iterable[str]) -> Iterable[Finding]:

@@ -48,6 +48,8 @@ def places(
     prefixless: list[str] = []
     named: dict[str, str] = {}
     foreign: dict[str, list[str]] = {}
+    tensors = tuple(tensors)
+    names = {spec.name for spec in tensors}
     for spec in tensors:
         name = spec.name
         maker = next((maker for pattern, maker in _FOREIGN if mark == "lora_" and pattern.search(name)), None)
@@ -69,6 +71,8 @@ def places(
         start = max((i for i, part in enumerate(parts) if part.startswith(mark)), default=len(parts) - 1)
         tail, adapter = _without_adapter_name(parts[start:], tails)
         path, saved = _without_saved_name(parts[:start])
+        if saved and f"{PREFIX}{path}.{tail}" in names:
+            continue  # PEFT saves the biases of a head twice with bias="all"; this is the copy that it does not load
         if adapter or saved:
             named[name] = adapter or saved
         found.append(Place(spec, path, tail))

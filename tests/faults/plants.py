@@ -36,7 +36,7 @@ def commit_before_store() -> None:
     def publish(submissions: Sequence[Any], *, blobs: Any, catalog: Any, **_: Any) -> list[Any]:
         publishing._store = lambda *_arguments, **_options: None
         with catalog.writing() as open_writer:
-            done = [publishing._enter(each, blobs, open_writer, []) for each in submissions]
+            done = [publishing._enter(each, blobs, open_writer, [], ()) for each in submissions]
         for each in submissions:
             store(each.package, blobs, [])
         return done

@@ -110,3 +110,18 @@ def test_pushing_the_same_writes_nothing(damaged: Registry, tmp_path: Path) -> N
 def test_unchanged_files_are_shared(damaged: Registry, tmp_path: Path) -> None:
     first = blob(damaged, "a@1", "adapter_model.safetensors", tmp_path)
     assert blob(damaged, "a@2", "adapter_model.safetensors", tmp_path) == first
+
+
+@pytest.mark.parametrize("name", ["a", "another"])
+def test_nothing_is_acknowledged_on_top_of_rotten_bytes(damaged: Registry, tmp_path: Path, name: str) -> None:
+    """Pushed again as the version it was, or under another name: the good bytes at hand take the place of the bad."""
+    flip(blob(damaged, "a@1", "adapter_model.safetensors", tmp_path))
+    damaged.push(tmp_path / "a", name=name)
+    assert damaged.doctor(deep=True).problems == ()
+    damaged.pull("a@1", tmp_path / "out")
+
+
+def test_what_was_allowed_in_vain_and_what_is_yanked_is_said(damaged: Registry, tmp_path: Path) -> None:
+    damaged.yank("c", "bad data")
+    findings = damaged.push(tmp_path / "c", allow=["nonfinte"]).findings
+    assert [finding.rule for finding in findings] == ["nothing-to-allow", "version-yanked"]

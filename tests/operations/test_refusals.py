@@ -61,6 +61,13 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "no config": ("no-config", without("adapter_config.json")),
     "no weights": ("no-weights", without("adapter_model.safetensors")),
     "a pickle alone": ("pickle", only_pickle),
+    "mlx-lm as it writes": (
+        "not-peft",
+        lambda place: (
+            (place / "adapter_config.json").write_text('{"fine_tune_type": "lora", "lora_parameters": {"rank": 8}}'),
+            (place / "adapter_model.safetensors").rename(place / "adapters.safetensors"),
+        ),
+    ),
     "mlx-lm": ("not-peft", raw_config(b'{"fine_tune_type": "lora", "lora_parameters": {"rank": 8}}')),
     "AdapterHub": ("not-peft", raw_config(b'{"config": {"adapter_residual_before_ln": false}, "hidden_size": 768}')),
     "not PEFT": ("not-peft", raw_config(b'{"r": 8}')),

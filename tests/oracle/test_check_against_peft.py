@@ -175,8 +175,15 @@ MUTATIONS = {
 PREFIXES = re.compile(r"(?:model|transformer|gpt_neox|bert|distilbert|roberta|vit)\.")
 
 
-@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+MUTANTS = [
+    pytest.param(case, mutate, id=f"{case.name}-{mutate.__name__}")
+    for case in CASES
+    for mutate in MUTATIONS
+    if mutate is not without_first_word or PREFIXES.match(case.query)  # some classes have no prefix to lose
+]
+
+
+@pytest.mark.parametrize(("case", "mutate"), MUTANTS)
 def test_a_mutation_is_caught_by_its_rule(
     case: BaseCase,
     mutate: Callable[[BaseCase, Tensors, Config], None],
@@ -184,8 +191,6 @@ def test_a_mutation_is_caught_by_its_rule(
     adapters: Callable[[BaseCase], Path],
     tmp_path: Path,
 ) -> None:
-    if mutate is without_first_word and not PREFIXES.match(case.query):
-        pytest.skip("the class has no prefix to lose")
     tensors = load_file(adapters(case) / "adapter_model.safetensors")
     config = json.loads((adapters(case) / "adapter_config.json").read_text())
     mutate(case, tensors, config)
@@ -217,6 +222,6 @@ TWINS = {(one, other) for one in _COPIES for other in _COPIES}
 def test_the_numbers() -> None:
     """What the sentences above were counted on."""
     assert len({case.config for case in CASES}) == 16
-    assert len(TRAINED) == 107
+    assert len(TRAINED) == 108
     assert len(LORA) + len(METHODS) + len(PROMPTS) > 100
-    assert len(CASES) * len(MUTATIONS) == 252
+    assert len(MUTANTS) == 249
