@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 
 from registry.catalog.engine import reading, writing
+from registry.catalog.tables import AuditRow
 from registry.errors import UnavailableError
 
 #: The newest migration. A test compares it with the scripts.
@@ -28,8 +29,18 @@ def ensure(engine: Engine) -> None:
             return
     with writing(engine) as connection:
         check(connection)
-        if current(connection) != HEAD:
+        revision = current(connection)
+        if revision is None and not inspect(connection).get_table_names():
+            create(connection)
+        elif revision != HEAD:
             migrate(connection, HEAD)
+
+
+def create(connection: Connection) -> None:
+    """What the migrations would make of an empty database, without them: the first push does not wait for Alembic."""
+    AuditRow.metadata.create_all(connection)
+    connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+    connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
 
 
 def check(connection: Connection) -> None:

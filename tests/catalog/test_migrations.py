@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from registry.catalog import schema
 from registry.catalog.engine import reading, sqlite_engine, writing
@@ -30,6 +30,31 @@ def test_up_gives_the_tables_of_the_application(tmp_path: Path) -> None:
     schema.ensure(engine)
     with reading(engine) as connection:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+
+
+def test_a_new_database_is_what_the_migrations_make(tmp_path: Path) -> None:
+    """Tables, columns, keys and indexes: compared as SQLite describes them, and as Alembic does."""
+    made, migrated = sqlite_engine(tmp_path / "made.db"), sqlite_engine(tmp_path / "migrated.db")
+    schema.ensure(made)
+    with writing(migrated) as connection:
+        schema.migrate(connection, "head")
+    assert described(made) == described(migrated)
+    with reading(migrated) as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+
+
+def described(engine: Engine) -> dict[str, object]:
+    with reading(engine) as connection:
+        ask = connection.exec_driver_sql
+        found: dict[str, object] = {"version": schema.current(connection)}
+        tables = ask("SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'alembic_version'").scalars().all()
+        for table in sorted(tables):
+            found[table] = ask(f"PRAGMA table_info({table})").all()
+            found[f"{table} refers"] = sorted(map(str, ask(f"PRAGMA foreign_key_list({table})").all()))
+        indexes = ask("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name <> 'alembic_version'").scalars()
+        for index in sorted(indexes.all()):
+            found[index] = ask(f"PRAGMA index_xinfo({index})").all()
+        return found
 
 
 def test_down_leaves_nothing_and_up_works_again(tmp_path: Path) -> None:
