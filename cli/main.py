@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -50,6 +51,15 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "eval": ("Scores of a version.", evaluate.VERBS),
 }
 
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"adapters {version('adapter-registry')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="adapters",
     help="A versioned registry for LoRA adapters: push, find, promote, pull.",
@@ -60,6 +70,16 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help: no markdown engine at start-up
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def everywhere(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None: ...
+
+
 for _verb, _function in COMMANDS.items():
     app.command(_verb)(command(_function))
 for _noun, (_text, _verbs) in GROUPS.items():

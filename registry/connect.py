@@ -180,6 +180,8 @@ class Registry:
         """One page. ``tags`` are ``key=value`` or ``key``, ``metrics`` conditions such as ``acc>=0.8``. Raises InvalidNameError."""
         if sort is not None and sort not in SORTS:
             MetricName.parse(sort)
+        if text is not None and not text.isprintable():
+            raise InvalidNameError("name filter", text, "part of a name")
         if not 1 <= limit <= 1000:
             raise InvalidNameError(
                 "page size", str(limit), "1 to 1000", hint="continue behind the last row with --after"

@@ -65,6 +65,9 @@ class Catalog(Protocol):
     def prepare(self) -> None:
         """Make room for a first write. Raises UnavailableError where none will succeed."""
 
+    def exists(self) -> bool:
+        """Whether anybody ever began to write: before that there are no blobs either."""
+
     def writing(self) -> AbstractContextManager[CatalogWriter]:
         """Wait for other writers (30 s, then UnavailableError), and commit at the end unless an exception passes."""
 

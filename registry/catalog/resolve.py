@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from registry.catalog.tables import AdapterRow, AliasRow, EvaluationRow, TagRow, VersionRow
@@ -134,7 +135,7 @@ def _row(session: Session, reference: Reference) -> VersionRow:
             raise NotFoundError(
                 f"every version of {adapter} is yanked or deleted",
                 code="unknown-version",
-                hint=f"name one exactly, such as {adapter}@1; `adapters list {adapter} --all-versions` shows them",
+                hint=_exact(session, adapter),
             )
         return row
     row = session.exec(versions.where(VersionRow.number == number)).one_or_none()
@@ -148,6 +149,16 @@ def _row(session: Session, reference: Reference) -> VersionRow:
     if row.deleted is not None:
         raise NotFoundError(f"{adapter}@{number} was deleted: {row.deleted}", code="version-deleted")
     return row
+
+
+def _exact(session: Session, adapter: AdapterName) -> str:
+    """For an adapter without a version that could be meant by its name alone."""
+    yanked = session.exec(
+        select(func.max(VersionRow.number)).where(VersionRow.adapter == adapter.key, col(VersionRow.deleted).is_(None))
+    ).one()
+    if yanked is None:
+        return f"`adapters log {adapter}` tells what happened to them; the next push makes a new one"
+    return f"name one exactly, such as {adapter}@{yanked}, or take its yank back: adapters unyank"
 
 
 def _by_digest(session: Session, start: str) -> VersionRow:

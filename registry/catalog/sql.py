@@ -74,6 +74,22 @@ class SqlCatalog:
             schema.ensure(self._engine)
             self._ready = True
 
+    def exists(self) -> bool:
+        """A file may exist without tables while its first writer is at work."""
+        if self._ready:
+            return True
+        if self._path is None or not self._path.exists():
+            return False
+        with reading(self._engine) as connection:
+            revision = schema.current(connection)
+            schema.check(connection)
+        if revision is not None and revision != schema.HEAD:
+            schema.ensure(self._engine)
+        self._ready = revision is not None
+        if not self._ready and len(list(islice(self._journal.firsts(), 2))) > 1:
+            raise self._lost()
+        return self._ready
+
     @contextmanager
     def writing(self) -> Iterator[SqlWriter]:
         self.prepare()
@@ -298,24 +314,8 @@ class SqlCatalog:
     @contextmanager
     def _reading(self) -> Iterator[Session]:
         self._refuse_lost_catalog()
-        with reading(self._engine if self._is_there() else _empty()) as connection, Session(bind=connection) as session:
+        with reading(self._engine if self.exists() else _empty()) as connection, Session(bind=connection) as session:
             yield session
-
-    def _is_there(self) -> bool:
-        """Whether there is anything to read. A file may exist without tables while its first writer is at work."""
-        if self._ready:
-            return True
-        if self._path is None or not self._path.exists():
-            return False
-        with reading(self._engine) as connection:
-            revision = schema.current(connection)
-            schema.check(connection)
-        if revision is not None and revision != schema.HEAD:
-            schema.ensure(self._engine)
-        self._ready = revision is not None
-        if not self._ready and len(list(islice(self._journal.firsts(), 2))) > 1:
-            raise self._lost()
-        return self._ready
 
     def _events(self) -> list[Event]:
         events = [

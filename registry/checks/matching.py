@@ -21,6 +21,7 @@ from registry.variants.lora import MARK
 from registry.variants.lora_layers import TAILS, LoraLayer, gather
 from registry.variants.lora_parameters import name_wrappers, wrapped_module
 from registry.variants.lora_settings import read_settings
+from registry.variants.settings import layer_spans
 from registry.variants.tensor_names import PREFIX, places
 
 if TYPE_CHECKING:
@@ -137,12 +138,10 @@ def _match(key: _Same) -> Matching | None:
 
 def _replicated(config: AdapterConfig) -> list[int]:
     """``layer_replication``: the base's layer for each layer of the result; ``[[0, 2], [1, 2]]`` → 0, 1, 1."""
-    spans = config.raw.get("layer_replication")
     found: list[int] = []
-    for span in spans if isinstance(spans, list) else ():
-        match span:
-            case [int(start), int(end)] if 0 <= start < end and len(found) + end - start <= _MOST_LAYERS:
-                found += range(start, end)
+    for start, end in layer_spans(config):
+        if len(found) + end - start <= _MOST_LAYERS:
+            found += range(start, end)
     return found
 
 

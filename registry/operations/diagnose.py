@@ -105,6 +105,10 @@ def diagnose(
             if deep and (wrong := look(digest, None)) is not None:
                 problems.append(Problem("I2", f"an unreferenced blob {wrong}", digest))
     problems += [Problem("I2", f"{path} {why}") for path, why in blobs.strangers()]
+    if stored and asked(lambda: [catalog.exists()]) == [False]:
+        problems.append(
+            Problem("I9", f"there are {stored:,} blobs and neither a catalog nor a journal: restore them from a backup")
+        )
     wrong_with_catalog = asked(lambda: catalog.verify(surviving(blobs)))
     problems += [Problem("I9", sentence) for sentence in wrong_with_catalog]
     return Diagnosis(tuple(problems), len(versions), stored, unreferenced)

@@ -34,6 +34,7 @@ from registry.variants.lora_settings import LoraSettings, read_settings
 from registry.variants.natural_order import natural
 from registry.variants.pattern_age import patterns_changed_meaning
 from registry.variants.pattern_table import PatternTable
+from registry.variants.settings import layer_spans
 from registry.variants.tensor_names import Place, places
 from registry.variants.wanted import absent_targets, is_asked_for
 
@@ -227,7 +228,7 @@ def _base_change(settings: LoraSettings) -> Iterable[Finding]:
 
 
 def _replication(config: AdapterConfig) -> Iterable[Finding]:
-    if config.truthy("layer_replication"):
+    if layer_spans(config):
         yield info(
             "layers-replicated",
             "layer_replication rebuilds the layers of the base, and the layer numbers here are those of the result",

@@ -34,6 +34,19 @@ def saved_modules(config: AdapterConfig) -> tuple[str, ...]:
     return names or ()
 
 
+def layer_spans(config: AdapterConfig) -> list[tuple[int, int]]:
+    """``layer_replication``: which layers of the base, from-until, the layers of the result are copies of."""
+    value = config.raw.get("layer_replication") or []
+    spans: list[tuple[int, int]] = []
+    for span in value if isinstance(value, list) else [value]:
+        match span:
+            case [int(start), int(end)] if 0 <= start < end:
+                spans.append((start, end))
+            case _:
+                raise config.refuse("layer_replication", value, "pairs of layer numbers such as [[0, 4], [2, 5]]")
+    return spans
+
+
 def trained_biases(config: AdapterConfig) -> str:
     """``none``, ``all``, or the ``…_only`` that trains the biases of the targets."""
     value = config.raw.get("bias")

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from cli.main import COMMANDS, GROUPS, _options_last
+from cli.main import COMMANDS, GROUPS, _options_last, main
 from tests.cli.conftest import Adapters
 from tests.conftest import WriteAdapter, lora_tensors
 
@@ -67,3 +68,11 @@ def test_an_interrupt_leaves_nothing_behind(adapters: Adapters, write_adapter: W
     assert process.returncode == 130, said
     assert sorted(path for path in adapters.registry.rglob("*") if path.is_file()) == before
     assert adapters("doctor", "--deep").code == 0
+
+
+def test_it_says_its_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["adapters", "--version"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"adapters {version('adapter-registry')}\n"

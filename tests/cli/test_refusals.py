@@ -79,3 +79,19 @@ def test_wrong_usage_is_2(adapters: Adapters) -> None:
     assert adapters("push").code == 2
     assert adapters("list", "--nope").code == 2
     assert adapters("eval", "add", "x").code == 2
+
+
+def test_the_hint_for_an_adapter_without_a_current_version_names_one_that_exists(
+    adapters: Adapters, write_adapter: WriteAdapter
+) -> None:
+    directory = write_adapter("my-lora")
+    adapters.json("push", str(directory))
+    adapters.json("yank", "my-lora", "--reason", "wrong split")
+    assert "my-lora@1" in adapters.refusal("show", "my-lora")["hint"]
+    adapters.json("delete", "my-lora@1", "--reason", "wrong split")
+    assert "@1" not in adapters.refusal("show", "my-lora")["hint"]
+
+
+def test_a_name_filter_that_no_name_can_contain_is_3(adapters: Adapters, write_adapter: WriteAdapter) -> None:
+    adapters.json("push", str(write_adapter("my-lora")))
+    assert adapters.refusal("list", "my\x1blora")["code"] == "invalid-name"

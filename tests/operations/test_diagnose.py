@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -188,3 +189,10 @@ def test_progress_counts_every_byte_that_is_read(lived: Registry, tmp_path: Path
     counted: list[int] = []
     lived.doctor(deep=True, progress=counted.append)
     assert sum(counted) == sum(lived.blobs.size(digest) for digest in lived.blobs.digests())
+
+
+def test_blobs_without_catalog_and_journal_are_a_loss(lived: Registry, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "registry" / "journal")
+    for path in (tmp_path / "registry").glob("catalog.db*"):
+        path.unlink()
+    assert [(invariant, message[:16]) for invariant, message, _ in examined(tmp_path)] == [("I9", "there are 8 blob")]
