@@ -13,6 +13,7 @@ imported by the push: look-ups start faster.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from registry.errors import (
     InvalidNameError,
     NotFoundError,
     RegistryError,
+    RejectedError,
     UnavailableError,
 )
 from registry.operations.fetch import fetch
@@ -50,10 +52,16 @@ from registry.operations.manifests import surviving
 from registry.operations.show import Details, show
 
 if TYPE_CHECKING:
+    from registry.domain.base_model import BaseModelSpec, StoredBase
+    from registry.domain.gate import Outcome
+    from registry.operations.bases import Shelf
     from registry.operations.collect import Collected
     from registry.operations.compare import Comparison
     from registry.operations.diagnose import Diagnosis
+    from registry.operations.equal_copy import Workshop
     from registry.operations.evaluate import Measured
+    from registry.operations.export import Exported
+    from registry.operations.promote import Promotion
     from registry.operations.publish import Published, Submission
 
 DirectoryOrRecord = str | Path | Mapping[str, object]
@@ -125,14 +133,15 @@ class Registry:
         from registry.operations.publish import refuse_errors
 
         waiting: list[Submission] = []
+        shelf = self.shelf()
         for item in adapters:
             options = dict(item) if isinstance(item, Mapping) else {"directory": item}
             directory = Path(str(options.pop("directory")))
             try:
-                submission = self._submission(directory, **_with_aliases(options))  # type: ignore[arg-type]
+                submission = self._submission(directory, shelf=shelf, **_with_aliases(options))  # type: ignore[arg-type]
                 refuse_errors(submission.package, allow)
                 waiting.append(submission)
-            except (InvalidInputError, NotFoundError) as error:
+            except (InvalidInputError, NotFoundError, RejectedError) as error:
                 yield Failed(directory, error)
             if len(waiting) >= batch:
                 yield from self._publish(waiting, allow)
@@ -154,6 +163,34 @@ class Registry:
             catalog=self.catalog,
             served_only=served_only,
             progress=progress,
+        )
+
+    def export(
+        self,
+        subject: str | Path,
+        into: str | Path,
+        *,
+        engine: str,
+        base: str | None = None,
+        max_lora_rank: int | None = None,
+    ) -> Exported:
+        """Write a copy of a version, or of a directory (a Path, or a text that looks like one), that ``engine``
+        (``vllm``, ``llama.cpp==b6000``) serves as PEFT serves the original. ``base`` is a checkpoint's directory or the
+        ID to write. Raises RejectedError with nothing written where no faithful copy exists."""
+        from registry.checks.profile import find_profile, with_rank_cap
+        from registry.operations.export import export
+
+        profile = find_profile(engine)
+        text = str(subject)
+        is_path = isinstance(subject, Path) or os.path.isdir(text) or text.startswith((".", "/", "~"))
+        return export(
+            Path(text).expanduser() if is_path else self.reference(text),
+            Path(into),
+            profile=profile if max_lora_rank is None else with_rank_cap(profile, max_lora_rank),
+            base=base,
+            blobs=self.blobs,
+            catalog=self.catalog,
+            workshop=_workshop,
         )
 
     def show(self, reference: str) -> Details:
@@ -208,6 +245,50 @@ class Registry:
         from registry.operations.compare import compare
 
         return compare([self.reference(reference) for reference in references], catalog=self.catalog)
+
+    def gate(
+        self,
+        reference: str,
+        file: str | Path | None = None,
+        *,
+        against: str | None = None,
+        minimum: Sequence[str] = (),
+        no_regression: Sequence[str] = (),
+        noise: float | None = None,
+    ) -> Outcome:
+        """``file`` is a gate.toml, ``minimum`` are conditions such as ``acc>=0.8``, ``no_regression`` such as ``acc:0.01``."""
+        from registry.operations.gate import asked, gate
+
+        wanted = asked(file, against=against, minimum=minimum, no_regression=no_regression, noise=noise)
+        return gate(self.reference(reference), wanted, namespace=self.namespace, catalog=self.catalog)
+
+    def promote(
+        self,
+        reference: str,
+        alias: str,
+        file: str | Path | None = None,
+        *,
+        against: str | None = None,
+        minimum: Sequence[str] = (),
+        no_regression: Sequence[str] = (),
+        noise: float | None = None,
+        expected: int | Anything | None = ANYTHING,
+    ) -> Promotion:
+        """Move an alias if the gate holds, in one transaction. Raises GateClosedError, AliasMovedError with nothing moved."""
+        from registry.operations.gate import asked
+        from registry.operations.promote import promote
+
+        promotion = promote(
+            self.reference(reference),
+            AliasName(alias),
+            asked(file, against=against, minimum=minimum, no_regression=no_regression, noise=noise),
+            namespace=self.namespace,
+            catalog=self.catalog,
+            expected=expected,
+        )
+        if promotion.outcome.failure is not None:
+            raise promotion.outcome.failure
+        return promotion
 
     def add_evaluations(self, reference: str, *sources: str | Path | Measured) -> tuple[Version, int]:
         """Results files, ``metric=value`` texts or :class:`Measured` values; returns how many scores were new."""
@@ -298,6 +379,42 @@ class Registry:
 
         return self.catalog.rebuild(surviving(self.blobs))
 
+    def add_base(
+        self, source: str | Path, *, name: str | None = None, hash_weights: bool = False
+    ) -> tuple[StoredBase, BaseModelSpec, bool]:
+        """Store what can be known of a base model without its weights, so that pushes are checked against it: a checkpoint's
+        directory, or a repository on the Hub. ``name`` (``ID[@REVISION]``) where the source has none of its own."""
+        from registry.operations.bases import add_base
+
+        return add_base(str(source), name=name, hash_weights=hash_weights, blobs=self.blobs, catalog=self.catalog)
+
+    def bases(self) -> Sequence[StoredBase]:
+        return self.catalog.bases()
+
+    def base(self, name: str) -> tuple[StoredBase, BaseModelSpec]:
+        """Raises NotFoundError."""
+        from registry.operations.bases import show_base
+
+        return show_base(name, blobs=self.blobs, catalog=self.catalog)
+
+    def base_aliases(self) -> Mapping[str, str]:
+        return self.catalog.base_aliases()
+
+    def alias_base(self, name: str, canonical: str | None) -> bool:
+        """From now on ``name`` means the base ``canonical``, in checks and in search; None takes that back."""
+        from registry.operations.bases import repository_and_revision
+
+        known, _ = repository_and_revision(name)
+        meant = _canonical(repository_and_revision(canonical)[0]) if canonical is not None else None
+        with self.catalog.writing() as writer:
+            return writer.alias_base(known, meant)
+
+    def shelf(self, *, online: bool = False) -> Shelf:
+        """Where checks find bases by name: in the registry and the Hub's cache; ``online`` asks the Hub too."""
+        from registry.operations.bases import Shelf
+
+        return Shelf(self.blobs, self.catalog, online)
+
     def reference(self, text: str) -> Reference:
         return Reference.parse(text, namespace=self.namespace)
 
@@ -332,9 +449,12 @@ class Registry:
         tags: Mapping[str, str] | None = None,
         evaluations: Sequence[str | Path | Measured] = (),
         note: str | None = None,
+        shelf: Shelf | None = None,
         progress: Callable[[int], None] = lambda _count: None,
     ) -> Submission:
         """Everything that can be refused without looking into the store is refused here."""
+        from registry.operations.bases import is_path
+        from registry.operations.check import against_base
         from registry.operations.describe import describe
         from registry.operations.evaluate import Measured, measured
         from registry.operations.publish import Attachments, Submission
@@ -347,9 +467,10 @@ class Registry:
             note=note,
         )
         lineage = [self._edge(parent, parent_kind) for parent in parents]
-        return Submission(
-            describe(directory, adapter=adapter, base=base, lineage=lineage, progress=progress), wanted, attachments
-        )
+        at = base if base is not None and is_path(base) else None
+        named = base if at is None else None
+        package = describe(directory, adapter=adapter, base=named, lineage=lineage, progress=progress)
+        return Submission(against_base(package, at, shelf or self.shelf()), wanted, attachments)
 
     def _named_after(self, directory: Path, adapter: str | None) -> AdapterName:
         own = adapter or Path(directory).absolute().resolve().name
@@ -392,6 +513,19 @@ def connect(location: str | Path, *, namespace: str = DEFAULT_NAMESPACE, actor: 
     journal = FileJournal(root / "journal")
     catalog = SqlCatalog(root / "catalog.db", journal, actor=actor, manifest_of=surviving(blobs))
     return Registry(blobs, catalog, namespace)
+
+
+def _workshop() -> Workshop:
+    """The lazy door to torch."""
+    try:
+        from registry.transforms import export
+    except ModuleNotFoundError as error:
+        raise UnavailableError(
+            f"this needs tensors, and {error.name} is not installed",
+            code="tensors-missing",
+            hint="pip install 'adapter-registry[tensors]'",
+        ) from error
+    return export
 
 
 def _with_aliases(options: dict[str, object]) -> dict[str, object]:

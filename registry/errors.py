@@ -16,6 +16,8 @@
     │   ├── AliasMovedError           compare-and-set lost
     │   └── OutputExistsError         a directory that is not empty
     ├── RejectedError             a rule or gate says no                           422    6
+    │   ├── GateClosedError           scores that must hold before an alias moves do not
+    │   └── IncompatibleError         findings: an engine would not serve it as PEFT does
     ├── CorruptionError           stored bytes are not what was acknowledged       500    7
     │   ├── DigestMismatchError
     │   └── MissingBlobError
@@ -33,6 +35,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from registry.domain.finding import Finding
+    from registry.domain.gate import Outcome
 
 
 class RegistryError(Exception):
@@ -155,6 +158,53 @@ class RejectedError(RegistryError):
     exit_code = 6
     http_status = 422
     default_code = "rejected"
+
+
+class GateClosedError(RejectedError):
+    """``outcome`` has every condition; the sentence names those that do not hold, the first three in full."""
+
+    default_code = "gate-closed"
+
+    def __init__(self, outcome: Outcome) -> None:
+        closed = [f"{check.condition}: {check.sentence}" for check in outcome.checks if not check.holds]
+        more = f"; and {len(closed) - 3} more" if len(closed) > 3 else ""
+        super().__init__(
+            f"the gate is closed to {outcome.reference}: {'; '.join(closed[:3]) or 'it has no conditions'}{more}",
+            hint="`adapters gate` shows every condition; nothing was moved",
+        )
+        self.outcome = outcome
+
+
+class IncompatibleError(RejectedError):
+    """Every finding that stands against serving the adapter with the engine called ``engine``."""
+
+    default_code = "incompatible"
+
+    def __init__(self, where: str, engine: str, findings: Sequence[Finding]) -> None:
+        first = findings[0]
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        super().__init__(
+            f"{where}: no faithful copy for {engine} exists: {first.message}{more}",
+            code=first.rule if len(findings) == 1 else None,
+            hint=first.fix,
+        )
+        self.findings = tuple(findings)
+
+
+class MisfitError(RejectedError):
+    """The adapter is sound and does not fit its base: every finding of severity ``error`` that was not allowed."""
+
+    default_code = "does-not-fit"
+
+    def __init__(self, where: str, findings: Sequence[Finding]) -> None:
+        first = findings[0]
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        super().__init__(
+            f"{where} does not fit its base: {first.message}{more}",
+            code=first.rule if len({finding.rule for finding in findings}) == 1 else None,
+            hint=f"{first.fix}; or store it all the same: --allow {first.rule}",
+        )
+        self.findings = tuple(findings)
 
 
 class CorruptionError(RegistryError):

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import delete, func, update
 from sqlmodel import Session, col, select
 
+from registry.catalog.bases import ADD_BASE, ALIAS_BASE, add_base, alias_base
 from registry.catalog.events import Event
 from registry.catalog.tables import (
     AdapterRow,
@@ -52,6 +53,10 @@ def apply(session: Session, event: Event, manifest: Manifest | None = None) -> N
     )
     if event.action == PUBLISH:
         _publish(session, event, manifest)
+    elif event.action == ADD_BASE:
+        add_base(session, event.sequence, event.facts)
+    elif event.action == ALIAS_BASE:
+        alias_base(session, event.facts)
     elif event.action != COLLECT:
         _CHANGES[event.action](session, (event.adapter or "").lower(), event.facts)
     session.flush()
@@ -63,10 +68,10 @@ def version_row(session: Session, adapter: str, number: int) -> VersionRow | Non
     ).one_or_none()
 
 
-def summary(manifest: Manifest) -> dict[str, object]:
-    """The manifest without its tables: what a list shows."""
+def summary(manifest: Manifest, fingerprint: str | None = None) -> dict[str, object]:
+    """The manifest without its tables: what a list shows; with the fingerprint of the base it was checked against."""
     return {
-        "base_model": manifest.base_model.document(),
+        "base_model": {**manifest.base_model.document(), "fingerprint": fingerprint},
         "peft_type": manifest.peft_type,
         "variant": manifest.variant,
         "task_type": manifest.task_type,
@@ -112,7 +117,7 @@ def _publish(session: Session, event: Event, manifest: Manifest | None) -> None:
         row.parameters = manifest.parameters
         row.bytes = manifest.bytes
         row.tensor_identity = manifest.tensor_identity
-        row.summary = json.dumps(summary(manifest), sort_keys=True)
+        row.summary = json.dumps(summary(manifest, facts.get("fingerprint")), sort_keys=True)
         digests.update(entry.digest for entry in manifest.files)
     session.add(row)
     session.flush()

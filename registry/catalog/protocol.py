@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Final, Protocol
 
+from registry.domain.base_model import StoredBase
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding
@@ -34,14 +35,24 @@ class CatalogWriter(Protocol):
         manifest: Manifest,
         *,
         note: str | None = None,
+        fingerprint: Digest | None = None,
         findings: Sequence[Finding] = (),
     ) -> tuple[Version, bool]:
-        """The version with this manifest, and whether it is new. Numbers count up and are never used again."""
+        """The version with this manifest, and whether it is new. Numbers count up and are never used again.
+
+        ``fingerprint`` is that of the base it was checked against."""
 
     def move_alias(
-        self, adapter: AdapterName, alias: AliasName, to: int | None, *, expected: int | Anything | None = ANYTHING
+        self,
+        adapter: AdapterName,
+        alias: AliasName,
+        to: int | None,
+        *,
+        expected: int | Anything | None = ANYTHING,
+        gate: Mapping[str, object] | None = None,
     ) -> AliasMove | None:
-        """Compare and set; ``to=None`` removes. None if nothing had to move. Raises AliasMovedError, NotFoundError."""
+        """Compare and set; ``to=None`` removes. None if nothing had to move. ``gate`` is what the audit keeps of the gate
+        that let it move. Raises AliasMovedError, NotFoundError."""
 
     def set_tags(self, version: Version, tags: Mapping[str, str]) -> None: ...
     def remove_tags(self, version: Version, keys: Sequence[str]) -> None: ...
@@ -52,6 +63,12 @@ class CatalogWriter(Protocol):
     def add_evaluations(self, version: Version, evaluations: Sequence[Evaluation], *, raw: Digest | None = None) -> int:
         """How many were new: a results file that was added before adds nothing."""
 
+    def add_base(self, base: StoredBase) -> bool:
+        """Whether anything changed: what was known of the same base and revision is replaced."""
+
+    def alias_base(self, name: str, canonical: str | None) -> bool:
+        """``name`` is another name for the base ``canonical``; None takes that back. Raises ConflictError for a circle."""
+
     def note_collection(self, digests: Sequence[Digest]) -> None:
         """Put on record that these blobs are being removed."""
 
@@ -59,6 +76,8 @@ class CatalogWriter(Protocol):
         """Those of the digests that no version and no evaluation needs, as of this transaction."""
 
     def resolve(self, reference: Reference) -> Version: ...
+    def aliases(self, adapter: AdapterName) -> dict[str, int]: ...
+    def evaluations(self, version: Version) -> list[Evaluation]: ...
 
 
 class Catalog(Protocol):
@@ -92,6 +111,13 @@ class Catalog(Protocol):
 
     def owners(self, digest: Digest) -> list[str]:
         """References of the versions that need a blob."""
+
+    def find_base(self, name: str, revision: str | None) -> StoredBase | None:
+        """The base under any of its names; without a revision the one that was added last."""
+
+    def bases(self) -> list[StoredBase]: ...
+    def base_aliases(self) -> dict[str, str]:
+        """The registry's own: other name → canonical name."""
 
     def sweep(self, *, dry_run: bool) -> list[str]:
         """Remove, or with ``dry_run`` name, what killed writers left."""

@@ -6,7 +6,7 @@ everything else by (value, row id).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from registry.catalog.bases import names_of
 from registry.catalog.resolve import evaluation_of, resolve, versions_of
 from registry.catalog.tables import AliasRow, EvaluationRow, TagRow, TargetRow, VersionRow
 from registry.domain.evaluation import usual_direction
@@ -33,9 +34,10 @@ _FEW = 500
 def search(session: Session, query: VersionQuery) -> list[Version]:
     """At most ``query.limit`` versions. Raises NotFoundError if ``query.after`` is not a version."""
     metric = MetricName.parse(query.sort) if query.sort and query.sort not in SORTS else None
-    few = _few(session, query)
+    bases = names_of(session, query.base) if query.base is not None else []
+    few = _few(session, query, bases)
     version = VersionRow if few is None else few
-    statement = select(version).where(*_conditions(query, version))
+    statement = select(version).where(*_conditions(query, version, bases))
     if metric is not None:
         statement = statement.join(EvaluationRow, col(EvaluationRow.version_id) == version.id).where(*_latest(metric))
     last = _last_row(session, query)
@@ -64,13 +66,13 @@ def search(session: Session, query: VersionQuery) -> list[Version]:
     return _with_score(session, rows, versions, wanted) if wanted else versions
 
 
-def _few(session: Session, query: VersionQuery) -> type[VersionRow] | None:
+def _few(session: Session, query: VersionQuery, bases: Sequence[str]) -> type[VersionRow] | None:
     """If one of the conditions leaves few versions: those, to be looked at one by one. Else None: the index of the order
     is walked until the page is full, which is soon.
 
     SQLite cannot know which of the two is better: it plans before it sees the values.
     """
-    for ids in _selective(query):
+    for ids in _selective(query, bases):
         count = select(func.count()).select_from(ids.limit(_FEW + 1).subquery())
         if session.exec(count).one() <= _FEW:
             found = select(VersionRow).where(col(VersionRow.id).in_(ids)).limit(_FEW)  # the limit keeps it in one piece
@@ -78,7 +80,7 @@ def _few(session: Session, query: VersionQuery) -> type[VersionRow] | None:
     return None
 
 
-def _selective(query: VersionQuery) -> Iterator[SelectOfScalar[Any]]:
+def _selective(query: VersionQuery, bases: Sequence[str]) -> Iterator[SelectOfScalar[Any]]:
     """Version ids by each condition that an index answers alone."""
     if query.alias is not None:
         yield (
@@ -96,13 +98,13 @@ def _selective(query: VersionQuery) -> Iterator[SelectOfScalar[Any]]:
     for target in query.targets:
         yield select(TargetRow.version_id).where(TargetRow.name == target)
     if query.sort not in (None, "name"):
-        if query.base is not None:
-            yield select(VersionRow.id).where(VersionRow.base == query.base.lower())
+        if bases:
+            yield select(VersionRow.id).where(_is_one_of(col(VersionRow.base), bases))
         if query.ranks != (None, None):
             yield select(VersionRow.id).where(*_within(query.ranks, col(VersionRow.rank)))
 
 
-def _conditions(query: VersionQuery, version: type[VersionRow]) -> list[ColumnElement[bool]]:
+def _conditions(query: VersionQuery, version: type[VersionRow], bases: Sequence[str]) -> list[ColumnElement[bool]]:
     by_name = query.sort in (None, "name")
     found: list[ColumnElement[bool]] = []
     if not query.all_versions and query.alias is None:
@@ -112,9 +114,9 @@ def _conditions(query: VersionQuery, version: type[VersionRow]) -> list[ColumnEl
         found.append(col(version.deleted).is_(None))
     if query.text is not None:
         found.append(col(version.adapter).contains(query.text.lower(), autoescape=True))
-    if query.base is not None:
+    if bases:
         base = col(version.base)
-        found.append((base if by_name else _beside(base)) == query.base.lower())
+        found.append(_is_one_of(base if by_name else _beside(base), bases))
     found += _within(query.ranks, _beside(col(version.rank)))
     if query.peft_type is not None:
         found.append(_beside(col(version.peft_type)) == query.peft_type.upper())
@@ -133,6 +135,12 @@ def _conditions(query: VersionQuery, version: type[VersionRow]) -> list[ColumnEl
         fulfilled = _fulfilled(condition, measured, _beside)
         found.append(exists().where(col(measured.version_id) == version.id, *fulfilled))
     return found
+
+
+def _is_one_of(column: Any, names: Sequence[str]) -> ColumnElement[bool]:
+    """A single name is compared for equality, which an index of the order can begin with."""
+    condition: ColumnElement[bool] = column == names[0] if len(names) == 1 else column.in_(names)
+    return condition
 
 
 def _beside(column: Any) -> Any:

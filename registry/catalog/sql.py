@@ -11,16 +11,17 @@ from pathlib import Path
 from sqlalchemy import Engine, func
 from sqlmodel import Session, SQLModel, col, select
 
-from registry.catalog import schema
+from registry.catalog import bases, schema
 from registry.catalog.apply import PUBLISH, replay
 from registry.catalog.engine import reading, sqlite_engine, writing
 from registry.catalog.events import Event, broken_links, parse_segment
 from registry.catalog.journal import Journal, make_directory
 from registry.catalog.resolve import evaluation_of, find_version, resolve, version_of, versions_of
 from registry.catalog.search import search
-from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BlobRow, EvaluationRow, VersionRow
+from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BaseRow, BlobRow, EvaluationRow, VersionRow
 from registry.catalog.verify import problems
 from registry.catalog.writer import SqlWriter, head
+from registry.domain.base_model import StoredBase
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.manifest import Manifest
@@ -239,7 +240,7 @@ class SqlCatalog:
 
     def references(self) -> Iterator[Digest]:
         with self._reading() as session:
-            digests = session.exec(select(BlobRow.digest).distinct()).all()
+            digests = {*session.exec(select(BlobRow.digest).distinct()), *session.exec(select(BaseRow.digest))}
         return (Digest(digest) for digest in digests)
 
     def owners(self, digest: Digest) -> list[str]:
@@ -250,7 +251,20 @@ class SqlCatalog:
                 .where(BlobRow.digest == digest)
                 .order_by(VersionRow.adapter, col(VersionRow.number))
             ).all()
-            return [version.reference for version in versions_of(session, rows)]
+            named = session.exec(select(BaseRow.name).where(BaseRow.digest == digest)).all()
+            return [*(version.reference for version in versions_of(session, rows)), *(f"base {name}" for name in named)]
+
+    def find_base(self, name: str, revision: str | None) -> StoredBase | None:
+        with self._reading() as session:
+            return bases.find_base(session, name, revision)
+
+    def bases(self) -> list[StoredBase]:
+        with self._reading() as session:
+            return bases.all_bases(session)
+
+    def base_aliases(self) -> dict[str, str]:
+        with self._reading() as session:
+            return bases.base_aliases(session)
 
     def verify(self, manifest_of: Callable[[Digest], Manifest | None]) -> list[str]:
         with self._reading() as session:

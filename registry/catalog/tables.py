@@ -119,6 +119,27 @@ class EvaluationRow(SQLModel, table=True):
     latest_of_task: bool = True
 
 
+class BaseRow(SQLModel, table=True):
+    """A base model that is known module by module: ``digest`` is its description's, a blob."""
+
+    __tablename__ = "base"
+    key: str = Field(primary_key=True, sa_type=String)
+    revision: str = Field(primary_key=True, sa_type=String)  #: empty where nobody said one
+    name: str = Field(sa_type=String)
+    digest: str = Field(index=True, sa_type=String)
+    added: int  #: sequence number of the event, so that the newest can be told
+
+
+class BaseAliasRow(SQLModel, table=True):
+    """Another name for a base, which somebody who uses this registry has vouched for."""
+
+    __tablename__ = "base_alias"
+    key: str = Field(primary_key=True, sa_type=String)
+    name: str = Field(sa_type=String)
+    canonical: str = Field(sa_type=String)
+    canonical_key: str = Field(index=True, sa_type=String)
+
+
 class AuditRow(SQLModel, table=True):
     """``body`` is the event's canonical JSON; it holds the hash of the row before it. ``hash`` is its SHA-256."""
 

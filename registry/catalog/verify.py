@@ -19,7 +19,8 @@ from registry.domain.manifest import Manifest
 from registry.errors import CorruptionError
 
 _TABLES = [
-    SQLModel.metadata.tables[name] for name in ("adapter", "version", "alias", "tag", "target", "blob", "evaluation")
+    SQLModel.metadata.tables[name]
+    for name in ("adapter", "version", "alias", "tag", "target", "blob", "evaluation", "base", "base_alias")
 ]
 
 

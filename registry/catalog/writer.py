@@ -8,10 +8,12 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from registry.catalog import apply as change
+from registry.catalog import bases
 from registry.catalog.events import ORIGIN, Event, segment_bytes
 from registry.catalog.protocol import ANYTHING, Anything
-from registry.catalog.resolve import find_version, resolve, version_of
-from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BlobRow, EvaluationRow
+from registry.catalog.resolve import evaluation_of, find_version, resolve, version_of
+from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BaseRow, BlobRow, EvaluationRow
+from registry.domain.base_model import StoredBase
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding
@@ -52,6 +54,7 @@ class SqlWriter:
         manifest: Manifest,
         *,
         note: str | None = None,
+        fingerprint: Digest | None = None,
         findings: Sequence[Finding] = (),
     ) -> tuple[Version, bool]:
         known = find_version(self._session, adapter, manifest.digest)
@@ -64,13 +67,31 @@ class SqlWriter:
             "version": number,
             "digest": manifest.digest,
             "note": note,
+            "fingerprint": fingerprint,
             "findings": [finding.document() for finding in findings],
         }
         self._record(change.PUBLISH, shown, facts, manifest)
         return self.resolve(Reference(shown, number=number)), True
 
+    def aliases(self, adapter: AdapterName) -> dict[str, int]:
+        rows = self._session.exec(select(AliasRow).where(AliasRow.adapter == adapter.key).order_by(AliasRow.key))
+        return {row.name: row.number for row in rows}
+
+    def evaluations(self, version: Version) -> list[Evaluation]:
+        row = change.version_row(self._session, version.adapter.key, version.number)
+        if row is None:
+            return []
+        rows = select(EvaluationRow).where(EvaluationRow.version_id == row.id).order_by(col(EvaluationRow.id))
+        return [evaluation_of(each) for each in self._session.exec(rows)]
+
     def move_alias(
-        self, adapter: AdapterName, alias: AliasName, to: int | None, *, expected: int | Anything | None = ANYTHING
+        self,
+        adapter: AdapterName,
+        alias: AliasName,
+        to: int | None,
+        *,
+        expected: int | Anything | None = ANYTHING,
+        gate: Mapping[str, object] | None = None,
     ) -> AliasMove | None:
         row = self._session.get(AliasRow, (adapter.key, alias.key))
         actual = row.number if row else None
@@ -82,7 +103,8 @@ class SqlWriter:
             self.resolve(Reference(adapter, number=to))
         if to == actual:
             return None
-        event = self._record(change.MOVE_ALIAS, adapter, {"alias": str(alias), "before": actual, "after": to})
+        facts = {"alias": str(alias), "before": actual, "after": to, **({"gate": gate} if gate is not None else {})}
+        event = self._record(change.MOVE_ALIAS, adapter, facts)
         return AliasMove(str(alias), actual, to, event.at, event.actor)
 
     def set_tags(self, version: Version, tags: Mapping[str, str]) -> None:
@@ -136,11 +158,35 @@ class SqlWriter:
         )
         return len(documents)
 
+    def add_base(self, base: StoredBase) -> bool:
+        known = bases.find_base(self._session, base.id.id or "", base.id.revision or "")
+        if known is not None and known.digest == base.digest:
+            return False
+        facts = {"id": base.id.id, "revision": base.id.revision, "digest": base.digest}
+        self._record(bases.ADD_BASE, None, facts)
+        return True
+
+    def alias_base(self, name: str, canonical: str | None) -> bool:
+        known = bases.base_aliases(self._session)
+        if canonical is not None:
+            canonical = bases.canonical_of(self._session, canonical)
+            if canonical.lower() == name.lower() or name.lower() in {each.lower() for each in known.values()}:
+                raise ConflictError(
+                    f"{name} has other names itself, so it cannot become one of {canonical}",
+                    code="base-alias-circle",
+                    hint="look at `adapters base list`, and alias the other way round",
+                )
+        if {key.lower(): value for key, value in known.items()}.get(name.lower()) == canonical:
+            return False
+        self._record(bases.ALIAS_BASE, None, {"name": name, "canonical": canonical})
+        return True
+
     def note_collection(self, digests: Sequence[Digest]) -> None:
         self._record(change.COLLECT, None, {"blobs": list(digests)})
 
     def unreferenced(self, digests: Sequence[Digest]) -> list[Digest]:
         used = set(self._session.exec(select(BlobRow.digest).where(col(BlobRow.digest).in_(digests))))
+        used |= set(self._session.exec(select(BaseRow.digest).where(col(BaseRow.digest).in_(digests))))
         return [digest for digest in digests if digest not in used]
 
     def _record(

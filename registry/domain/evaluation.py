@@ -66,6 +66,10 @@ _LOWER = frozenset(
 )
 
 
+#: How many combined standard errors two values may differ by and still be chance.
+NOISE = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """One score: what was measured (suite, task, metric, filter, split), the value, and how sure it is.
@@ -123,3 +127,9 @@ def combined_stderr(one: Evaluation, other: Evaluation) -> float | None:
     if one.stderr is None or other.stderr is None:
         return None
     return hypot(one.stderr, other.stderr)
+
+
+def exceeds_noise(one: Evaluation, other: Evaluation, *, noise: float = NOISE) -> bool | None:
+    """|Δ| > noise · √(se₁² + se₂²); None where a standard error is unknown."""
+    error = combined_stderr(one, other)
+    return None if error is None else abs(one.value - other.value) > noise * error

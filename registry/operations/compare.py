@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from registry.catalog.protocol import Catalog
-from registry.domain.evaluation import Evaluation, combined_stderr
+from registry.domain.evaluation import Evaluation, exceeds_noise
 from registry.domain.names import Reference
 from registry.domain.version import Version
 
@@ -77,5 +77,4 @@ def difference(first: Evaluation | None, other: Evaluation | None) -> Difference
     delta = other.value - first.value
     direction = first.higher_is_better if first.higher_is_better is not None else other.higher_is_better
     better = None if direction is None or delta == 0 else (delta > 0) == direction
-    error = combined_stderr(first, other)
-    return Difference(delta, better, None if error is None else abs(delta) > error)
+    return Difference(delta, better, exceeds_noise(first, other))

@@ -9,6 +9,7 @@ import pytest
 
 from registry.catalog.journal import FileJournal
 from registry.catalog.sql import SqlCatalog
+from registry.domain.base_model import BaseModelId, StoredBase
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding, Severity
@@ -55,6 +56,9 @@ def path(tmp_path: Path) -> Path:
         writer.move_alias(NAME, AliasName("production"), 3, expected=1)
         writer.move_alias(NAME, AliasName("staging"), 3)
         writer.move_alias(NAME, AliasName("staging"), None)
+    with catalog.writing() as writer:
+        writer.add_base(StoredBase(BaseModelId("Org/Base", "main"), Digest.of(b"spec")))
+        writer.alias_base("org/mirror", "Org/Base")
     return path
 
 

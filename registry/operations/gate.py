@@ -1,0 +1,82 @@
+"""Do a version's scores hold what a gate asks for?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from typing import Protocol
+
+from registry.domain.evaluation import Evaluation
+from registry.domain.gate import Gate, NoRegression, Outcome
+from registry.domain.names import AdapterName, AliasName, Reference
+from registry.domain.query import MetricCondition
+from registry.domain.version import Version
+from registry.errors import InvalidInputError
+from registry.formats.gate_file import MAX_BYTES, parse_gate
+from registry.operations.directory import open_regular
+from registry.operations.hold import hold
+
+
+class Scores(Protocol):
+    """What a catalog and its writer have in common: the writer's answers are those of its transaction."""
+
+    def resolve(self, reference: Reference) -> Version: ...
+    def aliases(self, adapter: AdapterName) -> dict[str, int]: ...
+    def evaluations(self, version: Version) -> list[Evaluation]: ...
+
+
+def asked(
+    file: str | Path | None = None,
+    *,
+    against: str | None = None,
+    minimum: Sequence[str] = (),
+    no_regression: Sequence[str] = (),
+    noise: float | None = None,
+) -> Gate:
+    """A gate file's conditions and those given besides; what is given once only overrules the file.
+
+    Raises InvalidNameError, MalformedFileError, UnsuitableDirectoryError for a file that cannot be read.
+    """
+    gate = Gate()
+    if file is not None:
+        with open_regular(Path(file)) as opened:
+            gate = parse_gate(opened.read(MAX_BYTES + 1) or b"", where=str(file))
+    minimums = [MetricCondition.parse(text) for text in minimum]
+    no_regressions = [NoRegression.parse(text) for text in no_regression]
+    if noise is not None and not (isfinite(noise) and noise >= 0):
+        raise InvalidInputError(f"a noise of {noise} standard errors cannot be: expected a finite number, 0 or more")
+    return replace(
+        gate,
+        minimums=tuple(dict.fromkeys([*gate.minimums, *minimums])),
+        no_regressions=tuple(dict.fromkeys([*gate.no_regressions, *no_regressions])),
+        against=against or gate.against,
+        noise=gate.noise if noise is None else noise,
+    )
+
+
+def gate(reference: Reference, wanted: Gate, *, namespace: str, catalog: Scores) -> Outcome:
+    """Raises NotFoundError, InvalidInputError for a gate that asks for nothing or does not say against what."""
+    if wanted.empty:
+        raise InvalidInputError("the gate has no condition", code="empty-gate", hint='give --min "acc>=0.8", or a file')
+    if wanted.no_regressions and wanted.against is None:
+        raise InvalidInputError(
+            "the gate does not say what must not be worse than what", code="empty-gate", hint="say --against production"
+        )
+    candidate = catalog.resolve(reference)
+    baseline = _baseline(candidate, wanted.against, namespace, catalog)
+    scores = catalog.evaluations(candidate)
+    before = None if baseline is None else catalog.evaluations(baseline)
+    return Outcome(candidate.reference, baseline.reference if baseline else None, hold(wanted, scores, before))
+
+
+def _baseline(candidate: Version, against: str | None, namespace: str, catalog: Scores) -> Version | None:
+    """A bare word is an alias of the candidate's adapter; one that is not there yet is a first promotion."""
+    if against is None:
+        return None
+    if not any(mark in against for mark in "/@:"):
+        key = AliasName(against).key
+        numbers = {alias.lower(): number for alias, number in catalog.aliases(candidate.adapter).items()}
+        return catalog.resolve(Reference(candidate.adapter, number=numbers[key])) if key in numbers else None
+    return catalog.resolve(Reference.parse(against, namespace=namespace))
