@@ -2,59 +2,165 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, BadParameter, Exit, Option
 
 from cli.context import Session
-from cli.rendering import emit, note, say
+from cli.rendering import emit, note, progress
+from registry.errors import RegistryError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cli.reports.checked import Checked
     from registry.checks.profile import Profile
+    from registry.operations.bases import CheckedBase
     from registry.operations.check import CheckedAdapter, Verdict
 
-_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
-#: Findings of one rule that text shows; JSON has them all.
-_SHOWN = 5
+#: Of several adapters the gravest says the exit code: a misfit, a broken one, a damaged one, none, what nobody knows.
+_GRAVEST_FIRST = (6, 3, 7, 4, 8)
 
 
 class Format(StrEnum):
     TEXT = "text"
     JSON = "json"
+    SARIF = "sarif"
+    JUNIT = "junit"
+    GITHUB = "github"
 
 
 def check(
     session: Session,
-    subject: Annotated[str, Argument(metavar="DIR|REF", help="An adapter's directory, or a version in the registry.")],
-    base: Annotated[str | None, Option(metavar="DIR|ID", help="The base model: a checkpoint's directory.")] = None,
+    subjects: Annotated[
+        list[str] | None,
+        Argument(metavar="[DIR|REF]...", help="Adapters' directories, files in them, or versions in the registry."),
+    ] = None,
+    base: Annotated[
+        str | None, Option(metavar="DIR|ID", help="The base model: a checkpoint's directory, or its name.")
+    ] = None,
     serve: Annotated[
         str | None, Option("--for", metavar="ENGINE[==VERSION]", help="The engine that is to serve it: vllm, sglang, …")
     ] = None,
     max_lora_rank: Annotated[
         int | None, Option(metavar="N", help="The engine's own limit, if not its default.")
     ] = None,
+    everything: Annotated[
+        bool, Option("--all", help="The newest version of every adapter in the registry that was trained on the base.")
+    ] = False,
     format: Annotated[Format, Option(help="What to write; --json is the same as json.")] = Format.TEXT,
     allow: Annotated[list[str] | None, Option(metavar="RULE", help="Take this error for a warning.")] = None,
 ) -> None:
     """Does an adapter fit a base model, and will an engine serve it? No weights of the base are read.
 
-    Exit codes: 0 it fits, 6 it does not, 8 the base is not known well enough, 3 the adapter itself is broken.
+    Exit codes: 0 it fits, 6 it does not, 8 the base is not known well enough, 3 the adapter itself is broken; of several
+    adapters the gravest. The formats sarif, junit and github are reports for a CI, written whatever happens.
 
     Example: adapters check ./my-lora --base ./llama-3.1-8b --for vllm
     """
-    from registry.operations.check import base_called, check
-
     if base is None and serve is None:
         raise BadParameter("give --base, --for, or both: what shall it fit?")
-    profile = _profile(serve, max_lora_rank)
-    verdict = check(_adapter(session, subject), base_called(base) if base else None, profile, allow=allow or ())
-    if session.json or format is Format.JSON:
-        emit(verdict.document())
+    if bool(subjects) == everything:
+        raise BadParameter("name the adapters to check, or say --all")
+    if session.json and format not in (Format.TEXT, Format.JSON):
+        raise BadParameter(f"--json or --format {format.value}: which of the two?")
+    names = _without_files(subjects or ())
+    several = everything or len(subjects or ()) > 1
+    written = format not in (Format.TEXT, Format.JSON)
+    try:
+        profile = _profile(serve, max_lora_rank)
+        known = _base(session, base) if base else None
+        if everything:
+            found = _survey(session, known, profile, allow or (), silent=format is not Format.TEXT)
+        else:
+            found = [
+                _check(session, name, known, profile, allow or (), refuse=not several and not written) for name in names
+            ]
+    except RegistryError as error:
+        if not written:
+            raise
+        found = [_refused(name, error) for name in names or (base or serve or "",)]
+    if not found:
+        note(f"nothing was checked: the registry has no adapter of {base or 'any base'}", quiet=session.quiet)
+    _write(found, Format.JSON if session.json else format, several=several, listed=everything, quiet=session.quiet)
+    codes = {one.exit_code for one in found} - {0}
+    if codes:
+        raise Exit(min(codes, key=lambda code: (_GRAVEST_FIRST.index(code) if code in _GRAVEST_FIRST else 99, code)))
+
+
+def _write(found: Sequence[Checked], format: Format, *, several: bool, listed: bool, quiet: bool) -> None:
+    if format is Format.JSON:
+        documents = [one.document for one in found]
+        emit(documents if several else documents[0])
+    elif format is not Format.TEXT:
+        from cli.reports.checked import counted
+        from cli.reports.table import REPORTS
+
+        sys.stdout.write(REPORTS[format.value](found))
+        if format is not Format.GITHUB:  # which counts in the log itself
+            note(counted(found), quiet=quiet)
+    elif listed and found:
+        from cli.reports.text import show_all
+
+        show_all(found)
     else:
-        _print(verdict, quiet=session.quiet)
-    if verdict.failure is not None:
-        raise Exit(verdict.failure.exit_code)
+        from cli.reports.text import show
+
+        for one in found:
+            show(one, quiet=quiet)
+
+
+def _check(
+    session: Session,
+    subject: str,
+    base: CheckedBase | None,
+    profile: Profile | None,
+    allow: Sequence[str],
+    *,
+    refuse: bool,
+) -> Checked:
+    """``refuse``: an error that comes before a verdict ends the command, as it does everywhere else."""
+    from registry.operations.check import check
+
+    try:
+        return _checked(check(_adapter(session, subject), base, profile, allow=allow), _directory(subject))
+    except RegistryError as error:
+        if refuse:
+            raise
+        return _refused(subject, error, base, profile)
+
+
+def _survey(
+    session: Session, base: CheckedBase | None, profile: Profile | None, allow: Sequence[str], *, silent: bool
+) -> list[Checked]:
+    from registry.operations.survey import survey
+
+    registry = session.registry
+    with progress("checking", silent=session.quiet or session.json or silent) as advance:
+        verdicts = survey(base, profile, blobs=registry.blobs, catalog=registry.catalog, allow=allow, progress=advance)
+        return [_checked(verdict, None) for verdict in verdicts]  # documents: the tables of tensors may go
+
+
+def _refused(
+    subject: str, error: RegistryError, base: CheckedBase | None = None, profile: Profile | None = None
+) -> Checked:
+    from registry.operations.survey import refused
+
+    directory = _directory(subject)
+    name = subject if directory is None else os.path.normpath(os.path.expanduser(subject))
+    return _checked(refused(name, error, base, profile), directory)
+
+
+def _checked(verdict: Verdict, directory: str | None) -> Checked:
+    from cli.reports.checked import Checked
+    from registry.formats.adapter_directory import CONFIG, WEIGHTS
+
+    about = {os.path.basename(finding.where or "") for finding in verdict.findings}
+    code = verdict.failure.exit_code if verdict.failure is not None else 0
+    return Checked(verdict.document(), code, directory, WEIGHTS if WEIGHTS in about else CONFIG)
 
 
 def _profile(serve: str | None, max_lora_rank: int | None) -> Profile | None:
@@ -68,38 +174,43 @@ def _profile(serve: str | None, max_lora_rank: int | None) -> Profile | None:
     return profile if max_lora_rank is None else with_rank_cap(profile, max_lora_rank)
 
 
+def _base(session: Session, base: str) -> CheckedBase:
+    from registry.operations.bases import base_called, is_path
+
+    return base_called(base, None if is_path(base) else session.registry.shelf(online=True))
+
+
 def _adapter(session: Session, subject: str) -> CheckedAdapter:
-    import os
     from pathlib import Path
 
+    from registry.operations.bases import is_path
     from registry.operations.check import adapter_in, adapter_stored
 
-    if os.path.isdir(subject) or subject.startswith((".", "/", "~")):
+    if is_path(subject):
         return adapter_in(Path(subject).expanduser())
     registry = session.registry
     return adapter_stored(registry.reference(subject), blobs=registry.blobs, catalog=registry.catalog)
 
 
-def _print(verdict: Verdict, *, quiet: bool) -> None:
-    from registry.checks.misfit import WORDS
+def _without_files(subjects: Sequence[str]) -> list[str]:
+    """What is to be checked, once each: a hook is handed files, and an adapter's two are in one directory."""
+    from registry.formats.adapter_directory import CONFIG, WEIGHTS
 
-    shown: dict[str, int] = {}
-    for finding in verdict.findings:
-        severity = WORDS[finding.severity]
-        if severity == "note" and quiet:
-            continue
-        count = shown[finding.rule] = shown.get(finding.rule, 0) + 1
-        if count <= _SHOWN:
-            say(f"{severity}: {finding.message} [{finding.rule}]", _STYLES[severity])
-            if finding.fix and severity != "note":
-                say(f"  {finding.fix}", "dim")
-    for rule, count in shown.items():
-        if count > _SHOWN:
-            say(f"… and {count - _SHOWN:,} more of {rule}; --json lists them all", "dim")
-    against = " for ".join(str(part) for part in (verdict.base and verdict.base.id.raw, verdict.profile) if part)
-    say(f"{verdict.subject} {_WORDS[verdict.answer.value]} {against}", "bold")
-    if verdict.matched is not None:
-        note(f"{verdict.matched:,} of {len(verdict.tensors):,} tensors have a place in the base", quiet=quiet)
+    found: dict[str, str] = {}
+    for subject in subjects:
+        place, name = os.path.split(subject)
+        if name in (CONFIG, WEIGHTS):
+            subject = os.path.join(".", place)
+        found.setdefault(os.path.normpath(subject), subject)
+    return list(found.values())
 
 
-_WORDS = {"fits": "fits", "does-not-fit": "does not fit", "cannot-check": "could not be checked against"}
+def _directory(subject: str) -> str | None:
+    """As a report names it: below the working directory, which in a CI is the repository's root, or absolute."""
+    from registry.operations.bases import is_path
+
+    if not is_path(subject):
+        return None
+    path = os.path.abspath(os.path.expanduser(subject))
+    below = os.path.relpath(path)
+    return path if below.split(os.sep)[0] == os.pardir else below

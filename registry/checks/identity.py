@@ -52,7 +52,7 @@ def _base_unknown(subject: Subject) -> Iterator[Finding]:
 def _fingerprint(subject: Subject) -> Iterator[Finding]:
     recorded = subject.manifest.base_model.fingerprint
     if subject.base is not None and recorded is not None and recorded != subject.base.fingerprint:
-        yield error(
+        yield warning(
             "base-fingerprint",
             "the base's table of shapes is not the one recorded with the adapter",
             where="base_model_name_or_path",
@@ -78,8 +78,8 @@ BASE_UNPROVEN = Rule(
 )
 BASE_FINGERPRINT = Rule(
     "base-fingerprint",
-    Severity.ERROR,
-    "The shapes recorded with the adapter are those of the base it was made for.",
+    Severity.WARNING,
+    "The shapes recorded with the adapter are those of the base it was checked against when it was pushed.",
     "Check against the checkpoint that was recorded.",
     _fingerprint,
 )

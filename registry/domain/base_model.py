@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 
 from registry.domain.digest import Digest
+from registry.errors import CorruptionError
+
+SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,14 @@ class ModuleSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredBase:
+    """A base that a registry knows: ``digest`` is that of its :class:`BaseModelSpec`, a blob."""
+
+    id: BaseModelId
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class BaseModelSpec:
     """A base model without its weights. ``fingerprint`` says "same shapes"; ``weights_fingerprint`` "same numbers"."""
 
@@ -58,3 +70,48 @@ class BaseModelSpec:
     fingerprint: Digest
     weights_fingerprint: Digest | None = None
     is_quantized: bool = False
+
+    @property
+    def canonical_bytes(self) -> bytes:
+        """JSON that :func:`parse_base_model_spec` reads back; equal specs have equal bytes."""
+        document = {
+            "schema": SCHEMA,
+            "id": self.id.document(),
+            "model_type": self.model_type,
+            "architectures": self.architectures,
+            "modules": [[module.path, module.kind.value, module.shape, module.has_bias] for module in self.modules],
+            "is_tied": self.is_tied,
+            "vocabulary": self.vocabulary,
+            "fingerprint": self.fingerprint,
+            "weights_fingerprint": self.weights_fingerprint,
+            "is_quantized": self.is_quantized,
+        }
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def parse_base_model_spec(data: bytes) -> BaseModelSpec:
+    """Raises :class:`CorruptionError` for anything this project did not write."""
+    try:
+        document = json.loads(data)
+        if document.pop("schema") != SCHEMA:
+            raise CorruptionError(
+                "a base model was described by a newer adapter-registry",
+                hint="upgrade, or `adapters base add` it again",
+            )
+        modules = tuple(
+            ModuleSpec(path, ModuleKind(kind), None if shape is None else tuple(shape), has_bias)
+            for path, kind, shape, has_bias in document.pop("modules")
+        )
+        weights = document.pop("weights_fingerprint")
+        return BaseModelSpec(
+            id=BaseModelId(**document.pop("id")),
+            architectures=tuple(document.pop("architectures")),
+            modules=modules,
+            fingerprint=Digest(document.pop("fingerprint")),
+            weights_fingerprint=Digest(weights) if weights else None,
+            **document,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptionError(
+            f"the description of a base model cannot be read: {error}", hint="`adapters base add` it again"
+        ) from error

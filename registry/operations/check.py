@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -21,18 +20,16 @@ from registry.checks.matching import match
 from registry.checks.misfit import WORDS, Misfit, warning
 from registry.checks.profile import Profile
 from registry.checks.rule import Subject
-from registry.checks.table import run
-from registry.domain.base_model import BaseModelId, BaseModelSpec
+from registry.checks.table import RULES, run
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import Manifest
 from registry.domain.names import Reference
 from registry.errors import InvalidInputError, NotFoundError, RegistryError, RejectedError, UnavailableError
 from registry.formats.adapter_config import MAX_BYTES, AdapterConfig, parse_adapter_config
 from registry.formats.adapter_directory import CONFIG
-from registry.formats.base_model_text import resolve_base
-from registry.operations.describe import describe
+from registry.operations.bases import CheckedBase, Shelf, base_called, base_of
+from registry.operations.describe import AdapterPackage, describe
 from registry.operations.directory import open_regular
-from registry.operations.know_base import know_base
 from registry.operations.manifests import manifest_of
 
 
@@ -46,24 +43,8 @@ class CheckedAdapter:
     findings: tuple[Finding, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedBase:
-    """A base as far as it is known: with ``spec`` module by module, else by its name, and ``problem`` says why."""
-
-    id: BaseModelId
-    spec: BaseModelSpec | None = None
-    problem: Finding | None = None
-
-    def document(self) -> dict[str, object]:
-        spec = self.spec
-        return {
-            **self.id.document(),
-            "model_type": spec.model_type if spec else None,
-            "architectures": list(spec.architectures) if spec else [],
-            "modules": len(spec.modules) if spec else None,
-            "quantized": spec.is_quantized if spec else None,
-            "weights_fingerprint": spec.weights_fingerprint if spec else None,
-        }
+#: What a push says that could not be held against a base. It is about the push, and not kept with the version.
+NOT_CHECKED = "base-not-checked"
 
 
 class Answer(StrEnum):
@@ -133,12 +114,45 @@ def check(
     )
 
 
+#: Findings of a push that are about the base it was held against then, not about the adapter.
+_ABOUT_BASES = {rule.id for rule in RULES}
+
+
+def against_base(package: AdapterPackage, base: str | None, shelf: Shelf) -> AdapterPackage:
+    """The package with what a check against its base notices, and the base's fingerprint; or with a loud word that nobody
+    knows the base. ``base`` is a directory; without it the base is the one that the adapter says.
+
+    What is added is a :class:`Misfit`, each.
+    """
+    adapter = under_alias(_of_package(package), shelf)
+    recorded = adapter.manifest.base_model
+    asked = base_called(base) if base is not None else replace(base_of(recorded, shelf), id=recorded)
+    if asked.spec is None:
+        message = asked.problem.message if asked.problem else "its base is not known"
+        fix = "make the base known once: adapters base add DIR|ID; or push with --base DIR"
+        loud = warning(NOT_CHECKED, f"not checked against a base: {message}", where="base_model_name_or_path", fix=fix)
+        return replace(package, findings=(*package.findings, loud))
+    subject = Subject(adapter.manifest, adapter.config, replace(asked.spec, id=asked.id))
+    noticed = [finding for finding in run(subject) if finding.severity is not Severity.INFO]
+    return replace(package, findings=(*package.findings, *noticed), fingerprint=asked.spec.fingerprint)
+
+
+def under_alias(adapter: CheckedAdapter, shelf: Shelf) -> CheckedAdapter:
+    """With its base under the name that this registry's aliases give it."""
+    base_model = shelf.same_name(adapter.manifest.base_model)
+    return replace(adapter, manifest=replace(adapter.manifest, base_model=base_model))
+
+
 def adapter_in(directory: Path) -> CheckedAdapter:
     """Raises InvalidInputError, as a push of it would."""
-    package = describe(directory)  # 1
-    with open_regular(directory / CONFIG) as file:
-        config = parse_adapter_config(file.read(MAX_BYTES + 1), where=str(directory / CONFIG))
-    return CheckedAdapter(str(directory), package.manifest, config, package.findings)
+    return _of_package(describe(directory))  # 1
+
+
+def _of_package(package: AdapterPackage) -> CheckedAdapter:
+    path = next(package.paths[entry.digest] for entry in package.manifest.files if entry.path == CONFIG)
+    with open_regular(path) as file:
+        config = parse_adapter_config(file.read(MAX_BYTES + 1), where=str(path))
+    return CheckedAdapter(str(package.directory), package.manifest, config, package.findings)
 
 
 def adapter_stored(reference: Reference, *, blobs: BlobStore, catalog: Catalog) -> CheckedAdapter:
@@ -149,30 +163,11 @@ def adapter_stored(reference: Reference, *, blobs: BlobStore, catalog: Catalog) 
     if digest is None:
         raise NotFoundError(f"{version.reference} has no {CONFIG}", hint="push the adapter again")
     config = parse_adapter_config(b"".join(blobs.read(digest)), where=CONFIG)
-    return CheckedAdapter(version.reference, manifest, config, tuple(version.findings))
-
-
-def base_called(text: str) -> CheckedBase:
-    """A directory, read; or a repository's name, ``[hf://]OWNER/NAME[@REVISION]``, of which no more is known here.
-
-    Raises UnsuitableDirectoryError and MalformedFileError for a directory that holds no sound checkpoint.
-    """
-    if os.path.isdir(text) or text.startswith((".", "/", "~")):  # 2
-        directory = Path(text).expanduser()
-        try:
-            spec = know_base(directory)
-        except UnavailableError as error:
-            identity, _ = resolve_base(str(directory.absolute()), None)
-            return CheckedBase(replace(identity, raw=text), problem=_unknown(error.message, error.hint))
-        return CheckedBase(spec.id, spec)
-    name, _, revision = text.removeprefix("hf://").partition("@")
-    identity, _ = resolve_base(name, revision or None)
-    message = f"{text} is not a directory here, so only its name was compared, not its modules and shapes"
-    return CheckedBase(identity, problem=_unknown(message, "give the directory of a checkpoint: --base DIR"))
-
-
-def _unknown(message: str, hint: str | None) -> Misfit:
-    return warning("base-shapes-unknown", message, fix=hint or "give the directory of a checkpoint: --base DIR")
+    recorded = version.summary.get("base_model")
+    if isinstance(recorded, Mapping):
+        manifest = replace(manifest, base_model=replace(manifest.base_model, fingerprint=recorded.get("fingerprint")))
+    own = tuple(finding for finding in version.findings if finding.rule not in _ABOUT_BASES)
+    return CheckedAdapter(version.reference, manifest, config, own)
 
 
 def _allowed(finding: Finding, allow: Collection[str]) -> Finding:

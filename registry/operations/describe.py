@@ -47,6 +47,7 @@ class AdapterPackage:
     manifest: Manifest
     paths: Mapping[Digest, Path]
     findings: tuple[Finding, ...]
+    fingerprint: Digest | None = None  #: of the base it was held against
 
 
 def describe(

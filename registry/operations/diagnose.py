@@ -94,7 +94,12 @@ def diagnose(
     for digest in asked(catalog.references):
         if digest not in checked and (wrong := look(digest, None)) is not None:
             problems.append(
-                Problem("I1", f"a recorded results file {wrong}", digest, tuple(asked(partial(catalog.owners, digest))))
+                Problem(
+                    "I1",
+                    f"a recorded results file or base model {wrong}",
+                    digest,
+                    tuple(asked(partial(catalog.owners, digest))),
+                )
             )
     stored = 0
     unreferenced = 0

@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from registry.domain.base_model import BaseModelId, BaseModelSpec
@@ -75,7 +76,7 @@ def know_base(directory: Path, *, hash_weights: bool = False) -> BaseModelSpec:
         tensors = _tensors(place, files)
         weights = _weights_fingerprint(place, files) if hash_weights else None
     elif config.raw:  # 3
-        tensors = _built(directory, config)
+        tensors = built(str(directory), config)
     else:
         raise UnsuitableDirectoryError(
             f"{directory} has neither {WEIGHTS} nor {model_config.NAME}",
@@ -83,9 +84,21 @@ def know_base(directory: Path, *, hash_weights: bool = False) -> BaseModelSpec:
             hint="give the directory that transformers' save_pretrained wrote, or a snapshot in the Hub's cache",
         )
     identity, _ = resolve_base(str(directory.absolute()), None)
+    return spec_of(replace(identity, raw=str(directory)), config, tensors, weights)  # 4
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether the shapes can be read at once; without weights a model has to be built, which takes seconds."""
+    return (directory / WEIGHTS).exists() or (directory / shard_index.NAME).exists()
+
+
+def spec_of(
+    identity: BaseModelId, config: ModelConfig, tensors: Sequence[TensorSpec], weights: Digest | None = None
+) -> BaseModelSpec:
+    """What a config and a table of tensors say of the base ``identity``."""
     fingerprint = _fingerprint(tensors)
-    return BaseModelSpec(  # 4
-        id=BaseModelId(identity.id, identity.revision, raw=str(directory), fingerprint=fingerprint),
+    return BaseModelSpec(
+        id=replace(identity, fingerprint=fingerprint),
         model_type=config.model_type,
         architectures=config.architectures,
         modules=modules_of(tensors, config),
@@ -142,7 +155,7 @@ def _header(path: Path) -> tuple[TensorSpec, ...]:
         return read_header(file, size=size, where=str(path), max_header=MAX_HEADER).tensors
 
 
-def _built(directory: Path, config: ModelConfig) -> list[TensorSpec]:
+def built(where: str, config: ModelConfig) -> list[TensorSpec]:
     try:
         done = subprocess.run(
             [sys.executable, "-c", _BUILD],
@@ -155,7 +168,7 @@ def _built(directory: Path, config: ModelConfig) -> list[TensorSpec]:
         rows = json.loads(done.stdout.splitlines()[-1])
     except (OSError, subprocess.TimeoutExpired, IndexError, ValueError):
         raise UnavailableError(
-            f"{directory} has a {model_config.NAME} and no {WEIGHTS}, so the base's shapes cannot be known",
+            f"{where} has a {model_config.NAME} and no {WEIGHTS}, so the base's shapes cannot be known",
             code="shapes-unknown",
             hint="give a directory with the checkpoint's safetensors files, or install transformers and torch",
         ) from None

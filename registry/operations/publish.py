@@ -19,6 +19,7 @@ from pathlib import Path
 
 from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog, CatalogWriter
+from registry.checks.misfit import Misfit
 from registry.domain.digest import PREFIX, Digest
 from registry.domain.finding import Finding, Severity
 from registry.domain.names import AdapterName, AliasName
@@ -27,9 +28,11 @@ from registry.errors import (
     ConflictError,
     DefectiveAdapterError,
     DigestMismatchError,
+    MisfitError,
     MissingBlobError,
     RegistryError,
 )
+from registry.operations.check import NOT_CHECKED
 from registry.operations.describe import AdapterPackage
 from registry.operations.directory import open_regular
 from registry.operations.evaluate import Measured, record
@@ -106,12 +109,16 @@ def publish(
 
 
 def refuse_errors(package: AdapterPackage, allow: Sequence[str]) -> None:
-    """Raises DefectiveAdapterError with every finding of severity ``error`` whose rule is not in ``allow``."""
+    """Raises DefectiveAdapterError, or MisfitError if only the base is against it, with every finding of severity ``error``
+    whose rule is not in ``allow``."""
     errors = [
         finding for finding in package.findings if finding.severity is Severity.ERROR and finding.rule not in allow
     ]
+    own = [finding for finding in errors if not isinstance(finding, Misfit)]
+    if own:
+        raise DefectiveAdapterError(str(package.directory), own)
     if errors:
-        raise DefectiveAdapterError(str(package.directory), errors)
+        raise MisfitError(str(package.directory), errors)
 
 
 def _enter(
@@ -123,7 +130,12 @@ def _enter(
         submission.adapter,
         package.manifest,
         note=attachments.note,
-        findings=[finding for finding in package.findings if finding.severity is not Severity.INFO],
+        fingerprint=package.fingerprint,
+        findings=[
+            finding
+            for finding in package.findings
+            if finding.severity is not Severity.INFO and finding.rule != NOT_CHECKED
+        ],
     )
     writer.set_tags(version, attachments.tags)
     for measured in attachments.evaluations:

@@ -70,7 +70,8 @@ def test_a_changed_config_shares_the_weights(lived: Registry, tmp_path: Path) ->
         ({"evaluations": ["nowhere.json"]}, InvalidInputError),
         ({"parents": ["b@7"]}, RegistryError),
         ({"parents": ["b*much"]}, InvalidNameError),
-        ({"base": "/data/x"}, InvalidNameError),
+        ({"base": "/data/x"}, InvalidInputError),
+        ({"base": "a--b"}, InvalidNameError),
         ({"adapter": "nowhere"}, InvalidInputError),
     ],
 )

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file, save_model
 from transformers import PreTrainedModel
 
 from registry.domain.finding import Severity
-from registry.operations.check import Answer, Verdict, adapter_in, base_called, check
+from registry.operations.bases import base_called
+from registry.operations.check import Answer, Verdict, adapter_in, check
 from tests.oracle.base_cases import CASES, FORMS, BaseCase
 from tests.oracle.lora_cases import LORA, Case
 from tests.oracle.method_cases import METHODS, PROMPTS

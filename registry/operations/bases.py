@@ -1,0 +1,241 @@
+"""Which base is meant, and what is known of it: from a directory, from this registry, from the Hub.
+
+1. A directory is read.
+2. A name is looked up in the registry, under its own name and the aliases that people gave it.
+3. Else on the Hub, or only in the Hub's cache on this machine; what was found there is not stored.
+4. Else only the name is known, and the answer says why.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from registry.blobs.protocol import BlobStore
+from registry.catalog.protocol import Catalog
+from registry.checks.misfit import Misfit, warning
+from registry.domain.base_model import BaseModelId, BaseModelSpec, StoredBase, parse_base_model_spec
+from registry.domain.digest import Digest
+from registry.errors import (
+    DigestMismatchError,
+    InvalidInputError,
+    InvalidNameError,
+    NotFoundError,
+    RegistryError,
+    UnavailableError,
+)
+from registry.formats.base_model_text import is_repository, resolve_base
+from registry.formats.model_config import parse_model_config
+from registry.operations.know_base import built, has_weights, know_base, spec_of
+
+_GIVE_DIRECTORY = "give the directory of a checkpoint: --base DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedBase:
+    """A base as far as it is known: with ``spec`` module by module, else by its name, and ``problem`` says why."""
+
+    id: BaseModelId
+    spec: BaseModelSpec | None = None
+    problem: Misfit | None = None
+
+    def document(self) -> dict[str, object]:
+        spec = self.spec
+        return {
+            **self.id.document(),
+            "model_type": spec.model_type if spec else None,
+            "architectures": list(spec.architectures) if spec else [],
+            "modules": len(spec.modules) if spec else None,
+            "quantized": spec.is_quantized if spec else None,
+            "weights_fingerprint": spec.weights_fingerprint if spec else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where bases are looked up by name. ``online`` may ask the Hub; without it only its cache on this machine is."""
+
+    blobs: BlobStore
+    catalog: Catalog
+    online: bool = False
+    known: dict[tuple[str, str | None], CheckedBase] = field(default_factory=dict)  #: looked up once for a whole batch
+
+    def named(self, name: str, revision: str | None) -> CheckedBase:
+        key = (name.lower(), revision)
+        if key not in self.known:
+            self.known[key] = self._look_up(name, revision)
+        return self.known[key]
+
+    def same_name(self, identity: BaseModelId) -> BaseModelId:
+        """The identity under the name that this registry's aliases give it."""
+        if identity.id is None:
+            return identity
+        aliases = {name.lower(): canonical for name, canonical in self.catalog.base_aliases().items()}
+        return replace(identity, id=aliases.get(identity.id.lower(), identity.id))
+
+    def _look_up(self, name: str, revision: str | None) -> CheckedBase:
+        identity = self.same_name(resolve_base(name, revision)[0])
+        if identity.id is None:
+            return CheckedBase(
+                identity, problem=_unknown(f"{name} is neither a directory here nor a repository's name", None)
+            )
+        stored = self.catalog.find_base(identity.id, revision)  # 2
+        if stored is not None:
+            spec = stored_spec(stored, self.blobs)
+            return CheckedBase(replace(stored.id, id=identity.id, fingerprint=spec.fingerprint), spec)
+        try:
+            spec = _from_hub(identity, online=self.online)  # 3
+        except RegistryError as error:
+            return CheckedBase(identity, problem=_unknown(error.message, error.hint))  # 4
+        return CheckedBase(spec.id, spec)
+
+
+def base_called(text: str, shelf: Shelf | None = None) -> CheckedBase:
+    """A directory, or a repository's name ``[hf://]OWNER/NAME[@REVISION]``, of which no more is known without a ``shelf``.
+
+    Raises UnsuitableDirectoryError and MalformedFileError for a directory that holds no sound checkpoint.
+    """
+    if is_path(text):  # 1
+        directory = Path(text).expanduser()
+        try:
+            spec = know_base(directory)
+        except UnavailableError as error:
+            identity, _ = resolve_base(str(directory.absolute()), None)
+            return CheckedBase(replace(identity, raw=text), problem=_unknown(error.message, error.hint))
+        return CheckedBase(spec.id, spec)
+    name, revision = repository_and_revision(text)
+    if shelf is not None:
+        found = shelf.named(name, revision)
+        return replace(found, id=replace(found.id, raw=text))
+    identity, _ = resolve_base(name, revision)
+    message = f"{text} is not a directory here, so only its name was compared, not its modules and shapes"
+    return CheckedBase(identity, problem=_unknown(message, _GIVE_DIRECTORY))
+
+
+def base_of(recorded: BaseModelId, shelf: Shelf) -> CheckedBase:
+    """The base that an adapter says it was trained on, as far as it is at hand: in the registry, in the Hub's cache, or where
+    the trainer had it, if that is this machine. Nobody is asked, and no model is built."""
+    raw = recorded.raw or ""
+    if os.path.isabs(raw) and os.path.isdir(raw) and has_weights(Path(raw)):
+        try:
+            return CheckedBase(recorded, know_base(Path(raw)))
+        except InvalidInputError as error:
+            return CheckedBase(recorded, problem=_unknown(error.message, error.hint))
+    if recorded.id is None:
+        return CheckedBase(recorded, problem=_unknown("nobody can tell which base it was trained on", None))
+    found = shelf.named(recorded.id, recorded.revision)
+    return found if found.spec is not None or recorded.revision is None else shelf.named(recorded.id, None)
+
+
+def add_base(
+    source: str,
+    *,
+    name: str | None = None,
+    hash_weights: bool = False,
+    blobs: BlobStore,
+    catalog: Catalog,
+) -> tuple[StoredBase, BaseModelSpec, bool]:
+    """Store what can be known of a base, under ``name`` (``ID[@REVISION]``; default: the source's own), for later checks.
+
+    ``source`` is a directory or a repository on the Hub. ``hash_weights`` reads every byte of a directory. Returns whether
+    anything changed. Raises UnavailableError where the shapes cannot be known, InvalidNameError where a name is needed.
+    """
+    stated = repository_and_revision(name) if name is not None else (None, None)
+    if is_path(source):
+        spec = know_base(Path(source).expanduser(), hash_weights=hash_weights)
+    else:
+        repository, revision = repository_and_revision(source)
+        identity, _ = resolve_base(repository, revision)
+        spec = _from_hub(identity, online=True)
+    identity, _ = resolve_base(stated[0] or spec.id.id, stated[1] or spec.id.revision)
+    if identity.id is None:
+        raise InvalidNameError(
+            "base model",
+            stated[0] or source,
+            "a Hub repository such as meta-llama/Llama-3.1-8B",
+            hint="name it: --name OWNER/NAME[@REVISION]",
+        )
+    spec = replace(spec, id=replace(identity, raw=None, fingerprint=spec.fingerprint))
+    data = spec.canonical_bytes
+    stored = StoredBase(identity, Digest.of(data))
+    catalog.prepare()
+    blobs.put(stored.digest, iter((data,)))
+    with catalog.writing() as writer:
+        blobs.put(stored.digest, iter((data,)))  # a collector may have run meanwhile
+        created = writer.add_base(stored)
+    return stored, spec, created
+
+
+def show_base(text: str, *, blobs: BlobStore, catalog: Catalog) -> tuple[StoredBase, BaseModelSpec]:
+    """Raises NotFoundError for a base that this registry does not know, CorruptionError."""
+    name, revision = repository_and_revision(text)
+    identity, _ = resolve_base(name, revision)
+    stored = catalog.find_base(identity.id or name, revision)
+    if stored is None:
+        raise NotFoundError(
+            f"there is no base {text}",
+            code="unknown-base",
+            hint="`adapters base list` shows them; add it: adapters base add",
+        )
+    return stored, stored_spec(stored, blobs)
+
+
+def stored_spec(stored: StoredBase, blobs: BlobStore) -> BaseModelSpec:
+    """Raises MissingBlobError, DigestMismatchError."""
+    data = b"".join(blobs.read(stored.digest))
+    actual = Digest.of(data)
+    if actual != stored.digest:
+        raise DigestMismatchError(
+            f"what is stored of the base {stored.id.id}",
+            expected=stored.digest,
+            actual=actual,
+            hint="`adapters base add` it again",
+        )
+    return parse_base_model_spec(data)
+
+
+def repository_and_revision(text: str) -> tuple[str, str | None]:
+    """``[hf://]OWNER/NAME[@REVISION]``. Raises InvalidNameError."""
+    name, _, revision = text.removeprefix("hf://").partition("@")
+    if not is_repository(name):
+        raise InvalidNameError(
+            "base model",
+            text,
+            "a directory, or a Hub repository such as meta-llama/Llama-3.1-8B, with or without @REVISION",
+        )
+    return name, revision or None
+
+
+def is_path(text: str) -> bool:
+    return os.path.isdir(text) or text.startswith((".", "/", "~"))
+
+
+def _from_hub(identity: BaseModelId, *, online: bool) -> BaseModelSpec:
+    from registry.hub.bases import base_in_cache, base_on_hub
+
+    repository = identity.id or ""
+    problem: UnavailableError | None = None
+    if online:
+        try:
+            found = base_on_hub(repository, identity.revision)
+        except UnavailableError as error:
+            problem = error
+        else:
+            where = f"{repository}@{found.commit[:12]}"
+            config = parse_model_config(found.config, where=f"{where}/config.json")
+            tensors = built(where, config) if found.tensors is None else found.tensors
+            return spec_of(replace(identity, revision=found.commit), config, tensors)
+    snapshot = base_in_cache(repository, identity.revision)
+    if snapshot is None or not (online or has_weights(snapshot)):
+        raise problem or UnavailableError(
+            f"{repository} is neither in this registry nor in the Hub's cache on this machine, so only its name is known",
+            code="base-unknown",
+            hint=f"adapters base add {repository}, or {_GIVE_DIRECTORY}",
+        )
+    spec = know_base(snapshot)
+    return replace(spec, id=replace(spec.id, id=repository, raw=identity.raw))
+
+
+def _unknown(message: str, hint: str | None) -> Misfit:
+    return warning("base-shapes-unknown", message, fix=hint or _GIVE_DIRECTORY)
