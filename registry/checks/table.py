@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.checks import heads, identity, merging, shapes, targets, vocabulary
+from registry.checks import experts, heads, identity, merging, shapes, targets, vocabulary
 from registry.checks.rule import Rule, Subject
 from registry.checks.serving import SERVING_RULES
 from registry.domain.finding import Finding
@@ -17,6 +17,7 @@ RULES: tuple[Rule, ...] = (
     shapes.WRONG_SHAPE,
     shapes.BIAS_WITHOUT_BASE,
     shapes.SHAPES_UNCHECKED,
+    experts.EXPERTS_LAYOUT,
     heads.HEAD_NOWHERE,
     heads.HEAD_RESIZED,
     heads.HEAD_BROUGHT,

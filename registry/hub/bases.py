@@ -28,27 +28,23 @@ def base_on_hub(repository: str, revision: str | None) -> HubBase:
     revision, no permission).
     """
     try:
-        from huggingface_hub import HfApi, hf_hub_download
-        from huggingface_hub.errors import (
-            HTTPError,  # type: ignore[attr-defined]  # of the transport that it uses
-            NotASafetensorsRepoError,
-            SafetensorsParsingError,
-        )
+        from huggingface_hub import HfApi, errors, hf_hub_download
     except ModuleNotFoundError as error:
         raise UnavailableError(
             "bases are looked up on the Hub by huggingface_hub, which is not installed",
             code="hub-missing",
             hint="pip install 'adapter-registry[hub]', or give a checkpoint's directory",
         ) from error
+    transport = errors.HTTPError  # type: ignore[attr-defined]  # what nobody answering is to httpx or requests
     api = HfApi()
     try:
         commit = api.model_info(repository, revision=revision).sha or ""
         config = Path(hf_hub_download(repository, _CONFIG, revision=commit)).read_bytes()
         try:
             found = api.get_safetensors_metadata(repository, revision=commit)
-        except NotASafetensorsRepoError:
+        except errors.NotASafetensorsRepoError:
             return HubBase(commit, config, None)
-    except (OSError, HTTPError, SafetensorsParsingError, ValueError) as error:
+    except (OSError, transport, errors.SafetensorsParsingError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnavailableError(
             f"the Hub does not tell about {repository}{f'@{revision}' if revision else ''}: {reason:.300}",

@@ -419,7 +419,7 @@ def test_whatever_the_adapter_is_no_rule_raises(
     for finding in serving(Subject(manifest, AdapterConfig({"peft_type": method, **config}), base, row)):
         assert finding.rule.startswith("serve-")
         assert finding.message
-        assert finding.where
+        assert finding.where is not None
         assert finding.fix
         assert finding.document()
 
