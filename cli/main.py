@@ -10,13 +10,17 @@ import typer
 
 from cli.commands import (
     alias,
+    base,
     check,
     compare,
     delete,
     doctor,
     evaluate,
+    export,
+    gate,
     gc,
     log,
+    promote,
     pull,
     push,
     rebuild,
@@ -35,7 +39,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show.show,
     "pull": pull.pull,
     "compare": compare.compare,
+    "gate": gate.gate,
+    "promote": promote.promote,
     "check": check.check,
+    "export": export.export,
     "rules": rules.rules,
     "yank": yank.yank,
     "unyank": yank.unyank,
@@ -48,6 +55,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "alias": ("Movable pointers such as production.", alias.VERBS),
     "tag": ("Labels on a version: key=value.", tag.VERBS),
+    "base": ("Base models that pushes are checked against.", base.VERBS),
     "eval": ("Scores of a version.", evaluate.VERBS),
 }
 

@@ -1,0 +1,81 @@
+"""Is the copy of an embedding in the adapter's file the base's own?
+
+PEFT saves the embedding that a LoRA wraps along with it. Unless it was resized or trained, its numbers are the base's, and
+a copy of the adapter does without them; if not, the adapter is no adapter of this base without them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from registry.checks.matching import match
+from registry.checks.rule import Subject
+from registry.domain.base_model import ModuleKind
+from registry.domain.tensors import TensorSpec
+from registry.errors import RejectedError
+from registry.formats import shard_index
+from registry.formats.shard_index import parse_shard_index
+from registry.operations.bases import CheckedBase
+from registry.operations.check import CheckedAdapter
+from registry.operations.directory import open_regular
+from registry.operations.know_base import MAX_HEADER, WEIGHTS
+from registry.variants.extras import without_base_layer
+from registry.variants.tensor_names import PREFIX
+
+
+class SameNumbers(Protocol):
+    def __call__(self, one: tuple[Path, str], other: tuple[Path, str], *, max_header: int) -> bool: ...
+
+
+def require_own(
+    copies: Iterable[TensorSpec],
+    weights: Path,
+    adapter: CheckedAdapter,
+    base: CheckedBase | None,
+    same_numbers: SameNumbers,
+) -> None:
+    """Raises RejectedError for a copy that is not the base's own, and where nobody can know."""
+    for spec in copies:
+        if base is None or base.spec is None:
+            raise RejectedError(
+                f"{adapter.name}: {spec.name} has to be left out, and whether it is the base's own cannot be known "
+                "without the base",
+                code="base-needed",
+                hint="give the checkpoint: --base DIR",
+            )
+        places = [found for name in _names(spec, adapter, base) if (found := _in_checkpoint(name, base)) is not None]
+        if not any(same_numbers((weights, spec.name), place, max_header=MAX_HEADER) for place in places):
+            raise RejectedError(
+                f"{adapter.name}: {spec.name} was resized or trained, or is of another base: its numbers are not those in "
+                f"{base.id.raw}, so it cannot be left out",
+                code="copy-not-the-bases",
+                hint="merge the adapter into its base and serve the merged model",
+            )
+
+
+def _names(spec: TensorSpec, adapter: CheckedAdapter, base: CheckedBase) -> list[str]:
+    """What the tensor is called in the checkpoint; for a head that the base ties to its embedding, the embedding."""
+    matching = match(Subject(adapter.manifest, adapter.config, base.spec))
+    if matching is None or base.spec is None:
+        return []
+    path = without_base_layer(spec.name.removeprefix(PREFIX)).removesuffix(".weight")
+    module = matching.module(path)
+    if module is not None:
+        return [f"{module.path}.weight"]
+    embeddings = [one for one in base.spec.modules if one.kind is ModuleKind.EMBEDDING and one.shape == spec.shape]
+    return [f"{one.path}.weight" for one in embeddings] if base.spec.is_tied else []
+
+
+def _in_checkpoint(name: str, base: CheckedBase) -> tuple[Path, str] | None:
+    place = Path(os.path.realpath(Path(base.id.raw or "").expanduser()))
+    if (place / WEIGHTS).exists():
+        return (place / WEIGHTS, name)
+    if not (place / shard_index.NAME).exists():
+        return None
+    with open_regular(Path(os.path.realpath(place / shard_index.NAME))) as file:
+        data = b"".join(iter(lambda: file.read(1 << 20), b""))
+    shard = parse_shard_index(data, where=str(place / shard_index.NAME)).get(name)
+    return (place / shard, name) if shard is not None else None
