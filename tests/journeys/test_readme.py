@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import COMMANDS, GROUPS
-from tests.journeys.real_adapters import train_minilm
+from tests.journeys.real_adapters import lay_minilm, train_minilm
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +24,7 @@ def blocks(language: str) -> list[str]:
 @pytest.mark.slow
 def test_every_block_runs_as_it_stands(tmp_path: Path) -> None:
     train_minilm(tmp_path / "my-lora")
+    lay_minilm(tmp_path / "my-base")
     (tmp_path / "example.py").write_text("\n".join(blocks("python")))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "ADAPTERS_REGISTRY": str(tmp_path / "store"), "PYTHONWARNINGS": "error"}
