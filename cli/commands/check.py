@@ -84,7 +84,7 @@ def check(
             raise
         found = [_refused(name, error) for name in names or (base or serve or "",)]
     if not found:
-        note(f"nothing was checked: the registry has no adapter of {base or 'any base'}", quiet=session.quiet)
+        note(f"nothing was checked: the registry has no adapter{f' of {base}' if base else ''}", quiet=session.quiet)
     _write(found, Format.JSON if session.json else format, several=several, listed=everything, quiet=session.quiet)
     codes = {one.exit_code for one in found} - {0}
     if codes:
@@ -123,10 +123,13 @@ def _check(
     refuse: bool,
 ) -> Checked:
     """``refuse``: an error that comes before a verdict ends the command, as it does everywhere else."""
-    from registry.operations.check import check
+    from registry.operations.check import check, under_alias
 
     try:
-        return _checked(check(_adapter(session, subject), base, profile, allow=allow), _directory(subject))
+        adapter = _adapter(session, subject)
+        if base is not None and base.id.id is not None:  # names are compared as this registry understands them
+            adapter = under_alias(adapter, session.registry.shelf())
+        return _checked(check(adapter, base, profile, allow=allow), _directory(subject))
     except RegistryError as error:
         if refuse:
             raise

@@ -17,12 +17,10 @@ from registry.domain.base_model import ModuleSpec
 from registry.domain.manifest import Manifest
 from registry.domain.tensors import TensorSpec
 from registry.variants.extras import without_base_layer
-from registry.variants.lora import MARK
-from registry.variants.lora_layers import TAILS, LoraLayer, gather
-from registry.variants.lora_parameters import name_wrappers, wrapped_module
-from registry.variants.lora_settings import read_settings
+from registry.variants.lora_layers import LoraLayer
+from registry.variants.lora_targets import layers_by_target
 from registry.variants.settings import layer_spans
-from registry.variants.tensor_names import PREFIX, places
+from registry.variants.tensor_names import PREFIX
 
 if TYPE_CHECKING:
     from registry.checks.rule import Subject
@@ -122,7 +120,9 @@ def _match(key: _Same) -> Matching | None:
     drifted = {path for drift in drifts for path in drift.paths}
     extra = set(manifest.extra_modules)
     brought = tuple(path for path in homeless if path not in drifted and _is_head(path, declared=path in extra))
-    layers = dict(_layers(subject)) if manifest.peft_type == "LORA" else {}
+    targets = {target.path for target in manifest.targets}
+    is_lora = manifest.peft_type == "LORA"
+    layers = layers_by_target(subject.config, manifest.tensors, targets) if is_lora else {}
     return Matching(
         places=spots,
         prefix=prefix,
@@ -185,24 +185,6 @@ def _drifts(homeless: Iterable[str], homes: Mapping[str, str], spots: Places, pr
                 break
     for (written, needed), paths in found.items():
         yield Drift(written, needed, tuple(paths))
-
-
-def _layers(subject: Subject) -> Iterator[tuple[str, LoraLayer]]:
-    """The LoRA layers by the path of their target, as :mod:`registry.variants.lora` names them."""
-    targets = {target.path for target in subject.manifest.targets}
-    found, _ = places(subject.manifest.tensors, MARK, TAILS)
-    wrappers: dict[str, list[LoraLayer]] = {}
-    for layer in gather(found)[0]:
-        module, depth = wrapped_module(layer.path)
-        if depth == 0 and without_base_layer(module) in targets:
-            yield without_base_layer(module), layer
-        else:
-            wrappers.setdefault(module, []).append(layer)
-    for module, inside_out in wrappers.items():
-        parameters, _ = name_wrappers(module, inside_out, read_settings(subject.config).target_parameters)
-        for layer in inside_out:
-            if (parameter := parameters[layer.path]) is not None:
-                yield f"{module}.{parameter}", layer
 
 
 def _whole(manifest: Manifest) -> Iterator[WholeTensor]:

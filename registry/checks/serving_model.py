@@ -119,7 +119,7 @@ def _missing_layers(subject: Subject, profile: Profile) -> Iterator[Noticed]:
                 f"{name} is adapted, but not in layer {some([str(layer) for layer in missing])}; {profile.title} then leaves "
                 "it out in all layers, without a word",
                 name,
-                f"{export(profile)} fills the layers up with zeros",
+                "merge it into the base, or train it on every layer",
             )
 
 

@@ -40,7 +40,7 @@ from registry.operations.describe import describe
 from registry.operations.directory import open_regular
 from registry.operations.equal_copy import Workshop, proven
 from registry.operations.fetch import fetch
-from registry.operations.placing import placed
+from registry.operations.placing import placed, scratch
 from registry.variants.patterns import Patterns
 from registry.variants.table import read_anatomy
 
@@ -91,15 +91,13 @@ def export(
     if known is not None and known.problem is not None:
         raise UnavailableError(known.problem.message, code=known.problem.rule, hint=known.problem.fix)
     name = str(subject)
-    with placed(into) as work:
+    with scratch(into) as work, placed(into) as copy:
         directory, adapter = _read(subject, work, base if known is None else None, known, blobs, catalog)  # 1
         adapter = replace(adapter, name=name)
         repair = _planned(adapter, known, profile)  # 2
         tools = workshop()
         if repair.dropped:
             require_own(repair.dropped, directory / WEIGHTS, adapter, known, tools.same_numbers)  # 3
-        copy = work / "complete"
-        copy.mkdir()
         widened = tools.rewrite(directory / WEIGHTS, repair, copy / WEIGHTS)  # 4
         _write(json.dumps(repair.config, indent=2, ensure_ascii=False).encode() + b"\n", copy / CONFIG)
         for entry in adapter.manifest.files:

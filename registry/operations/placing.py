@@ -2,38 +2,108 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from registry.operations.fetch import _cannot_write, _place_beside, _refuse_occupied
+from registry.errors import OutputExistsError, UnavailableError
 
 
 @contextmanager
 def placed(into: Path) -> Iterator[Path]:
-    """A working directory beside ``into``, whose sub-directory ``complete`` is renamed to ``into`` when the block ends.
+    """A directory to be filled, which is renamed to ``into`` when the block ends.
 
     ``into`` must not exist, or be an empty directory. If anything is raised, nothing is left; what a killed process
     leaves goes with the next one to the same place. Raises OutputExistsError, and UnavailableError where the disk fails.
     """
     into = Path(os.path.abspath(into))
-    work, lock = _place_beside(into)
-    try:
-        yield work
-        _sync(work / "complete")
-        _refuse_occupied(into)
-        os.rename(work / "complete", into)
-        _sync(into.parent)
-    except OSError as error:
-        with suppress(OSError):
+    with scratch(into) as partial:
+        try:
+            yield partial
+            _sync(partial)
             _refuse_occupied(into)
-        raise _cannot_write(into, error) from error
+            os.rename(partial, into)
+            _sync(into.parent)
+        except OSError as error:
+            with suppress(OSError):
+                _refuse_occupied(into)
+            raise _cannot_write(into, error) from error
+
+
+@contextmanager
+def scratch(into: Path) -> Iterator[Path]:
+    """A directory beside ``into`` for what is needed meanwhile."""
+    place, lock = _place_beside(Path(os.path.abspath(into)))
+    try:
+        yield place
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
         with suppress(OSError):
             os.close(lock)
+
+
+def _place_beside(into: Path) -> tuple[Path, int]:
+    """A directory beside the wanted one, locked. Whoever swept it away before the lock took it for a leftover: then
+    another."""
+    try:
+        _refuse_occupied(into)
+        into.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(into)
+        while True:
+            partial = into.parent / f"{_prefix(into)}{secrets.token_hex(4)}"
+            partial.mkdir()
+            with suppress(BlockingIOError, FileNotFoundError):
+                lock = _locked(partial)
+                if partial.is_dir():
+                    return partial, lock
+                os.close(lock)
+    except OSError as error:
+        raise _cannot_write(into, error) from error
+
+
+def _cannot_write(into: Path, error: OSError) -> UnavailableError:
+    return UnavailableError(
+        f"cannot write to {into}: {error.strerror or error}",
+        code="no-space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None,
+        hint="check the disk and the directory; nothing was left behind",
+    )
+
+
+def _prefix(into: Path) -> str:
+    return f".{into.name}.partial-"
+
+
+def _locked(directory: Path) -> int:
+    """A descriptor whose lock says that somebody alive is at work here."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _sweep(into: Path) -> None:
+    """Remove what killed pulls to the same place left; what a living one is writing is locked, and left alone."""
+    for leftover in into.parent.iterdir():
+        if leftover.name.startswith(_prefix(into)):
+            with suppress(OSError):
+                lock = _locked(leftover)
+                shutil.rmtree(leftover, ignore_errors=True)
+                os.close(lock)
+
+
+def _refuse_occupied(into: Path) -> None:
+    if into.is_symlink() or (into.exists() and not into.is_dir()):
+        raise OutputExistsError(f"{into} is there already and no directory", hint="give another -o")
+    if into.is_dir() and any(into.iterdir()):
+        raise OutputExistsError(f"{into} is not empty", hint="give a directory that is empty or does not exist")
 
 
 def _sync(directory: Path) -> None:

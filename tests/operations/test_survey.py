@@ -1,0 +1,96 @@
+"""Every adapter of a registry against one base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from registry.checks.profile import find_profile, with_rank_cap
+from registry.connect import Registry
+from registry.domain.base_model import BaseModelId
+from registry.errors import CorruptionError, RejectedError, UnavailableError
+from registry.operations import survey as survey_room
+from registry.operations.bases import CheckedBase, base_called
+from registry.operations.check import Answer
+from registry.operations.survey import survey
+from tests.conftest import floats, lora_tensors, safetensors_bytes
+from tests.operations.adapters import blob_path, write
+
+OTHER = "Qwen/Qwen2.5-0.5B"
+
+
+@pytest.fixture
+def full(store: Registry, tmp_path: Path) -> Registry:
+    """a to e, two versions of each, of two bases; e's newest is yanked."""
+    for name, base in zip("abcde", ["gpt2", OTHER, "openai-community/gpt2", OTHER, "gpt2"], strict=True):
+        for number in (1, 2):
+            tensors = lora_tensors(value=number / 4)
+            store.push(write(tmp_path / f"{name}{number}", tensors, base_model_name_or_path=base), name=name)
+    store.yank("e@2", "wrong")
+    return store
+
+
+def surveyed(registry: Registry, *about: object) -> list[str]:
+    return [verdict.subject for verdict in survey(*about, blobs=registry.blobs, catalog=registry.catalog)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 5, 500])
+def test_every_adapter_once_in_its_newest_version_not_yanked(
+    full: Registry, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(survey_room, "_PAGE", page)
+    assert surveyed(full) == ["local/a@2", "local/b@2", "local/c@2", "local/d@2", "local/e@1"]
+
+
+def test_of_a_named_base_those_that_were_trained_on_it_at_any_revision(full: Registry) -> None:
+    assert surveyed(full, base_called("gpt2@some-revision")) == ["local/a@2", "local/c@2", "local/e@1"]
+    assert surveyed(full, base_called(f"hf://{OTHER.lower()}")) == ["local/b@2", "local/d@2"]
+    assert surveyed(full, base_called("nobody/nothing")) == []
+
+
+def test_of_a_base_without_a_name_all(full: Registry) -> None:
+    assert len(surveyed(full, CheckedBase(BaseModelId(None, raw="./somewhere")))) == 5
+
+
+def test_the_registry_may_be_empty(store: Registry) -> None:
+    assert surveyed(store) == []
+
+
+def test_a_damaged_one_has_a_verdict_and_stops_nobody(full: Registry, tmp_path: Path) -> None:
+    lost = blob_path(full, tmp_path / "registry", "b@2")
+    cut = blob_path(full, tmp_path / "registry", "d@2", "adapter_config.json")
+    lost.unlink()
+    cut.chmod(0o600)
+    cut.write_bytes(b"{")
+    found = {one.subject: one for one in survey(None, find_profile("peft"), blobs=full.blobs, catalog=full.catalog)}
+    assert [one.answer for one in found.values()] == [Answer.FITS, Answer.CANNOT_CHECK] * 2 + [Answer.FITS]
+    damaged = found["local/b@2"]
+    assert damaged.failure is not None
+    assert issubclass(damaged.failure, CorruptionError)
+    assert [(finding.rule, finding.severity.value) for finding in damaged.findings] == [("missing-blob", "error")]
+    assert damaged.document()["accounted"] == {"tensors": 0, "matched": None}
+    assert found["local/d@2"].failure is not None
+
+
+def test_the_verdicts_are_those_of_a_check(full: Registry, tmp_path: Path) -> None:
+    base = tmp_path / "gpt2"
+    base.mkdir()
+    name = "model.layers.0.self_attn.q_proj.weight"
+    (base / "model.safetensors").write_bytes(safetensors_bytes({name: ("F32", (4, 3), floats(0.5, count=12))}))
+    (base / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+    advanced: list[int] = []
+    verdicts = list(
+        survey(base_called(str(base)), blobs=full.blobs, catalog=full.catalog, allow=["x"], progress=advanced.append)
+    )
+    assert {one.failure for one in verdicts} == {RejectedError}
+    assert all("wrong-shape" in [finding.rule for finding in one.findings] for one in verdicts)
+    assert len(advanced) == 5
+    assert min(advanced) > 0
+    allowed = survey(base_called(str(base)), blobs=full.blobs, catalog=full.catalog, allow=["wrong-shape"])
+    assert {one.failure for one in allowed} == {None}
+    capped = with_rank_cap(find_profile("vllm==0.8.0"), 1)
+    assert {one.failure for one in survey(None, capped, blobs=full.blobs, catalog=full.catalog)} == {RejectedError}
+    unknown = survey(base_called("gpt2"), blobs=full.blobs, catalog=full.catalog)
+    assert {one.failure for one in unknown} == {UnavailableError}
