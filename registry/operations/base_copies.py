@@ -18,7 +18,7 @@ from registry.domain.tensors import TensorSpec
 from registry.errors import RejectedError
 from registry.formats import shard_index
 from registry.formats.shard_index import parse_shard_index
-from registry.operations.bases import CheckedBase
+from registry.operations.bases import CheckedBase, is_path
 from registry.operations.check import CheckedAdapter
 from registry.operations.directory import open_regular
 from registry.operations.know_base import MAX_HEADER, WEIGHTS
@@ -39,7 +39,7 @@ def require_own(
 ) -> None:
     """Raises RejectedError for a copy that is not the base's own, and where nobody can know."""
     for spec in copies:
-        if base is None or base.spec is None:
+        if base is None or base.spec is None or not is_path(base.id.raw or ""):
             raise RejectedError(
                 f"{adapter.name}: {spec.name} has to be left out, and whether it is the base's own cannot be known "
                 "without the base",

@@ -33,7 +33,7 @@ from registry.errors import DefectiveAdapterError, IncompatibleError, Unavailabl
 from registry.formats.adapter_config import MAX_BYTES, AdapterConfig, parse_adapter_config
 from registry.formats.adapter_directory import CONFIG, WEIGHTS
 from registry.operations.base_copies import require_own
-from registry.operations.bases import CheckedBase, base_called
+from registry.operations.bases import CheckedBase, Shelf, base_called, is_path
 from registry.operations.bounded_regex import slow_matcher
 from registry.operations.check import CheckedAdapter, adapter_in, check
 from registry.operations.describe import describe
@@ -87,12 +87,16 @@ def export(
     Raises OutputExistsError, InvalidInputError, NotFoundError, CorruptionError, UnavailableError, and RejectedError where no
     faithful copy exists; then nothing is written.
     """
-    known = base_called(base) if base is not None and _is_directory(base) else None
-    if known is not None and known.problem is not None:
-        raise UnavailableError(known.problem.message, code=known.problem.rule, hint=known.problem.fix)
+    shelf = Shelf(blobs, catalog)
+    known = base_called(base, shelf) if base is not None else None
+    if base is not None and known is not None and known.problem is not None:
+        if is_path(base):
+            raise UnavailableError(known.problem.message, code=known.problem.rule, hint=known.problem.fix)
+        known = None  # the name is written, and nothing more is known
     name = str(subject)
     with scratch(into) as work, placed(into) as copy:
-        directory, adapter = _read(subject, work, base if known is None else None, known, blobs, catalog)  # 1
+        stated = base if base is not None and not is_path(base) else None
+        directory, adapter = _read(subject, work, stated, known, blobs, catalog)  # 1
         adapter = replace(adapter, name=name)
         repair = _planned(adapter, known, profile)  # 2
         tools = workshop()
@@ -118,10 +122,6 @@ def export(
 
 
 _WIDENED = Change("stored-as-f32", "the factors are stored as F32, since their type cannot hold the products exactly")
-
-
-def _is_directory(base: str) -> bool:
-    return os.path.isdir(base) or base.startswith((".", "/", "~"))
 
 
 def _read(

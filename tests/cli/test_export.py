@@ -331,3 +331,15 @@ def test_without_torch_one_sentence_says_so(write_adapter: WriteAdapter, tmp_pat
         assert (done.returncode, error["code"]) == (code, rule)
         assert not (tmp_path / "out").exists()
     assert "adapter-registry[tensors]" in json.dumps(error) or rule == "serve-dora"
+
+
+def test_a_base_that_the_registry_knows_is_looked_at(
+    adapters: Adapters, write_adapter: WriteAdapter, tmp_path: Path
+) -> None:
+    adapters.json("base", "add", a_base(tmp_path / "base"), "--name", "openai-community/gpt2")
+    wrong = write_adapter("wrong", lora_tensors(Q, width=5))
+    rest = ("-o", str(tmp_path / "out"), "--base", "gpt2")
+    assert adapters.refusal("export", str(wrong), "--for", "peft", *rest)["exit_code"] == 6
+    copied = adapters.refusal("export", str(write_adapter("copied", with_embedding())), "--for", "vllm", *rest)
+    assert (copied["exit_code"], copied["code"]) == (6, "base-needed")  # of which the registry has no numbers
+    assert not (tmp_path / "out").exists()

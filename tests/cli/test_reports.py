@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as SarifLog
 
 from cli.rendering import safe
 from cli.reports.checked import Checked
@@ -54,6 +55,7 @@ def commands(text: str) -> list[tuple[str, dict[str, str], str]]:
 
 def demanded_by_code_scanning(text: str) -> list[dict[str, Any]]:
     """The results, if the file has all that GitHub's table of supported properties marks as required, none of it empty."""
+    SarifLog.model_validate_json(text)  # made of the standard's own schema; knows no other keys
     log = json.loads(text)
     assert (log["$schema"], log["version"]) == ("https://json.schemastore.org/sarif-2.1.0.json", "2.1.0")
     (run,) = log["runs"]
