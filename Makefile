@@ -26,6 +26,7 @@ lint: $(READY)
 bench: $(READY)  ## ratios to peers and limits; takes minutes
 	$(BIN)/python -m tests.benchmarks.startup
 	$(BIN)/python -m tests.benchmarks.push
+	$(BIN)/python -m tests.benchmarks.check
 	$(BIN)/python -m tests.benchmarks.search
 
 setup: $(READY)

@@ -95,6 +95,22 @@ def _version(
         ) from error
 
 
+def aliases_of(session: Session, adapter: AdapterName) -> dict[str, int]:
+    rows = session.exec(select(AliasRow).where(AliasRow.adapter == adapter.key).order_by(AliasRow.key))
+    return {row.name: row.number for row in rows}
+
+
+def evaluations_of(session: Session, version: Version) -> list[Evaluation]:
+    """In the order in which they were added."""
+    rows = session.exec(
+        select(EvaluationRow)
+        .join(VersionRow, col(VersionRow.id) == EvaluationRow.version_id)
+        .where(VersionRow.adapter == version.adapter.key, VersionRow.number == version.number)
+        .order_by(col(EvaluationRow.id))
+    )
+    return [evaluation_of(row) for row in rows]
+
+
 def evaluation_of(row: EvaluationRow) -> Evaluation:
     return Evaluation(
         suite=row.suite,

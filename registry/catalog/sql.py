@@ -16,9 +16,9 @@ from registry.catalog.apply import PUBLISH, replay
 from registry.catalog.engine import reading, sqlite_engine, writing
 from registry.catalog.events import Event, broken_links, parse_segment
 from registry.catalog.journal import Journal, make_directory
-from registry.catalog.resolve import evaluation_of, find_version, resolve, version_of, versions_of
+from registry.catalog.resolve import aliases_of, evaluations_of, find_version, resolve, version_of, versions_of
 from registry.catalog.search import search
-from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BaseRow, BlobRow, EvaluationRow, VersionRow
+from registry.catalog.tables import AdapterRow, AuditRow, BaseRow, BlobRow, VersionRow
 from registry.catalog.verify import problems
 from registry.catalog.writer import SqlWriter, head
 from registry.domain.base_model import StoredBase
@@ -182,8 +182,7 @@ class SqlCatalog:
     def aliases(self, adapter: AdapterName) -> dict[str, int]:
         with self._reading() as session:
             self._require(session, adapter)
-            rows = session.exec(select(AliasRow).where(AliasRow.adapter == adapter.key).order_by(AliasRow.key))
-            return {row.name: row.number for row in rows}
+            return aliases_of(session, adapter)
 
     def alias_history(self, adapter: AdapterName, alias: AliasName) -> list[AliasMove]:
         """Oldest first. Raises NotFoundError for an alias that never was."""
@@ -206,13 +205,7 @@ class SqlCatalog:
 
     def evaluations(self, version: Version) -> list[Evaluation]:
         with self._reading() as session:
-            rows = session.exec(
-                select(EvaluationRow)
-                .join(VersionRow, col(VersionRow.id) == EvaluationRow.version_id)
-                .where(VersionRow.adapter == version.adapter.key, VersionRow.number == version.number)
-                .order_by(col(EvaluationRow.id))
-            )
-            return [evaluation_of(row) for row in rows]
+            return evaluations_of(session, version)
 
     def audit(self, adapter: AdapterName | None = None, *, limit: int | None = None) -> list[AuditEntry]:
         with self._reading() as session:

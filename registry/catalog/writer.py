@@ -11,7 +11,7 @@ from registry.catalog import apply as change
 from registry.catalog import bases
 from registry.catalog.events import ORIGIN, Event, segment_bytes
 from registry.catalog.protocol import ANYTHING, Anything
-from registry.catalog.resolve import evaluation_of, find_version, resolve, version_of
+from registry.catalog.resolve import aliases_of, evaluations_of, find_version, resolve, version_of
 from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BaseRow, BlobRow, EvaluationRow
 from registry.domain.base_model import StoredBase
 from registry.domain.digest import Digest
@@ -74,15 +74,10 @@ class SqlWriter:
         return self.resolve(Reference(shown, number=number)), True
 
     def aliases(self, adapter: AdapterName) -> dict[str, int]:
-        rows = self._session.exec(select(AliasRow).where(AliasRow.adapter == adapter.key).order_by(AliasRow.key))
-        return {row.name: row.number for row in rows}
+        return aliases_of(self._session, adapter)
 
     def evaluations(self, version: Version) -> list[Evaluation]:
-        row = change.version_row(self._session, version.adapter.key, version.number)
-        if row is None:
-            return []
-        rows = select(EvaluationRow).where(EvaluationRow.version_id == row.id).order_by(col(EvaluationRow.id))
-        return [evaluation_of(each) for each in self._session.exec(rows)]
+        return evaluations_of(self._session, version)
 
     def move_alias(
         self,

@@ -3,8 +3,9 @@
     python -m tests.journeys.corpus FOLDER
 
 The folder holds ``adapter_configs/`` and ``weights/``, each with an ``INDEX.tsv`` that says what the files are, and
-``evaluations/``, ``trainer_states/``, ``cards/``. Files are read as data, never run; none of them is part of this project.
-A LoRA config without weights is given the smallest weights that fit it, so that it goes all the way into a manifest.
+``base_configs/``, ``evaluations/``, ``trainer_states/``, ``cards/``. Files are read as data, never run; none of them is part
+of this project. A LoRA config without weights is given the smallest weights that fit it, so that it goes all the way into a
+manifest; where its base is at hand, it is given those of its real shapes and held against that base and others.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from registry.formats.results import read_results
 from registry.formats.training import training_facts
 from registry.operations.describe import describe
 from tests.conftest import lora_tensors, safetensors_bytes
+from tests.journeys.corpus_bases import against_bases
 
 Answer = tuple[str, str, str, bool]  # folder, file, what we say, whether that is right
 
@@ -36,6 +38,7 @@ def answers(corpus: Path) -> Iterator[Answer]:
     with tempfile.TemporaryDirectory() as scratch:
         yield from _configs(corpus / "adapter_configs", Path(scratch))
         yield from _weights(corpus / "weights", Path(scratch))
+        yield from against_bases(corpus, Path(scratch))
     yield from _evaluations(corpus / "evaluations")
     yield from _records(corpus / "trainer_states")
     for path in sorted((corpus / "cards").iterdir()):
@@ -131,6 +134,8 @@ def main(corpus: Path) -> int:
     for folder, name, said, right in answers(corpus):
         counts[folder, right] += 1
         print(f"{'ok  ' if right else 'BAD '} {folder}/{name}: {said}")
+    for (folder, right), count in sorted(counts.items()):
+        print(f"{count:5} {'right' if right else 'WRONG'}: {folder}")
     wrong = sum(count for (_, right), count in counts.items() if not right)
     print(f"{sum(counts.values())} answers, {wrong} of them wrong")
     return 1 if wrong else 0
