@@ -9,10 +9,8 @@ from registry.errors import MalformedFileError
 from registry.formats.hyperparameters import hyperparameters
 from registry.formats.json_lines import parse_json_lines
 from registry.formats.json_text import parse_json
-from registry.formats.model_card import card_facts, parse_card
 from registry.formats.plain_data import mapping
 from registry.formats.trainer_state import log_facts, result_facts, state_facts
-from registry.formats.yaml_text import parse_yaml
 
 #: A log of a million steps; what is larger is reported and not read.
 MAX_BYTES = 1 << 26
@@ -75,6 +73,12 @@ def _json(data: bytes, where: str) -> Mapping[str, object]:
     return mapping(parse_json(data, where=where, max_bytes=MAX_BYTES))
 
 
+def _yaml(data: bytes, where: str) -> Mapping[str, object]:
+    from registry.formats.yaml_text import parse_yaml
+
+    return mapping(parse_yaml(data, where=where))
+
+
 def _state(data: bytes, where: str) -> Mapping[str, object]:
     return state_facts(_json(data, where))
 
@@ -88,12 +92,12 @@ def _arguments(data: bytes, where: str) -> Mapping[str, object]:
 
 
 def _llama_factory_arguments(data: bytes, where: str) -> Mapping[str, object]:
-    return {**hyperparameters(mapping(parse_yaml(data, where=where))), "tools": ["llama-factory"]}
+    return {**hyperparameters(_yaml(data, where)), "tools": ["llama-factory"]}
 
 
 def _llama_factory_board(data: bytes, where: str) -> Mapping[str, object]:
     """The web form's fields, ``train.learning_rate`` and the like."""
-    form = mapping(parse_yaml(data, where=where))
+    form = _yaml(data, where)
     fields = {name.removeprefix("train."): value for name, value in form.items() if name.startswith("train.")}
     return {**hyperparameters(fields), "tools": ["llama-factory"]}
 
@@ -103,6 +107,11 @@ def _llama_factory_log(data: bytes, where: str) -> Mapping[str, object]:
 
 
 def _card(data: bytes, where: str) -> Mapping[str, object]:
+    from registry.formats.model_card import (
+        card_facts,
+        parse_card,
+    )  # YAML is a tenth of the time of a check without a card
+
     return card_facts(parse_card(data, where=where), where=where)
 
 

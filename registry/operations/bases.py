@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from registry.blobs.protocol import BlobStore
-from registry.catalog.protocol import Catalog
 from registry.checks.misfit import Misfit, warning
 from registry.domain.base_model import BaseModelId, BaseModelSpec, StoredBase, parse_base_model_spec
 from registry.domain.digest import Digest
@@ -30,6 +29,10 @@ from registry.formats.model_config import parse_model_config
 from registry.operations.know_base import built, has_weights, know_base, spec_of
 
 _GIVE_DIRECTORY = "give the directory of a checkpoint: --base DIR"
+
+if TYPE_CHECKING:
+    from registry.blobs.protocol import BlobStore
+    from registry.catalog.protocol import Catalog
 
 
 @dataclass(frozen=True, slots=True)

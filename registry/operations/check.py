@@ -12,9 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from registry.blobs.protocol import BlobStore
-from registry.catalog.protocol import Catalog
 from registry.checks.identity import other_base
 from registry.checks.matching import match
 from registry.checks.misfit import WORDS, Misfit, warning
@@ -31,6 +30,10 @@ from registry.operations.bases import CheckedBase, Shelf, base_called, base_of
 from registry.operations.describe import AdapterPackage, describe
 from registry.operations.directory import open_regular
 from registry.operations.manifests import manifest_of
+
+if TYPE_CHECKING:
+    from registry.blobs.protocol import BlobStore
+    from registry.catalog.protocol import Catalog
 
 
 @dataclass(frozen=True, slots=True)

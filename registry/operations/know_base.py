@@ -58,6 +58,12 @@ print(json.dumps([[name, list(one.shape)] for name, one in model.named_parameter
 """
 
 
+#: What architectures call their width or depth.
+_SIZES = frozenset(
+    {"hidden_size", "d_model", "n_embd", "dim", "num_hidden_layers", "num_layers", "n_layer", "n_layers"}
+)
+
+
 def know_base(directory: Path, *, hash_weights: bool = False) -> BaseModelSpec:
     """The base in ``directory``. ``hash_weights`` reads every byte, to tell bases of equal shapes apart.
 
@@ -156,6 +162,16 @@ def _header(path: Path) -> tuple[TensorSpec, ...]:
 
 
 def built(where: str, config: ModelConfig) -> list[TensorSpec]:
+    """What transformers makes of the config. A default model of the type is nobody's base: some of it has to be said.
+
+    Raises UnavailableError (``shapes-unknown``).
+    """
+    if not config.architectures and not _SIZES & config.raw.keys() and not config.text_config:
+        raise UnavailableError(
+            f"the {model_config.NAME} of {where} names neither an architecture nor a size, so it is no model's",
+            code="shapes-unknown",
+            hint="give the directory that transformers' save_pretrained wrote",
+        )
     try:
         done = subprocess.run(
             [sys.executable, "-c", _BUILD],

@@ -129,3 +129,10 @@ def test_a_config_alone_is_built_where_transformers_is_installed(tmp_path: Path)
     found = {module.path: module.shape for module in know_base(tmp_path).modules}
     assert found["model.layers.0.mlp.down_proj"] == (16, 24)
     assert found["lm_head"] == (32, 16)
+
+
+def test_a_config_that_says_nothing_of_a_model_is_not_taken_for_its_types_default(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "epochs": 20}')
+    with pytest.raises(UnavailableError, match="neither an architecture nor a size") as refused:
+        know_base(tmp_path)
+    assert refused.value.code == "shapes-unknown"
