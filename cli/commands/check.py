@@ -11,7 +11,7 @@ from typer import Argument, BadParameter, Exit, Option
 
 from cli.context import Session
 from cli.rendering import emit, note, progress
-from registry.errors import RegistryError
+from registry.errors import RegistryError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +75,8 @@ def check(
         known = _base(session, base) if base else None
         if everything:
             found = _survey(session, known, profile, allow or (), silent=format is not Format.TEXT)
+            if not found and known is not None and known.problem is not None:
+                raise UnavailableError(known.problem.message, code=known.problem.rule, hint=known.problem.fix)
         else:
             found = [
                 _check(session, name, known, profile, allow or (), refuse=not several and not written) for name in names

@@ -119,9 +119,20 @@ def places_of(base: BaseModelSpec) -> Places:
     found: dict[str, ModuleSpec] = {}
     for module in base.modules:
         found.setdefault(_in_memory(module, base.model_type), module)
+    for name, module in [*found.items()]:
+        found |= {alias: module for alias in _shared(name, module, found) if alias not in found}
     for stack in stacks(base.model_type):
         found |= _stacked(stack, found)
     return Places(base, found | {module.path: module for module in base.modules})
+
+
+def _shared(name: str, module: ModuleSpec, modules: Mapping[str, ModuleSpec]) -> list[str]:
+    """Encoder and decoder of T5 and BART have one embedding, which the checkpoint holds once, as ``shared``."""
+    before, dot, last = name.rpartition(".")
+    if last != "shared" or module.kind is not ModuleKind.EMBEDDING:
+        return []
+    sides = (f"{before}{dot}{side}" for side in ("encoder", "decoder"))
+    return [f"{side}.embed_tokens" for side in sides if any(path.startswith(f"{side}.") for path in modules)]
 
 
 def prefix_of(config: AdapterConfig, places: Places) -> str | None:

@@ -57,6 +57,10 @@ def _pair(path: str, layer: LoraLayer, module: ModuleSpec, rows: int) -> Iterato
     if module.kind is ModuleKind.EXPERTS:
         yield from _experts(path, a, b, shape)
         return
+    in_layers = any(part.isdecimal() for part in path.split("."))  # outside, an embedding may have any name
+    if layer.embedding and in_layers and module.kind in (ModuleKind.LINEAR, ModuleKind.CONV1D):
+        yield _misfit(path, a, "lora_A and lora_B, those of a linear layer", "lora_embedding_A, that of an embedding")
+        return
     inputs, outputs = (rows, shape[1]) if layer.embedding else (shape[1], rows)
     given, made = a.shape[1], b.shape[0]
     if path.endswith(".weight") and (given, made) == (outputs, inputs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.checks import experts, heads, identity, merging, shapes, targets, vocabulary
+from registry.checks import experts, heads, identity, merging, selection, shapes, targets, vocabulary
 from registry.checks.rule import Rule, Subject
 from registry.checks.serving import SERVING_RULES
 from registry.domain.finding import Finding
@@ -14,6 +14,8 @@ RULES: tuple[Rule, ...] = (
     targets.NO_MATCH,
     targets.PREFIX_DRIFT,
     targets.UNMATCHED_TARGET,
+    selection.TARGET_NOT_CHOSEN,
+    selection.LAYER_WITHOUT_TENSORS,
     shapes.WRONG_SHAPE,
     shapes.BIAS_WITHOUT_BASE,
     shapes.SHAPES_UNCHECKED,

@@ -49,14 +49,14 @@ def _out_of_range(subject: Subject) -> Iterator[Finding]:
     limit = max([matching.places.base.vocabulary or 0, *(one.spec.shape[0] for one in whole if one.spec.shape)])
     for module, indices in by_module.items():
         known = indices if isinstance(indices, list) and limit else []
-        beyond = [index for index in known if isinstance(index, int) and index >= limit]
+        beyond = [index for index in known if isinstance(index, int) and not 0 <= index < limit]
         if beyond:
             yield error(
                 "token-out-of-range",
                 f"the adapter trained token {beyond[0]}, and the vocabulary has {limit:,}",
                 where="trainable_token_indices",
                 target=module or None,
-                expected=f"below {limit}",
+                expected=f"0 to {limit - 1}",
                 found=str(beyond[0]),
                 fix="check against the base it was trained on, or save the resized embeddings with the adapter",
             )

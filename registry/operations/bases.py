@@ -17,6 +17,7 @@ from registry.checks.misfit import Misfit, warning
 from registry.domain.base_model import BaseModelId, BaseModelSpec, StoredBase, parse_base_model_spec
 from registry.domain.digest import Digest
 from registry.errors import (
+    ConflictError,
     DigestMismatchError,
     InvalidInputError,
     InvalidNameError,
@@ -84,6 +85,8 @@ class Shelf:
                 identity, problem=_unknown(f"{name} is neither a directory here nor a repository's name", None)
             )
         stored = self.catalog.find_base(identity.id, revision)  # 2
+        if stored is None and revision == "":
+            return CheckedBase(identity, problem=_unknown(f"{name} is not known without a revision", None))
         if stored is not None:
             spec = stored_spec(stored, self.blobs)
             return CheckedBase(replace(stored.id, id=identity.id, fingerprint=spec.fingerprint), spec)
@@ -127,8 +130,8 @@ def base_of(recorded: BaseModelId, shelf: Shelf) -> CheckedBase:
             return CheckedBase(recorded, problem=_unknown(error.message, error.hint))
     if recorded.id is None:
         return CheckedBase(recorded, problem=_unknown("nobody can tell which base it was trained on", None))
-    found = shelf.named(recorded.id, recorded.revision)
-    return found if found.spec is not None or recorded.revision is None else shelf.named(recorded.id, None)
+    exact = shelf.named(recorded.id, recorded.revision or "")
+    return exact if exact.spec is not None else shelf.named(recorded.id, None)
 
 
 def add_base(
@@ -158,6 +161,13 @@ def add_base(
             stated[0] or source,
             "a Hub repository such as meta-llama/Llama-3.1-8B",
             hint="name it: --name OWNER/NAME[@REVISION]",
+        )
+    known = catalog.find_base(identity.id, identity.revision or "")
+    if known is not None and stated[0] is not None and stated[0].lower() != identity.id.lower():
+        raise ConflictError(
+            f"{stated[0]} is a copy of {identity.id}, which is known already; a copy does not take its place",
+            code="base-known",
+            hint=f"nothing is to be done: {stated[0]} means {identity.id}; to replace it, name that one",
         )
     spec = replace(spec, id=replace(identity, raw=None, fingerprint=spec.fingerprint))
     data = spec.canonical_bytes

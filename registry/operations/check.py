@@ -129,7 +129,10 @@ def against_base(package: AdapterPackage, base: str | None, shelf: Shelf) -> Ada
     """
     adapter = under_alias(_of_package(package), shelf)
     recorded = adapter.manifest.base_model
-    asked = base_called(base) if base is not None else replace(base_of(recorded, shelf), id=recorded)
+    asked = base_called(base) if base is not None else base_of(recorded, shelf)
+    held = asked.id
+    if base is None:  # it was found by the name that the adapter says
+        asked = replace(asked, id=recorded)
     if asked.spec is None:
         message = asked.problem.message if asked.problem else "its base is not known"
         fix = "make the base known once: adapters base add DIR|ID; or push with --base DIR"
@@ -137,6 +140,9 @@ def against_base(package: AdapterPackage, base: str | None, shelf: Shelf) -> Ada
         return replace(package, findings=(*package.findings, loud))
     subject = Subject(adapter.manifest, adapter.config, replace(asked.spec, id=asked.id))
     noticed = [finding for finding in run(subject) if finding.severity is not Severity.INFO]
+    if base is None and recorded.revision and held.revision and recorded.revision != held.revision:
+        which = f"held against {held.id}@{held.revision}, for want of @{recorded.revision}: "
+        noticed = [replace(one, severity=Severity.WARNING, message=which + one.message) for one in noticed]
     return replace(package, findings=(*package.findings, *noticed), fingerprint=asked.spec.fingerprint)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
@@ -13,7 +14,7 @@ from registry.domain.gate import Gate, NoRegression, Outcome
 from registry.domain.names import AdapterName, AliasName, Reference
 from registry.domain.query import MetricCondition
 from registry.domain.version import Version
-from registry.errors import InvalidInputError
+from registry.errors import InvalidInputError, NotFoundError
 from registry.formats.gate_file import MAX_BYTES, parse_gate
 from registry.operations.directory import open_regular
 from registry.operations.hold import hold
@@ -41,7 +42,7 @@ def asked(
     """
     gate = Gate()
     if file is not None:
-        with open_regular(Path(file)) as opened:
+        with open_regular(Path(os.path.realpath(file))) as opened:  # the user's own: a mounted one is a link
             gate = parse_gate(opened.read(MAX_BYTES + 1) or b"", where=str(file))
     minimums = [MetricCondition.parse(text) for text in minimum]
     no_regressions = [NoRegression.parse(text) for text in no_regression]
@@ -56,8 +57,12 @@ def asked(
     )
 
 
-def gate(reference: Reference, wanted: Gate, *, namespace: str, catalog: Scores) -> Outcome:
-    """Raises NotFoundError, InvalidInputError for a gate that asks for nothing or does not say against what."""
+def gate(
+    reference: Reference, wanted: Gate, *, namespace: str, catalog: Scores, moving: AliasName | None = None
+) -> Outcome:
+    """``moving`` is the alias that is to be moved, if one is.
+
+    Raises NotFoundError, InvalidInputError for a gate that asks for nothing or does not say against what."""
     if wanted.empty:
         raise InvalidInputError("the gate has no condition", code="empty-gate", hint='give --min "acc>=0.8", or a file')
     if wanted.no_regressions and wanted.against is None:
@@ -65,18 +70,29 @@ def gate(reference: Reference, wanted: Gate, *, namespace: str, catalog: Scores)
             "the gate does not say what must not be worse than what", code="empty-gate", hint="say --against production"
         )
     candidate = catalog.resolve(reference)
-    baseline = _baseline(candidate, wanted.against, namespace, catalog)
+    baseline = _baseline(candidate, wanted.against, namespace, catalog, moving)
     scores = catalog.evaluations(candidate)
     before = None if baseline is None else catalog.evaluations(baseline)
     return Outcome(candidate.reference, baseline.reference if baseline else None, hold(wanted, scores, before))
 
 
-def _baseline(candidate: Version, against: str | None, namespace: str, catalog: Scores) -> Version | None:
-    """A bare word is an alias of the candidate's adapter; one that is not there yet is a first promotion."""
+def _baseline(
+    candidate: Version, against: str | None, namespace: str, catalog: Scores, moving: AliasName | None
+) -> Version | None:
+    """A bare word is an alias of the candidate's adapter. One that is not there yet is a first promotion if it is ``moving``;
+    any other has to be there, so that a slip of the pen opens no gate."""
     if against is None:
         return None
     if not any(mark in against for mark in "/@:"):
-        key = AliasName(against).key
-        numbers = {alias.lower(): number for alias, number in catalog.aliases(candidate.adapter).items()}
-        return catalog.resolve(Reference(candidate.adapter, number=numbers[key])) if key in numbers else None
+        alias = AliasName(against)
+        numbers = {name.lower(): number for name, number in catalog.aliases(candidate.adapter).items()}
+        if alias.key not in numbers and moving is not None and moving.key == alias.key:
+            return None
+        if alias.key not in numbers:
+            raise NotFoundError(
+                f"{candidate.adapter} has no alias {alias} to be held against",
+                code="unknown-alias",
+                hint=f"it has {', '.join(sorted(numbers)) or 'none yet'}; the first promotion to it: adapters promote",
+            )
+        return catalog.resolve(Reference(candidate.adapter, number=numbers[alias.key]))
     return catalog.resolve(Reference.parse(against, namespace=namespace))

@@ -40,7 +40,9 @@ _PATIENCE = 120.0
 
 #: Prints name and shape of every parameter. ``config.json`` comes on stdin, so that no code beside it is ever loaded.
 _BUILD = """
-import json, os, pathlib, sys, tempfile, warnings
+import json, os, pathlib, resource, signal, sys, tempfile, warnings
+resource.setrlimit(resource.RLIMIT_CPU, (120, 120))  # also when nobody is there any more to end it
+signal.alarm(150)
 os.environ["HF_HUB_OFFLINE"] = "1"
 warnings.simplefilter("ignore")
 import torch, transformers

@@ -66,7 +66,7 @@ def promote(
         if expected is not ANYTHING and expected != before:
             raise AliasMovedError(f"{adapter}:{alias}", expected=expected, actual=before)
         exactly = Reference(adapter, number=candidate.number)
-        outcome = gate(exactly, wanted, namespace=namespace, catalog=writer)  # 2
+        outcome = gate(exactly, wanted, namespace=namespace, catalog=writer, moving=alias)  # 2
         if not outcome.holds:
             return Promotion(outcome, str(adapter), str(alias), before, before)
         writer.move_alias(adapter, alias, candidate.number, expected=before, gate=outcome.facts())  # 3

@@ -90,7 +90,16 @@ def test_every_report_has_all(adapters: Adapters, filled: Registry, upgrade: Pat
     assert [line.partition("::local/")[2].partition("@")[0] for line in lines] == ["elsewhere", "old"]
 
 
-def test_nobody_to_check_is_said_and_is_no_failure(adapters: Adapters, filled: Registry) -> None:
+def test_nobody_to_check_is_a_failure_if_the_base_is_not_known_either(adapters: Adapters, filled: Registry) -> None:
+    """A slip of the pen in the base's name must not pass."""
+    refusal = adapters.refusal("check", "--all", "--base", "acme/unheard-of")
+    assert (refusal["exit_code"], refusal["code"]) == (8, "base-shapes-unknown")
+    said = adapters("check", "--all", "--base", "acme/unheard-of", "--format", "junit")
+    assert (said.code, "<error" in said.out) == (8, True)
+
+
+def test_nobody_to_check_is_said_and_is_no_failure(adapters: Adapters, filled: Registry, upgrade: Path) -> None:
+    adapters.json("base", "add", str(upgrade), "--name", "acme/unheard-of")
     said = adapters("check", "--all", "--base", "acme/unheard-of")
     assert (said.code, said.out) == (0, "")
     assert "nothing was checked" in said.err

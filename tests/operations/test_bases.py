@@ -70,7 +70,7 @@ def test_a_push_that_fits_records_the_fingerprint(
     assert store.show("my-lora").document()["base_model"]["fingerprint"] == spec.fingerprint  # type: ignore[index]
 
 
-@pytest.mark.parametrize("how", ["stored", "stored, other revision", "--base DIR", "the directory it was trained from"])
+@pytest.mark.parametrize("how", ["stored", "stored, no revision said", "--base DIR", "the directory it was trained from"])
 def test_a_push_that_does_not_fit_is_refused_and_nothing_is_written(
     store: Registry, write_adapter: WriteAdapter, write_base: WriteBase, tmp_path: Path, how: str
 ) -> None:
@@ -78,9 +78,8 @@ def test_a_push_that_does_not_fit_is_refused_and_nothing_is_written(
     config: dict[str, object] = {}
     if how == "stored":
         store.add_base(base, name=ID)
-    elif how == "stored, other revision":
+    elif how == "stored, no revision said":
         store.add_base(base, name=f"{ID}@v2")
-        config["revision"] = "v1"
     elif how == "the directory it was trained from":
         config["base_model_name_or_path"] = str(base)
     before = sorted(path for path in (tmp_path / "registry").rglob("*"))
@@ -230,3 +229,25 @@ def test_without_the_hub_it_says_what_is_missing(
         store.add_base("org/name")
     assert (refused.value.code, refused.value.exit_code) == ("hub-missing", 8)
     assert not (tmp_path / "registry").exists()
+
+
+def test_a_revision_that_the_adapter_does_not_name_refuses_nothing(
+    store: Registry, write_adapter: WriteAdapter, write_base: WriteBase
+) -> None:
+    store.add_base(write_base("new", width=5), name=f"{ID}@new")
+    pushed = store.push(write_adapter("my-lora", None, revision="old"))
+    assert "error" not in {finding.severity.value for finding in pushed.findings}
+    said = [finding.message for finding in pushed.findings if finding.rule == "wrong-shape"]
+    assert said
+    assert all(message.startswith(f"held against {ID}@new") for message in said)
+    with pytest.raises(MisfitError):
+        store.push(write_adapter("other"))
+    store.add_base(write_base("plain"), name=ID)
+    assert store.push(write_adapter("third", lora_tensors(value=0.25))).findings == ()
+
+
+def test_a_copy_does_not_take_the_place_of_the_base(store: Registry, write_base: WriteBase) -> None:
+    store.add_base(write_base(), name="meta-llama/Llama-3.1-8B-Instruct")
+    with pytest.raises(ConflictError, match="is a copy of"):
+        store.add_base(write_base("copy", width=5), name="unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit")
+    assert store.base("meta-llama/Llama-3.1-8B-Instruct")[1].modules[0].shape == (3, 3)

@@ -207,11 +207,15 @@ def test_a_gate_without_conditions_never_holds() -> None:
 def test_a_first_promotion_has_nothing_to_compare_with_and_a_typo_is_not_found(lived: Registry) -> None:
     lived.add_evaluations("a@2", "acc=0.5")
     lived.remove_alias("a", "production")
-    outcome = lived.gate("a@2", against="production", no_regression=["acc"])
+    with pytest.raises(NotFoundError, match="no alias production"):  # or a slip of the pen would open the gate
+        lived.gate("a@2", against="production", no_regression=["acc"])
+    outcome = lived.promote("a@2", "production", no_regression=["acc"]).outcome
     assert (outcome.holds, outcome.against) == (True, None)
     assert {check.reason for check in outcome.checks} == {Reason.NO_BASELINE}
     assert "production points at nothing yet" in outcome.checks[0].sentence
-    assert not lived.gate("a@2", against="production", no_regression=["f1"]).holds
+    lived.remove_alias("a", "production")
+    with pytest.raises(NotFoundError, match="no alias staging"):
+        lived.promote("a@2", "production", against="staging", no_regression=["acc"])
     for against in ("a@9", "a:production", "nobody:production", "other/a", "sha256:" + "0" * 12):
         with pytest.raises(NotFoundError):
             lived.gate("a@2", against=against, no_regression=["acc"])

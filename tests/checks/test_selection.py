@@ -1,0 +1,72 @@
+"""Tensors of modules that the config does not choose are dropped by PEFT, and said here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.checks.bases import HIDDEN, LLAMA, base, noticed, subject
+from tests.variants.adapters import pair
+
+Q = "model.layers.{}.self_attn.q_proj"
+BOTH = [*pair(Q.format(0), inputs=HIDDEN, outputs=HIDDEN), *pair(Q.format(1), inputs=HIDDEN, outputs=HIDDEN)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": ["q_proj"]},
+        {"target_modules": "all-linear"},
+        {"target_modules": None},
+        {"target_modules": r".*\.q_proj"},
+        {"target_modules": ["q_proj"], "layers_to_transform": [0, 1]},
+        {"target_modules": ["q_proj"], "layers_to_transform": [0, 1], "layers_pattern": "layers"},
+        {"target_modules": ["q_proj"], "exclude_modules": ["k_proj"]},
+        {"target_modules": ["self_attn.q_proj"], "exclude_modules": r".*\.9\..*"},
+    ],
+)
+def test_what_is_chosen(config: dict[str, Any]) -> None:
+    assert noticed(subject(BOTH, **config)) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": ["k_proj"]},
+        {"target_modules": ["Q_PROJ"]},
+        {"target_modules": []},
+        {"target_modules": r".*\.h\.\d+\.q_proj"},
+        {"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]},
+        {"target_modules": ["q_proj"], "layers_to_transform": [7]},
+        {"target_modules": ["q_proj"], "layers_to_transform": 0},
+        {"target_modules": ["q_proj"], "layers_to_transform": [0, 1], "layers_pattern": "h"},
+    ],
+)
+def test_what_is_not(config: dict[str, Any]) -> None:
+    assert noticed(subject(BOTH, **config)).count("target-not-chosen") == 1
+
+
+def test_an_expression_that_cannot_be_evaluated_here_accuses_nobody() -> None:
+    assert "target-not-chosen" not in noticed(subject(BOTH, target_modules=r"(?!x)(?=.*q).*k_proj"))
+
+
+def test_a_lost_layer_or_a_deeper_base_is_said() -> None:
+    lost = BOTH[:2]
+    assert noticed(subject(lost, target_modules=["q_proj"])) == ["layer-without-tensors"]
+    assert noticed(subject(lost, target_modules=["q_proj"], layers_to_transform=[0])) == []
+    deeper = base({**LLAMA, f"{Q.format(2)}.weight": (HIDDEN, HIDDEN)})
+    assert noticed(subject(BOTH, deeper, target_modules=["q_proj"])) == ["layer-without-tensors"]
+
+
+def test_the_one_embedding_of_an_encoder_and_a_decoder() -> None:
+    tensors = {
+        "shared.weight": (32, 8),
+        "encoder.block.0.layer.0.SelfAttention.q.weight": (8, 8),
+        "decoder.block.0.layer.0.SelfAttention.q.weight": (8, 8),
+    }
+    on = base(tensors, model_type="t5", architecture="T5ForConditionalGeneration")
+    for side in ("encoder", "decoder"):
+        path = f"{side}.block.0.layer.0.SelfAttention.q"
+        found = noticed(subject(pair(path, inputs=8, outputs=8), on, target_modules=["q"], task_type="SEQ_2_SEQ_LM"))
+        assert "unmatched-target" not in found
