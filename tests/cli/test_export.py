@@ -340,6 +340,7 @@ def test_a_base_that_the_registry_knows_is_looked_at(
     wrong = write_adapter("wrong", lora_tensors(Q, width=5))
     rest = ("-o", str(tmp_path / "out"), "--base", "gpt2")
     assert adapters.refusal("export", str(wrong), "--for", "peft", *rest)["exit_code"] == 6
-    copied = adapters.refusal("export", str(write_adapter("copied", with_embedding())), "--for", "vllm", *rest)
+    directory = write_adapter("copied", with_embedding(), target_modules=["q_proj", "embed_tokens"])
+    copied = adapters.refusal("export", str(directory), "--for", "vllm", *rest)
     assert (copied["exit_code"], copied["code"]) == (6, "base-needed")  # of which the registry has no numbers
     assert not (tmp_path / "out").exists()
