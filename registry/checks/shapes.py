@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from registry.checks.matching import match
+from registry.checks.matching import HEADS, match
 from registry.checks.misfit import Misfit, error, note
 from registry.checks.rule import Rule, Subject
 from registry.domain.base_model import ModuleKind, ModuleSpec
@@ -116,10 +116,11 @@ def _bias_without_base(subject: Subject) -> Iterator[Finding]:
         return
     added = [(path, layer.bias) for path, layer in matching.layers.items() if layer.bias is not None]
     replaced = [(tensor.module, tensor.spec) for tensor in matching.whole if tensor.tail == "bias"]
+    own = {one.module for one in matching.whole if one.tail == "weight" and one.module.rpartition(".")[2] in HEADS}
     for path, spec in (*added, *replaced):
         module = matching.module(path)
-        if module is None or module.has_bias or module.kind is ModuleKind.PACKED:
-            continue
+        if module is None or module.has_bias or module.kind is ModuleKind.PACKED or path in own:
+            continue  # a head that is replaced whole brings its bias
         yield error(
             "bias-without-base",
             f"{spec.name} changes a bias, and {path} in the base has none",

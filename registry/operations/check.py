@@ -95,7 +95,17 @@ def check(
     if base is not None and base.spec is None:
         misnamed = other_base(adapter.manifest.base_model, base.id)
         findings += [finding for finding in (misnamed, base.problem) if finding is not None]
+    unmet = sorted(set(allow) - {finding.rule for finding in findings})
     findings = [_allowed(finding, allow) for finding in findings]
+    findings += [
+        warning(
+            "nothing-to-allow",
+            f"--allow {rule} met no finding",
+            where=rule,
+            fix="leave it away, or look at its spelling",
+        )
+        for rule in unmet
+    ]
     errors = {finding.rule for finding in findings if finding.severity is Severity.ERROR}
     answer = Answer.FITS  # 4
     failure: type[RegistryError] | None = None

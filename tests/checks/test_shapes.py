@@ -110,3 +110,10 @@ def test_gptq_and_awq_show_it_all_the_same(method: str, shape: tuple[int, int]) 
     on = base(packed, dtypes={f"{K}.qweight": "I32"}, quantization_config=quantization)
     assert noticed(subject(pair(K), on)) == ["quantized-base"]
     assert "wrong-shape" in noticed(subject(pair(K, outputs=64), on))
+
+
+def test_a_head_that_is_replaced_whole_brings_its_bias() -> None:
+    on = base({**LLAMA, "score.weight": (3, HIDDEN)}, architecture="LlamaForSequenceClassification")
+    whole = [*pair(K), tensor("score.weight", 5, HIDDEN), tensor("score.bias", 5)]
+    found = noticed(subject(whole, on, modules_to_save=["score"], task_type="TOKEN_CLS"))
+    assert "bias-without-base" not in found

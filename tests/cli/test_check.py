@@ -115,3 +115,8 @@ def test_every_rule_is_listed_with_what_to_do(adapters: Any) -> None:
     assert all(rule["reason"] and rule["fix"] for rule in document)
     assert len({rule["rule"] for rule in document}) == len(document)
     assert "prefix-drift (error)" in adapters("rules").out
+
+
+def test_what_is_allowed_in_vain_is_said(adapters: Any, write_adapter: WriteAdapter, base: Path) -> None:
+    code, document = checked(adapters, write_adapter(), "--base", base, "--allow", "wrong-shappe")
+    assert (code, rules(document, "warning").count("nothing-to-allow")) == (0, 1)
