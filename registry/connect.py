@@ -13,7 +13,6 @@ imported by the push: look-ups start faster.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -178,13 +177,13 @@ class Registry:
         (``vllm``, ``llama.cpp==b6000``) serves as PEFT serves the original. ``base`` is a checkpoint's directory or the
         ID to write. Raises RejectedError with nothing written where no faithful copy exists."""
         from registry.checks.profile import find_profile, with_rank_cap
+        from registry.operations.bases import is_path
         from registry.operations.export import export
 
         profile = find_profile(engine)
         text = str(subject)
-        is_path = isinstance(subject, Path) or os.path.isdir(text) or text.startswith((".", "/", "~"))
         return export(
-            Path(text).expanduser() if is_path else self.reference(text),
+            Path(text).expanduser() if isinstance(subject, Path) or is_path(text) else self.reference(text),
             Path(into),
             profile=profile if max_lora_rank is None else with_rank_cap(profile, max_lora_rank),
             base=base,

@@ -90,8 +90,9 @@ def check(
     allow: Collection[str] = (),
 ) -> Verdict:
     """Everything that was noticed. An adapter whose own files contradict each other is broken input, whatever the base."""
+    noticed = [_in_earnest(finding) for finding in adapter.findings]
     subject = Subject(adapter.manifest, adapter.config, base.spec if base else None, profile)
-    findings = [*adapter.findings, *run(subject)]  # 3
+    findings = [*noticed, *run(subject)]  # 3
     if base is not None and base.spec is None:
         misnamed = other_base(adapter.manifest.base_model, base.id)
         findings += [finding for finding in (misnamed, base.problem) if finding is not None]
@@ -110,7 +111,7 @@ def check(
     answer = Answer.FITS  # 4
     failure: type[RegistryError] | None = None
     if errors:
-        own = {finding.rule for finding in adapter.findings if finding.severity is Severity.ERROR}
+        own = {finding.rule for finding in noticed if finding.severity is Severity.ERROR}
         answer, failure = Answer.DOES_NOT_FIT, (InvalidInputError if errors & own else RejectedError)
     elif base is not None and base.spec is None:
         answer, failure = Answer.CANNOT_CHECK, UnavailableError
@@ -187,6 +188,11 @@ def adapter_stored(reference: Reference, *, blobs: BlobStore, catalog: Catalog) 
         manifest = replace(manifest, base_model=replace(manifest.base_model, fingerprint=recorded.get("fingerprint")))
     own = tuple(finding for finding in version.findings if finding.rule not in _ABOUT_BASES)
     return CheckedAdapter(version.reference, manifest, config, own)
+
+
+def _in_earnest(finding: Finding) -> Finding:
+    """A pattern that nobody could evaluate is no reason to lose an adapter; but that it fits nobody can say either."""
+    return replace(finding, severity=Severity.ERROR) if finding.rule == "pattern-unresolved" else finding
 
 
 def _allowed(finding: Finding, allow: Collection[str]) -> Finding:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from registry.formats.adapter_config import AdapterConfig
 
+#: Pairs of layer_replication; real ones have a dozen.
+_MOST_SPANS = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
@@ -37,6 +40,8 @@ def saved_modules(config: AdapterConfig) -> tuple[str, ...]:
 def layer_spans(config: AdapterConfig) -> list[tuple[int, int]]:
     """``layer_replication``: which layers of the base, from-until, the layers of the result are copies of."""
     value = config.raw.get("layer_replication") or []
+    if isinstance(value, list) and len(value) > _MOST_SPANS:
+        raise config.refuse("layer_replication", f"{len(value):,} pairs", f"at most {_MOST_SPANS:,}")
     spans: list[tuple[int, int]] = []
     for span in value if isinstance(value, list) else [value]:
         match span:

@@ -120,3 +120,14 @@ def test_every_rule_is_listed_with_what_to_do(adapters: Any) -> None:
 def test_what_is_allowed_in_vain_is_said(adapters: Any, write_adapter: WriteAdapter, base: Path) -> None:
     code, document = checked(adapters, write_adapter(), "--base", base, "--allow", "wrong-shappe")
     assert (code, rules(document, "warning").count("nothing-to-allow")) == (0, 1)
+
+
+def test_a_pattern_that_cannot_be_evaluated_ends_in_an_error_that_can_be_allowed(
+    adapters: Any, write_adapter: WriteAdapter, base: Path
+) -> None:
+    hostile = write_adapter("hostile", None, alpha_pattern={r"(?!x)((\w|\.)+)+!": 8})
+    code, document = checked(adapters, hostile, "--base", base)
+    assert (code, rules(document)) == (3, ["pattern-unresolved"])
+    code, document = checked(adapters, hostile, "--base", base, "--allow", "pattern-unresolved")
+    assert (code, document["verdict"]) == (0, "fits")
+    assert adapters.json("push", str(hostile))["created"]  # to keep it is another matter
