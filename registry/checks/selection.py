@@ -18,6 +18,7 @@ from registry.variants.extras import without_base_layer
 from registry.variants.findings import some
 from registry.variants.lora_layers import LoraLayer
 from registry.variants.patterns import Patterns
+from registry.variants.wanted import is_all_linear, picked
 
 _FIX = "save the adapter again with PEFT, or correct target_modules, exclude_modules and layers_to_transform"
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -91,14 +92,13 @@ def _chooser(config: AdapterConfig) -> Callable[[str], bool] | None:
     """PEFT's own rule (``peft/tuners/tuners_utils.py``, ``check_target_module_exists``); None where the choice is made by
     the model's class, or by an expression that takes more than linear time."""
     asked, spared = (_names(config, field) for field in ("target_modules", "exclude_modules"))
-    if config.peft_type.upper() != "LORA" or asked is None or _is_all_linear(asked):
+    if config.peft_type.upper() != "LORA" or asked is None or is_all_linear(asked):
         return None
     patterns = Patterns()
-    picks, spares = _picker(asked, patterns), _picker(spared or [], patterns)
     indices, layer_patterns = _whole_numbers(config.raw.get("layers_to_transform")), _names(config, "layers_pattern")
 
     def chosen(path: str) -> bool:
-        if spares(path) or not picks(path):
+        if picked(spared or (), path, patterns) or not picked(asked, path, patterns):
             return False
         if indices is None or isinstance(asked, str) or path in asked:
             return True
@@ -108,14 +108,6 @@ def _chooser(config: AdapterConfig) -> Callable[[str], bool] | None:
     for expression in expressions:
         patterns.fullmatch(expression, "x")  # compiled now, or found to be unresolved
     return None if patterns.unresolved.keys() & set(expressions) else chosen
-
-
-def _picker(asked: list[str] | str, patterns: Patterns) -> Callable[[str], bool]:
-    if isinstance(asked, str):
-        return lambda path: patterns.fullmatch(asked, path)
-    whole = set(asked)
-    ends = tuple(f".{name}" for name in asked)
-    return lambda path: path in whole or path.endswith(ends)
 
 
 def _layer_of(path: str, layer_patterns: list[str] | str | None) -> int | None:
@@ -142,10 +134,6 @@ def _whole_numbers(value: object) -> set[int] | None:
     if isinstance(value, int):
         return {value}
     return {one for one in value if isinstance(one, int)} if isinstance(value, list) and value else None
-
-
-def _is_all_linear(asked: list[str] | str) -> bool:
-    return any(name.lower() == "all-linear" for name in ([asked] if isinstance(asked, str) else asked))
 
 
 TARGET_NOT_CHOSEN = Rule(

@@ -25,8 +25,11 @@ def is_asked_for(config: AdapterConfig, path: str, patterns: PatternMatcher) -> 
     """Whether ``target_modules`` takes the module: a name is the end of its path, a string is an expression for all of
     it (``peft/tuners/tuners_utils.py``, ``check_target_module_exists``)."""
     asked = config.names("target_modules")
-    if asked is None or _is_all_linear(asked):
-        return False
+    return asked is not None and not is_all_linear(asked) and picked(asked, path, patterns)
+
+
+def picked(asked: Sequence[str] | str, path: str, patterns: PatternMatcher) -> bool:
+    """The rule itself, which also holds for ``exclude_modules``."""
     if isinstance(asked, str):
         return patterns.fullmatch(asked, path)
     return any(_ends_with(path, name) for name in asked)
@@ -38,7 +41,7 @@ def absent_targets(
     """The asked-for names that none of the targets has. Dead names are normal: trainers list the modules of every
     architecture they know."""
     asked = config.names("target_modules")
-    if not asked or _is_all_linear(asked):
+    if not asked or is_all_linear(asked):
         asked = ()
     if isinstance(asked, str):
         return Absent((), tuple(_expression(asked, paths, patterns)))
@@ -77,7 +80,7 @@ def _expression(asked: str, paths: Sequence[str], patterns: PatternMatcher) -> I
         )
 
 
-def _is_all_linear(asked: tuple[str, ...] | str) -> bool:
+def is_all_linear(asked: Sequence[str] | str) -> bool:
     names = (asked,) if isinstance(asked, str) else asked
     return any(name.lower() == _ALL_LINEAR for name in names)
 
