@@ -16,16 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from registry.checks.matching import HEADS, match
+from registry.checks.matching import HEADS, Matching, match
 from registry.checks.misfit import Misfit, error, note
 from registry.checks.rule import Rule, Subject
 from registry.domain.base_model import ModuleKind, ModuleSpec
 from registry.domain.finding import Finding, Severity
+from registry.domain.manifest import Manifest
 from registry.domain.tensors import TensorSpec
 from registry.variants.findings import some
 from registry.variants.lora_checks import shown
 from registry.variants.lora_layers import LoraLayer
+from registry.variants.tensor_names import PREFIX
 
+_ROWS = "trainable_tokens_delta"
 #: Trained on a base whose weights this tool cannot shape: block-diagonal and pooled factors.
 _OTHER_SHAPES = frozenset({"bdlora", "qalora"})
 
@@ -44,6 +47,29 @@ def _wrong_shape(subject: Subject) -> Iterator[Finding]:
         module = matching.module(tensor.module)
         if module is not None and module.shape is not None and tensor.module not in matching.brought:
             yield from _replacement(tensor.spec, tensor.module, tensor.tail, module)
+    yield from _heads(matching)
+    yield from _tokens(subject.manifest, matching)
+
+
+def _heads(matching: Matching) -> Iterator[Misfit]:
+    """A head that the base lacks reads what some module of the base, or of the adapter, puts out: a width that is nowhere
+    is of another base."""
+    widths = {size for module in matching.places.base.modules for size in module.shape or ()}
+    for tensor in matching.whole:
+        shape = tensor.spec.shape
+        if tensor.module in matching.brought and tensor.tail == "weight" and len(shape) == 2:
+            others = {one.spec.shape[0] for one in matching.whole if one is not tensor and one.spec.shape}
+            if widths and shape[1] not in widths | others:
+                yield _misfit(tensor.module, tensor.spec, "inputs of a width that the base has", shown(shape))
+
+
+def _tokens(manifest: Manifest, matching: Matching) -> Iterator[Misfit]:
+    """Rows for single tokens are as wide as the embedding."""
+    for spec in manifest.tensors:
+        path, found, _ = spec.name.removeprefix(PREFIX).partition(f".{_ROWS}")
+        module = matching.module(path.removesuffix(".token_adapter")) if found else None
+        if module is not None and module.shape and spec.shape[1:] != module.shape[1:]:
+            yield _misfit(path, spec, f"(tokens, {module.shape[1]})", shown(spec.shape))
 
 
 def _pair(path: str, layer: LoraLayer, module: ModuleSpec, rows: int) -> Iterator[Misfit]:

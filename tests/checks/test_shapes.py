@@ -117,3 +117,17 @@ def test_a_head_that_is_replaced_whole_brings_its_bias() -> None:
     whole = [*pair(K), tensor("score.weight", 5, HIDDEN), tensor("score.bias", 5)]
     found = noticed(subject(whole, on, modules_to_save=["score"], task_type="TOKEN_CLS"))
     assert "bias-without-base" not in found
+
+
+def test_a_head_that_is_brought_reads_a_width_of_the_base() -> None:
+    config = {"modules_to_save": ["score"], "task_type": "SEQ_CLS"}
+    for width, said in ((HIDDEN, False), (HIDDEN + 1, True)):
+        found = noticed(subject([*pair(K), tensor("score.weight", 2, width)], **config))
+        assert ("wrong-shape" in found) is said
+
+
+def test_rows_of_tokens_are_as_wide_as_the_embedding() -> None:
+    for width, said in ((HIDDEN, False), (HIDDEN + 1, True)):
+        rows = tensor("model.embed_tokens.token_adapter.trainable_tokens_delta", 2, width)
+        found = noticed(subject([*pair(K), rows], trainable_token_indices={"embed_tokens": [1, 5]}))
+        assert ("wrong-shape" in found) is said
