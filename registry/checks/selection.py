@@ -17,6 +17,7 @@ from registry.formats.adapter_config import AdapterConfig
 from registry.variants.extras import without_base_layer
 from registry.variants.findings import some
 from registry.variants.lora_layers import LoraLayer
+from registry.variants.lora_targets import layers_by_target
 from registry.variants.patterns import Patterns
 from registry.variants.wanted import is_all_linear, picked
 
@@ -27,11 +28,12 @@ _LAYER = re.compile(r".*\.[^.]*\.(\d+)\.")
 
 
 def _not_chosen(subject: Subject) -> Iterator[Finding]:
-    matching = match(subject)
     chosen = _chooser(subject.config)
-    if matching is None or chosen is None:
+    if chosen is None:
         return
-    layers = {path: layer for path, layer in matching.layers.items() if _is_module(path, layer)}
+    targets = {target.path for target in subject.manifest.targets}
+    found = layers_by_target(subject.config, subject.manifest.tensors, targets)
+    layers = {path: layer for path, layer in found.items() if _is_module(path, layer)}
     dropped = [path for path in layers if not chosen(path) and not _comes_along(path, subject, chosen)]
     if dropped:
         every = len(dropped) == len(layers)

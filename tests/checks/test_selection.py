@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,3 +71,8 @@ def test_the_one_embedding_of_an_encoder_and_a_decoder() -> None:
         path = f"{side}.block.0.layer.0.SelfAttention.q"
         found = noticed(subject(pair(path, inputs=8, outputs=8), on, target_modules=["q"], task_type="SEQ_2_SEQ_LM"))
         assert "unmatched-target" not in found
+
+
+def test_it_is_said_without_a_base_too() -> None:
+    held = replace(subject(BOTH, target_modules=["k_proj"]), base=None)
+    assert "target-not-chosen" in noticed(held)

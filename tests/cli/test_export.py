@@ -344,3 +344,14 @@ def test_a_base_that_the_registry_knows_is_looked_at(
     copied = adapters.refusal("export", str(directory), "--for", "vllm", *rest)
     assert (copied["exit_code"], copied["code"]) == (6, "base-needed")  # of which the registry has no numbers
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("chosen", [["k_proj"], []])
+def test_what_peft_would_drop_from_the_original_has_no_faithful_copy(
+    adapters: Adapters, write_adapter: WriteAdapter, tmp_path: Path, chosen: list[str]
+) -> None:
+    directory = write_adapter("my-lora", lora_tensors(Q), target_modules=chosen)
+    for engine in ("vllm", "peft", "llama.cpp"):
+        refusal = adapters.refusal("export", str(directory), "--for", engine, "-o", str(tmp_path / "out"))
+        assert (refusal["exit_code"], refusal["code"]) == (6, "target-not-chosen")
+        assert not (tmp_path / "out").exists()

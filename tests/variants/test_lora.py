@@ -60,7 +60,8 @@ def test_whole_floats_are_integers_and_unknown_fields_are_nothing() -> None:
         ("target_parameters", "experts.down_proj"), ("target_parameters", [1]), ("target_modules", {"q": 1}),
         ("modules_to_save", "lm_head"), ("init_lora_weights", 3), ("bias", True), ("bias", "some"),
         ("use_bdlora", True), ("use_bdlora", {"nblocks": 0}), ("use_bdlora", {"target_modules_bd_a": "q_proj"}),
-        ("layer_replication", "x"), ("layer_replication", [[2, 1]]), ("layer_replication", [0, 2]), ("layer_replication", [[0, 2]] * 1001),
+        ("layer_replication", "x"), ("layer_replication", [[2, 1]]), ("layer_replication", [0, 2]),
+        ("layer_replication", [[0, 2]] * 1001),
     ],
 )  # fmt: skip
 def test_values_that_matter_are_refused_when_of_the_wrong_type(field: str, value: Any) -> None:
