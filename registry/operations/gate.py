@@ -62,7 +62,8 @@ def gate(
 ) -> Outcome:
     """``moving`` is the alias that is to be moved, if one is.
 
-    Raises NotFoundError, InvalidInputError for a gate that asks for nothing or does not say against what."""
+    Raises NotFoundError, InvalidInputError for a gate that asks for nothing or does not say against what.
+    """
     if wanted.empty:
         raise InvalidInputError("the gate has no condition", code="empty-gate", hint='give --min "acc>=0.8", or a file')
     if wanted.no_regressions and wanted.against is None:
