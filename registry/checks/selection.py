@@ -31,9 +31,9 @@ def _not_chosen(subject: Subject) -> Iterator[Finding]:
     chosen = _chooser(subject.config)
     if chosen is None:
         return
-    targets = {target.path for target in subject.manifest.targets}
-    found = layers_by_target(subject.config, subject.manifest.tensors, targets)
-    layers = {path: layer for path, layer in found.items() if _is_module(path, layer)}
+    matching, targets = match(subject), {target.path for target in subject.manifest.targets}
+    known = matching.layers if matching else layers_by_target(subject.config, subject.manifest.tensors, targets)
+    layers = {path: layer for path, layer in known.items() if _is_module(path, layer)}
     dropped = [path for path in layers if not chosen(path) and not _comes_along(path, subject, chosen)]
     if dropped:
         every = len(dropped) == len(layers)

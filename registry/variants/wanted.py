@@ -32,7 +32,7 @@ def picked(asked: Sequence[str] | str, path: str, patterns: PatternMatcher) -> b
     """The rule itself, which also holds for ``exclude_modules``."""
     if isinstance(asked, str):
         return patterns.fullmatch(asked, path)
-    return any(_ends_with(path, name) for name in asked)
+    return path in asked or path.endswith(tuple(f".{name}" for name in asked))
 
 
 def absent_targets(
@@ -83,10 +83,6 @@ def _expression(asked: str, paths: Sequence[str], patterns: PatternMatcher) -> I
 def is_all_linear(asked: Sequence[str] | str) -> bool:
     names = (asked,) if isinstance(asked, str) else asked
     return any(name.lower() == _ALL_LINEAR for name in names)
-
-
-def _ends_with(path: str, name: str) -> bool:
-    return path == name or path.endswith(f".{name}")
 
 
 def _ends(path: str) -> Iterable[str]:
