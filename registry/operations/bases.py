@@ -9,7 +9,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,9 +58,12 @@ class CheckedBase:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shelf:
-    """Where bases are looked up by name. ``online`` may ask the Hub; without it only its cache on this machine is."""
+    """Where bases are looked up by name, for the length of one command or batch.
+
+    ``online`` may ask the Hub; without it only its cache on this machine is.
+    """
 
     blobs: BlobStore
     catalog: Catalog
@@ -73,10 +78,11 @@ class Shelf:
 
     def same_name(self, identity: BaseModelId) -> BaseModelId:
         """The identity under the name that this registry's aliases give it."""
-        if identity.id is None:
-            return identity
-        aliases = {name.lower(): canonical for name, canonical in self.catalog.base_aliases().items()}
-        return replace(identity, id=aliases.get(identity.id.lower(), identity.id))
+        return replace(identity, id=self._aliases.get((identity.id or "").lower(), identity.id))
+
+    @cached_property
+    def _aliases(self) -> Mapping[str, str]:
+        return {name.lower(): canonical for name, canonical in self.catalog.base_aliases().items()}
 
     def _look_up(self, name: str, revision: str | None) -> CheckedBase:
         identity = self.same_name(resolve_base(name, revision)[0])

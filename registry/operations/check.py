@@ -138,8 +138,7 @@ def against_base(package: AdapterPackage, base: str | None, shelf: Shelf) -> Ada
 
     What is added is a :class:`Misfit`, each.
     """
-    adapter = under_alias(_of_package(package), shelf)
-    recorded = adapter.manifest.base_model
+    recorded = shelf.same_name(package.manifest.base_model)
     asked = base_called(base) if base is not None else base_of(recorded, shelf)
     held = asked.id
     if base is None:  # it was found by the name that the adapter says
@@ -149,6 +148,7 @@ def against_base(package: AdapterPackage, base: str | None, shelf: Shelf) -> Ada
         fix = "make the base known once: adapters base add DIR|ID; or push with --base DIR"
         loud = warning(NOT_CHECKED, f"not checked against a base: {message}", where="base_model_name_or_path", fix=fix)
         return replace(package, findings=(*package.findings, loud))
+    adapter = under_alias(_of_package(package), shelf)
     subject = Subject(adapter.manifest, adapter.config, replace(asked.spec, id=asked.id))
     noticed = [finding for finding in run(subject) if finding.severity is not Severity.INFO]
     if base is None and recorded.revision and held.revision and recorded.revision != held.revision:

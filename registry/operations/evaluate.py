@@ -16,7 +16,6 @@ from registry.domain.evaluation import Evaluation, usual_direction
 from registry.domain.names import Reference
 from registry.domain.version import Version
 from registry.errors import InvalidInputError, MalformedResultsError
-from registry.formats.results import is_assignment, parse_assignment, read_results
 from registry.operations.directory import open_regular
 
 MAX_RESULTS = 64 << 20
@@ -53,6 +52,12 @@ def measured(
 
     Raises MalformedResultsError, UnsuitableDirectoryError for a path that cannot be read.
     """
+    from registry.formats.results import (
+        is_assignment,
+        parse_assignment,
+        read_results,
+    )  # a push without scores needs none
+
     if stderr is not None and not 0 <= stderr < float("inf"):
         raise InvalidInputError(f"a standard error of {stderr} cannot be: expected a finite number, 0 or more")
     if n is not None and not 0 < n < 1 << 53:
