@@ -39,8 +39,7 @@ class FilesystemBlobs:
     def put(self, digest: Digest, chunks: Iterable[bytes]) -> None:
         target = self._path(digest)
         try:
-            if os.path.lexists(target):
-                self.size(digest)  # raises if it is no file
+            if self._size(digest) is not None:  # one look: a collector may take it before the next
                 self._directory(target.parent)
                 _fsync_directory(target.parent)  # whoever put it there may have died, or not have come to it yet
             else:
@@ -49,10 +48,17 @@ class FilesystemBlobs:
             raise unavailable(error, "store a blob", target) from error
 
     def size(self, digest: Digest) -> int:
+        size = self._size(digest)
+        if size is None:
+            raise MissingBlobError(digest)
+        return size
+
+    def _size(self, digest: Digest) -> int | None:
+        """None if nothing has the name. Raises MissingBlobError for what is no file."""
         try:
             status = os.lstat(self._path(digest))
         except FileNotFoundError:
-            raise MissingBlobError(digest) from None
+            return None
         except OSError as error:
             raise unavailable(error, "look at a blob", self._path(digest)) from error
         if not stat.S_ISREG(status.st_mode):

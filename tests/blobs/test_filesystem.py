@@ -6,6 +6,7 @@ import fcntl
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -231,3 +232,26 @@ def test_write_all_writes_all(tmp_path: Path) -> None:
     write_all(descriptor, DATA)
     os.close(descriptor)
     assert (tmp_path / "x").read_bytes() == DATA
+
+
+def test_a_blob_that_a_collector_takes_meanwhile_is_stored_again(tmp_path: Path) -> None:
+    """Between two looks at a file it may go: putting it must not fail for that."""
+    store = FilesystemBlobs(tmp_path / "blobs", staging=tmp_path / "staging")
+    data = b"wanted"
+    digest = Digest.of(data)
+    done = threading.Event()
+
+    def collect() -> None:
+        while not done.is_set():
+            store.delete(digest)
+
+    collector = threading.Thread(target=collect)
+    collector.start()
+    try:
+        for _ in range(150):
+            store.put(digest, [data])
+    finally:
+        done.set()
+        collector.join()
+    store.put(digest, [data])
+    assert b"".join(store.read(digest)) == data
