@@ -24,6 +24,9 @@ class Journal(Protocol):
     def remove(self, first: int) -> None:
         """Take back a segment that nobody acknowledged."""
 
+    def settle(self, first: int) -> None:
+        """See to it that a segment is durable which somebody else wrote, who may have died before its name was."""
+
     def read(self, first: int) -> bytes | None: ...
     def firsts(self) -> Iterator[int]:
         """The numbers of all segments, rising."""
@@ -44,6 +47,8 @@ class MemoryJournal:
 
     def remove(self, first: int) -> None:
         self._segments.pop(first, None)
+
+    def settle(self, first: int) -> None: ...
 
     def read(self, first: int) -> bytes | None:
         return self._segments.get(first)
@@ -83,6 +88,12 @@ class FileJournal:
                 path.unlink()
                 _fsync_directory(path.parent)
 
+    def settle(self, first: int) -> None:
+        with _usable(self._root):
+            path = self._path(first)
+            self._settle_folders(path)
+            _fsync_directory(path.parent)
+
     def read(self, first: int) -> bytes | None:
         try:
             return self._path(first).read_bytes()
@@ -117,9 +128,7 @@ class FileJournal:
 
     def _write(self, path: Path, segment: bytes) -> None:
         make_directory(path.parent)
-        for folder in {self._root, path.parent} - self._settled:
-            _fsync_directory(folder.parent)  # whoever made it may have died before
-            self._settled.add(folder)
+        self._settle_folders(path)
         staged = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
         descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -136,6 +145,11 @@ class FileJournal:
         finally:
             os.close(descriptor)
         _fsync_directory(path.parent)
+
+    def _settle_folders(self, path: Path) -> None:
+        for folder in {self._root, path.parent} - self._settled:
+            _fsync_directory(folder.parent)  # whoever made it may have died before
+            self._settled.add(folder)
 
 
 def make_directory(path: Path) -> None:

@@ -147,6 +147,7 @@ class SqlCatalog:
                 if events[0].previous == previous and self._journal.read(sequence + 1 + len(events)) is None:
                     return
                 raise _foreign()
+            self._journal.settle(sequence + 1)
             replay(session, events, manifests.get)
             sequence, previous = head(session)
 

@@ -28,7 +28,7 @@ def placed(into: Path) -> Iterator[Path]:
             _sync(partial)
             _refuse_occupied(into)
             os.rename(partial, into)
-            _sync(into.parent)
+            _settle(into)
         except OSError as error:
             with suppress(OSError):
                 _refuse_occupied(into)
@@ -104,6 +104,15 @@ def _refuse_occupied(into: Path) -> None:
         raise OutputExistsError(f"{into} is there already and no directory", hint="give another -o")
     if into.is_dir() and any(into.iterdir()):
         raise OutputExistsError(f"{into} is not empty", hint="give a directory that is empty or does not exist")
+
+
+def _settle(into: Path) -> None:
+    """Make its name durable; what cannot be is not left there either."""
+    try:
+        _sync(into.parent)
+    except OSError:
+        shutil.rmtree(into, ignore_errors=True)
+        raise
 
 
 def _sync(directory: Path) -> None:
