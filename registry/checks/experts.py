@@ -11,6 +11,7 @@ from registry.checks.rule import Rule, Subject
 from registry.domain.base_model import ModuleKind
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import Manifest
+from registry.formats.adapter_config import AdapterConfig
 from registry.variants.findings import some
 
 _ID = "experts-layout-ambiguous"
@@ -27,7 +28,7 @@ def _packing(subject: Subject) -> Iterator[Finding]:
     """PEFT packs the columns of B with the expert fastest, (out, r, E); Unsloth before unsloth-zoo#1269 slowest, (out, E, r).
     Both have one shape, so that only who trained it tells."""
     manifest = subject.manifest
-    if not _by_unsloth(manifest) or _MARKER in subject.config.raw:
+    if not packed_by_unsloth(manifest, subject.config):
         return
     asked = subject.config.raw.get("target_parameters")
     names = {str(name).rpartition(".")[2] for name in (asked if isinstance(asked, list) else ())}
@@ -73,10 +74,12 @@ def _layouts(subject: Subject) -> Iterator[Finding]:
     yield from _orientation(subject)
 
 
-def _by_unsloth(manifest: Manifest) -> bool:
+def packed_by_unsloth(manifest: Manifest, config: AdapterConfig) -> bool:
+    """Whether Unsloth trained it, and the file does not say which packing that Unsloth had."""
     tools = manifest.training.get("tools")
-    return (manifest.base_model.raw or "").lower().startswith("unsloth/") or (
-        isinstance(tools, list | tuple) and "unsloth" in tools
+    return _MARKER not in config.raw and (
+        (manifest.base_model.raw or "").lower().startswith("unsloth/")
+        or (isinstance(tools, list | tuple) and "unsloth" in tools)
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from registry.checks.misfit import note
 from registry.checks.rule import Rule, Subject
 from registry.domain.finding import Finding, Severity
+from registry.domain.manifest import Manifest
 
 _VARIANTS = {
     "alora": "it acts from its invocation tokens on, so there is no one weight for all positions",
@@ -28,9 +29,14 @@ _METHODS = {
 }
 
 
+def unmergeable(manifest: Manifest) -> str | None:
+    """Why the method is no change of weights; None for one that is."""
+    return _VARIANTS.get(manifest.variant) or _METHODS.get(manifest.peft_type)
+
+
 def _not_mergeable(subject: Subject) -> Iterator[Finding]:
     manifest = subject.manifest
-    why = _VARIANTS.get(manifest.variant) or _METHODS.get(manifest.peft_type)
+    why = unmergeable(manifest)
     if why is not None:
         yield note(
             "not-mergeable",

@@ -9,7 +9,7 @@ name the mapping that repairs it, and nobody guesses.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 from registry.domain.base_model import BaseModelSpec, ModuleKind, ModuleSpec
@@ -33,6 +33,8 @@ class Places:
 
     base: BaseModelSpec
     by_name: Mapping[str, ModuleSpec]
+    #: Fused parameters that the checkpoint holds as single matrices: for each expert those that lie below one another.
+    stacked: Mapping[str, tuple[tuple[ModuleSpec, ...], ...]] = field(default_factory=dict)
 
     @cached_property
     def prefix(self) -> str:
@@ -121,9 +123,11 @@ def places_of(base: BaseModelSpec) -> Places:
         found.setdefault(_in_memory(module, base.model_type), module)
     for name, module in [*found.items()]:
         found |= {alias: module for alias in _shared(name, module, found) if alias not in found}
+    stacked: dict[str, tuple[tuple[ModuleSpec, ...], ...]] = {}
     for stack in stacks(base.model_type):
-        found |= _stacked(stack, found)
-    return Places(base, found | {module.path: module for module in base.modules})
+        stacked |= _stacked(stack, found)
+    found |= {path: _fused(path, experts) for path, experts in stacked.items()}
+    return Places(base, found | {module.path: module for module in base.modules}, stacked)
 
 
 def _shared(name: str, module: ModuleSpec, modules: Mapping[str, ModuleSpec]) -> list[str]:
@@ -164,7 +168,7 @@ def _in_memory(module: ModuleSpec, model_type: str | None) -> str:
     return name.removesuffix(".weight")
 
 
-def _stacked(stack: Stack, modules: Mapping[str, ModuleSpec]) -> dict[str, ModuleSpec]:
+def _stacked(stack: Stack, modules: Mapping[str, ModuleSpec]) -> dict[str, tuple[tuple[ModuleSpec, ...], ...]]:
     """The fused parameter of every layer that has all its parts for experts 0, 1, 2 …"""
     experts: dict[str, dict[int, dict[str, ModuleSpec]]] = {}
     for name, module in modules.items():
@@ -174,15 +178,17 @@ def _stacked(stack: Stack, modules: Mapping[str, ModuleSpec]) -> dict[str, Modul
             experts.setdefault(holder, {}).setdefault(int(number), {})[part] = module
     found = {}
     for holder, numbered in experts.items():
-        first = numbered.get(0, {})
-        if len(first) == len(stack.parts):
-            path = f"{holder}.{stack.parameter}"
-            found[path] = _fused(path, len(numbered), [first[part].shape for part in stack.parts])
+        whole = range(len(numbered))
+        if all(len(numbered.get(number, ())) == len(stack.parts) for number in whole):
+            found[f"{holder}.{stack.parameter}"] = tuple(
+                tuple(numbered[number][part] for part in stack.parts) for number in whole
+            )
     return found
 
 
-def _fused(path: str, count: int, shapes: list[tuple[int, ...] | None]) -> ModuleSpec:
+def _fused(path: str, experts: tuple[tuple[ModuleSpec, ...], ...]) -> ModuleSpec:
+    shapes = [module.shape for module in experts[0]]
     known = [shape for shape in shapes if shape is not None and len(shape) == 2]
     if len(known) < len(shapes):
         return ModuleSpec(path, ModuleKind.PACKED, None)
-    return ModuleSpec(path, ModuleKind.EXPERTS, (count, sum(rows for rows, _ in known), known[0][1]))
+    return ModuleSpec(path, ModuleKind.EXPERTS, (len(experts), sum(rows for rows, _ in known), known[0][1]))

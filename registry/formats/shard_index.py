@@ -25,7 +25,7 @@ _AGAIN = "get the index again, or write the checkpoint again with save_pretraine
 
 def parse_shard_index(data: bytes, *, where: str = NAME) -> Mapping[str, str]:
     """Tensor name → file name. Raises :class:`MalformedFileError`: not JSON, no ``weight_map``, or a file elsewhere."""
-    document = parse_json(data, where=where, max_bytes=MAX_BYTES, max_depth=8)
+    document = _document(data, where)
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise MalformedFileError(where, "has no weight_map of tensor to file", code="no-weight-map", hint=_AGAIN)
@@ -34,3 +34,14 @@ def parse_shard_index(data: bytes, *, where: str = NAME) -> Mapping[str, str]:
             found = f"puts {name!r:.80} into {file!r:.80}, expected the name of a .safetensors file beside the index"
             raise MalformedFileError(where, found, code="bad-shard-name", hint=_AGAIN)
     return weight_map
+
+
+def parse_index_metadata(data: bytes, *, where: str = NAME) -> Mapping[str, object]:
+    """What stands beside the map, such as ``total_size``; empty where there is nothing."""
+    document = _document(data, where)
+    metadata = document.get("metadata") if isinstance(document, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _document(data: bytes, where: str) -> object:
+    return parse_json(data, where=where, max_bytes=MAX_BYTES, max_depth=8)

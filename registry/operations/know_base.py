@@ -20,15 +20,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from registry.domain.base_model import BaseModelId, BaseModelSpec
+from registry.domain.checkpoint import Checkpoint, Shard
 from registry.domain.digest import PREFIX, Digest
 from registry.domain.tensors import TensorSpec
-from registry.errors import MalformedFileError, UnavailableError, UnsuitableDirectoryError
+from registry.errors import MalformedFileError, NotFoundError, UnavailableError, UnsuitableDirectoryError
 from registry.formats import model_config, shard_index
 from registry.formats.base_model_text import resolve_base
 from registry.formats.base_modules import modules_of
 from registry.formats.model_config import ModelConfig, parse_model_config
 from registry.formats.safetensors_header import read_header
-from registry.formats.shard_index import parse_shard_index
+from registry.formats.shard_index import parse_index_metadata, parse_shard_index
 from registry.operations.directory import open_regular
 
 WEIGHTS = "model.safetensors"
@@ -80,9 +81,11 @@ def know_base(directory: Path, *, hash_weights: bool = False) -> BaseModelSpec:
     config = _config(place)  # 1
     files = _files(place)
     weights = None
+    tensors: Sequence[TensorSpec]
     if files:  # 2
-        tensors = _tensors(place, files)
-        weights = _weights_fingerprint(place, files) if hash_weights else None
+        shards = _shards(place, files)
+        tensors = [spec for shard in shards for spec in shard.tensors]
+        weights = weights_fingerprint(shards) if hash_weights else None
     elif config.raw:  # 3
         tensors = built(str(directory), config)
     else:
@@ -93,6 +96,35 @@ def know_base(directory: Path, *, hash_weights: bool = False) -> BaseModelSpec:
         )
     identity, _ = resolve_base(str(directory.absolute()), None)
     return spec_of(replace(identity, raw=str(directory)), config, tensors, weights)  # 4
+
+
+def read_checkpoint(directory: Path) -> Checkpoint:
+    """Its files and tables, with the weights' places. Raises NotFoundError for a directory or file that is not there, and
+    InvalidInputError for one that cannot be read as a checkpoint."""
+    place = Path(os.path.realpath(directory))
+    if not place.is_dir():
+        raise NotFoundError(
+            f"{directory} is not a directory", code="no-directory", hint="give the directory of the base's checkpoint"
+        )
+    config = _config(place)
+    files = _files(place)
+    if not files:
+        raise NotFoundError(
+            f"{directory} has no {WEIGHTS} and no {shard_index.NAME}",
+            code="no-checkpoint",
+            hint="give the directory that transformers' save_pretrained wrote, or a snapshot in the Hub's cache",
+        )
+    absent = next((name for name in files if not (place / name).exists()), None)
+    if absent is not None:
+        raise NotFoundError(
+            f"{directory} lacks {absent}, which {shard_index.NAME} names",
+            code="shard-missing",
+            hint="finish the download, or get the checkpoint again",
+        )
+    index: Mapping[str, object] | None = None
+    if WEIGHTS not in files:
+        index = parse_index_metadata(_read(place / shard_index.NAME, shard_index.MAX_BYTES), where=str(directory))
+    return Checkpoint(place, config.raw, _shards(place, files), index)
 
 
 def has_weights(directory: Path) -> bool:
@@ -140,11 +172,11 @@ def _files(place: Path) -> Mapping[str, Sequence[str]]:
     return dict(sorted(files.items()))
 
 
-def _tensors(place: Path, files: Mapping[str, Sequence[str]]) -> list[TensorSpec]:
-    tensors: list[TensorSpec] = []
+def _shards(place: Path, files: Mapping[str, Sequence[str]]) -> tuple[Shard, ...]:
+    shards = []
     for name, promised in files.items():
-        held = _header(place / name)
-        missing = sorted(set(promised) - {spec.name for spec in held})
+        shard = read_shard(place / name)
+        missing = sorted(set(promised) - {spec.name for spec in shard.tensors})
         if missing:
             raise MalformedFileError(
                 str(place / name),
@@ -152,15 +184,16 @@ def _tensors(place: Path, files: Mapping[str, Sequence[str]]) -> list[TensorSpec
                 code="shard-mismatch",
                 hint="get the checkpoint again: its files are of different downloads",
             )
-        tensors += held
-    return tensors
+        shards.append(shard)
+    return tuple(shards)
 
 
-def _header(path: Path) -> tuple[TensorSpec, ...]:
-    file = open_regular(Path(os.path.realpath(path)))
-    with file:
+def read_shard(path: Path) -> Shard:
+    """The table of one file of a checkpoint. Raises MalformedHeaderError."""
+    with open_regular(Path(os.path.realpath(path))) as file:
         size = os.fstat(file.fileno()).st_size
-        return read_header(file, size=size, where=str(path), max_header=MAX_HEADER).tensors
+        header = read_header(file, size=size, where=str(path), max_header=MAX_HEADER)
+    return Shard(path, header.tensors, header.metadata, header.data_start, size)
 
 
 def built(where: str, config: ModelConfig) -> list[TensorSpec]:
@@ -199,15 +232,13 @@ def _fingerprint(tensors: Iterable[TensorSpec]) -> Digest:
     return Digest.of(json.dumps(rows, separators=(",", ":")).encode())
 
 
-def _weights_fingerprint(place: Path, files: Iterable[str]) -> Digest:
-    """Of every tensor's name, dtype, shape and bytes, however they are spread over files."""
+def weights_fingerprint(shards: Iterable[Shard]) -> Digest:
+    """Of every tensor's name, dtype, shape and bytes, however they are spread over files. Reads every byte."""
     rows = []
-    for name in files:
-        with open_regular(Path(os.path.realpath(place / name))) as file:
-            size = os.fstat(file.fileno()).st_size
-            header = read_header(file, size=size, where=str(place / name), max_header=MAX_HEADER)
-            for spec in header.tensors:
-                file.seek(header.data_start + spec.start)
+    for shard in shards:
+        with open_regular(Path(os.path.realpath(shard.path))) as file:
+            for spec in shard.tensors:
+                file.seek(shard.data_start + spec.start)
                 hasher, left = hashlib.sha256(), spec.bytes
                 while left and (piece := file.read(min(_STEP, left))):
                     hasher.update(piece)

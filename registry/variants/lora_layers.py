@@ -19,6 +19,11 @@ TAILS = re.compile(
 _OF_TRAINING = ("lora_velora_embed", "lora_monteclora_sampler.", "lora_arrow.")
 
 
+def is_of_training(name: str) -> bool:
+    """Whether a tensor is one that only training looks at."""
+    return any(f".{part}" in name for part in _OF_TRAINING)
+
+
 @dataclass(slots=True)
 class LoraLayer:
     """``path`` is as in the file, with PEFT's ``base_layer``: the ``out_proj`` of an ``nn.MultiheadAttention`` is at

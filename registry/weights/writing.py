@@ -23,8 +23,13 @@ _ALIGNMENT = 8
 def laid_out(specs: Iterable[TensorSpec]) -> list[TensorSpec]:
     """The specs with their places, in the order of safetensors' own writer: wide types first, then by name, so that
     every tensor is aligned to its type."""
+    return in_order(sorted(specs, key=lambda spec: (-DTYPE_BITS[spec.dtype], spec.name)))
+
+
+def in_order(specs: Iterable[TensorSpec]) -> list[TensorSpec]:
+    """The specs with their places, one behind the other as they come."""
     placed, end = [], 0
-    for spec in sorted(specs, key=lambda spec: (-DTYPE_BITS[spec.dtype], spec.name)):
+    for spec in specs:
         start, end = end, end + spec.elements * DTYPE_BITS[spec.dtype] // 8
         placed.append(TensorSpec(spec.name, spec.dtype, spec.shape, start, end))
     return placed
@@ -40,7 +45,7 @@ def write_tensors(
     """``specs`` as :func:`laid_out` gives them, and their ``tensors`` (or their bytes) in the same order. The file must not
     exist; it is synced before this returns. A tensor that is not what its spec says is a ValueError."""
     with open(path, "xb") as file:
-        file.write(_header(specs, metadata or {}))
+        file.write(header_of(specs, metadata or {}))
         for spec, tensor in zip(specs, tensors, strict=True):
             data = _bytes(tensor, spec) if isinstance(tensor, Tensor) else memoryview(tensor)
             if data.nbytes != spec.bytes:
@@ -50,7 +55,8 @@ def write_tensors(
         os.fsync(file.fileno())
 
 
-def _header(specs: Iterable[TensorSpec], metadata: Mapping[str, str]) -> bytes:
+def header_of(specs: Iterable[TensorSpec], metadata: Mapping[str, str]) -> bytes:
+    """The file's first bytes: the length of the table, and the table."""
     table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     for spec in specs:
         table[spec.name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [spec.start, spec.end]}

@@ -1,0 +1,359 @@
+"""A base and adapters become a plan of the merged checkpoint, or a list of all reasons why there is none.
+
+1. What can never be merged is refused by name.
+2. Every adapter's factors become changes of stored tensors, everything else of it a replacement, rows, or a copy.
+3. Copies of the base's embeddings are the base's own, or somebody said which to take.
+4. The two sides of a tied embedding, where they are no longer one, become two tensors.
+5. Changes that cannot stand beside each other are refused; every tensor of every adapter is accounted for.
+6. Tensors are laid into files as the base has them, or anew; the config follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from registry.checks.heads import VOCABULARY
+from registry.domain.base_model import BaseModelSpec
+from registry.domain.checkpoint import Checkpoint
+from registry.domain.tensors import TensorSpec
+from registry.plans.merge_config import ConfigEdit
+from registry.plans.merge_draft import Draft, Ingredient
+from registry.plans.merge_lora import add_lora, consumed
+from registry.plans.merge_refusals import refuse_unmergeable
+from registry.plans.merge_tied import Tie, heads_of, is_kept, share, tie_of
+from registry.plans.merge_whole import add_whole, replace_whole
+from registry.plans.merging import FLOATS, Change, MergePlan, Origin, PlannedShard, PlannedTensor
+from registry.variants.findings import some
+from registry.variants.lora import MARK
+from registry.variants.lora_layers import TAILS, gather, is_of_training
+from registry.variants.tensor_names import Place, places
+
+#: Formulas whose results add up, so that several may act on one weight.
+ADDITIVE = frozenset({"lora", "bias"})
+_WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class MergeOptions:
+    """``dtype`` is safetensors' name, or None to keep each tensor's. ``embeddings`` says whose embedding is taken where an
+    adapter's copy differs: ``adapter`` or ``base``. ``packing`` of fused experts is ``peft`` or ``unsloth``."""
+
+    dtype: str | None = None
+    max_shard_bytes: int | None = None
+    embeddings: str | None = None
+    packing: str | None = None
+    tokenizer: str | None = None
+    base_is_residual: bool = False
+    allow: frozenset[str] = frozenset()
+
+
+class SameNumbers(Protocol):
+    """Whether two tensors (or the second's transpose) hold the same numbers: the one question that needs bytes."""
+
+    def __call__(self, one: Origin, other: Origin, *, transposed: bool = False) -> bool: ...
+
+
+def plan_merge(
+    base: Checkpoint,
+    spec: BaseModelSpec,
+    adapters: Sequence[Ingredient],
+    options: MergeOptions,
+    same: SameNumbers,
+) -> tuple[MergePlan, Draft]:
+    """The plan, and the draft with its ``problems``: if there are any, the plan is not to be carried out."""
+    draft = Draft(base)
+    refuse_unmergeable(draft, spec, adapters, options)  # 1
+    if draft.problems:
+        return MergePlan((), (), None, None), draft
+    tie = tie_of(spec, draft)
+    for one in adapters:
+        _add(draft, one, tie, options)  # 2
+    _settle_copies(draft, adapters, tie, options, same)  # 3
+    if tie is not None:  # 4
+        share(draft, tie, adapters)
+        for number, down, up in draft.transposes:
+            ours = Origin(adapters[number].weights, down, number)
+            if not same(ours, replace(ours, spec=up), transposed=True):
+                draft.refuse(
+                    "tied-factors-differ",
+                    f"{adapters[number].name} was trained with tied embeddings, and {down.name} and {up.name} are not the same",
+                    where=down.name,
+                    fix="train without ensure_weight_tying, or on a base in float32",
+                )
+    untied = tie is not None and not is_kept(draft, tie)
+    _settle_replacements(draft, same)  # 5
+    _refuse_stacked(draft, adapters)
+    tensors = {name: _planned(draft, name, options) for name in draft.tensors}
+    extra = [name for name in (*draft.changes, *draft.replaced, *draft.rows) if name not in draft.tensors]
+    config = ConfigEdit(base.config)
+    for name in dict.fromkeys(extra):
+        if tie is not None and name == tie.head:
+            if untied:
+                tensors[name] = _planned(draft, name, options, origin=_base_origin(draft, tie.embedding))
+        else:
+            _bring(draft, name, adapters, config)
+            tensors[name] = _planned(draft, name, options)
+    if untied and tie is not None and tie.head not in tensors:
+        tensors[tie.head] = _planned(draft, tie.head, options, origin=_base_origin(draft, tie.embedding))
+    if untied:
+        config.untie()
+    takes = _resize(draft, tensors, spec, adapters, config, tie, options)  # 6
+    _label(draft, tensors, adapters, config)
+    if options.dtype is not None:
+        config.store_as(options.dtype)
+    shards = _laid_out(base, tensors, options.max_shard_bytes)
+    index = None if len(shards) == 1 and shards[0].name == _WEIGHTS else dict(base.index or {})
+    return (
+        MergePlan(
+            shards=shards,
+            adapters=tuple(one.weights for one in adapters),
+            config=config.result,
+            index=index,
+            takes_tokenizer_of=takes,
+            notes=tuple(draft.notes),
+        ),
+        draft,
+    )
+
+
+def _add(draft: Draft, one: Ingredient, tie: Tie | None, options: MergeOptions) -> None:
+    head = heads_of(one, tie)
+    left: list[Place] = []
+    if one.manifest.peft_type == "LORA":
+        add_lora(draft, one, head, options.packing)
+        found, _ = places(one.manifest.tensors, MARK, TAILS)
+        _, left = gather(found)
+        known = {*consumed(one), *(place.spec.name for place in left)}
+        lost = [
+            place.spec.name for place in found if place.spec.name not in known and not is_of_training(place.spec.name)
+        ]
+    else:
+        lost = []
+    if lost and "partial" not in options.allow:
+        draft.refuse(
+            "unmatched-tensor",
+            f"{one.name} has tensors that belong to no module of the base: {some(lost)}",
+            where=lost[0],
+            fix="check against the base it was trained on: adapters check --base DIR",
+        )
+    add_whole(draft, one, iter(left), head)
+
+
+def _settle_copies(
+    draft: Draft, adapters: Sequence[Ingredient], tie: Tie | None, options: MergeOptions, same: SameNumbers
+) -> None:
+    for name, copies in draft.copies.items():
+        own = tie.embedding if tie is not None and name == tie.head and name not in draft.tensors else name
+        if own not in draft.tensors:
+            for copied in copies:
+                replace_whole(draft, adapters[copied.adapter or 0], name, copied.spec)
+            continue
+        original = _base_origin(draft, own)
+        for copied in copies:
+            one = adapters[copied.adapter or 0]
+            if copied.spec.shape != original.spec.shape:
+                replace_whole(draft, one, name, copied.spec)
+            elif same(copied, original) or options.embeddings == "base":
+                continue
+            elif options.embeddings == "adapter":
+                replace_whole(draft, one, name, copied.spec)
+            else:
+                draft.refuse(
+                    "embeddings-differ",
+                    f"{copied.spec.name} of {one.name} is not the base's own {own}: it was trained along, or the base is another",
+                    where=copied.spec.name,
+                    fix="say which to take: --embeddings adapter, or --embeddings base",
+                )
+
+
+def _settle_replacements(draft: Draft, same: SameNumbers) -> None:
+    for name, origins in draft.replaced.items():
+        for other in origins[1:]:
+            if other.spec.shape != origins[0].spec.shape or not same(origins[0], other):
+                draft.refuse(
+                    "replacements-differ",
+                    f"two adapters replace {name}, each by its own",
+                    where=name,
+                    fix="merge only one of them, or leave the module out of one's modules_to_save",
+                )
+
+
+def _refuse_stacked(draft: Draft, adapters: Sequence[Ingredient]) -> None:
+    for name, changes in draft.changes.items():
+        whole = [change for change in changes if change.formula not in ADDITIVE]
+        beside = [
+            other
+            for change in whole
+            for other in changes
+            if other is not change and other.start < change.stop and change.start < other.stop
+        ]
+        if beside:
+            draft.refuse(
+                "stacked",
+                f"{adapters[whole[0].adapter].name} ({whole[0].formula}) and {adapters[beside[0].adapter].name} both change "
+                f"{name}, and what the first does is about the base as it was",
+                where=name,
+                fix="merge only one of them",
+            )
+        foreign = [
+            origin
+            for origin in draft.replaced.get(name, [])
+            if any(change.adapter != origin.adapter for change in changes)
+        ]
+        if foreign or name in draft.rows:
+            draft.refuse(
+                "stacked",
+                f"{name} is replaced, in part or whole, by one adapter and changed by another",
+                where=name,
+                fix="merge only one of them",
+            )
+    for name, rows in draft.rows.items():
+        indices = [index for each in rows for index in each.indices]
+        if len(set(indices)) < len(indices):
+            draft.refuse(
+                "stacked",
+                f"two adapters replace the same rows of {name}",
+                where=name,
+                fix="merge only one of them",
+            )
+
+
+def _planned(draft: Draft, name: str, options: MergeOptions, origin: Origin | None = None) -> PlannedTensor:
+    own = _base_origin(draft, name) if name in draft.tensors else origin
+    replaced = draft.replaced.get(name)
+    origin = replaced[0] if replaced else own
+    if origin is None:
+        raise ValueError(f"{name} comes from nowhere")
+    dtype = (own or origin).spec.dtype
+    if options.dtype is not None and dtype in FLOATS:
+        dtype = options.dtype
+    changes, rows = tuple(draft.changes.get(name, ())), tuple(draft.rows.get(name, ()))
+    _require_fit(draft, name, origin.spec, changes)
+    return PlannedTensor(name, dtype, origin, changes, rows)
+
+
+def _require_fit(draft: Draft, name: str, spec: TensorSpec, changes: tuple[Change, ...]) -> None:
+    rows = spec.shape[0] if spec.shape else 1
+    whole = {rows, rows * spec.shape[1]} if len(spec.shape) == 3 else {rows}
+    stop = max((change.stop for change in changes), default=rows)
+    if stop not in whole:
+        draft.refuse(
+            "wrong-shape",
+            f"{name} has {rows:,} rows, and an adapter changes {stop:,}",
+            where=name,
+            fix="merge adapters of one vocabulary, and into the base they were trained on",
+        )
+
+
+def _base_origin(draft: Draft, name: str) -> Origin:
+    shard, spec = draft.tensors[name]
+    return Origin(shard, spec)
+
+
+def _bring(draft: Draft, name: str, adapters: Sequence[Ingredient], config: ConfigEdit) -> None:
+    """A tensor that the base does not have: part of a head, by which the model becomes one of another class."""
+    origins = draft.replaced.get(name)
+    if not origins:
+        draft.refuse("no-weight", f"{name} is changed, and the base has no such weight", where=name,
+                     fix="merge into a base that was saved with it")  # fmt: skip
+        return
+    one = adapters[origins[0].adapter or 0]
+    labels = origins[0].spec.shape[0] if origins[0].spec.shape else None
+    if not config.become(one.manifest.task_type or "", labels):
+        draft.refuse(
+            "head-unknown",
+            f"{one.name} brings {name}, which the base lacks, and its task ({one.manifest.task_type or 'none'}) does not say to "
+            "which class the merged model belongs",
+            where=name,
+            fix="serve it unmerged with PEFT, or merge into a base that was saved with that head",
+        )
+
+
+def _resize(
+    draft: Draft,
+    tensors: Mapping[str, PlannedTensor],
+    spec: BaseModelSpec,
+    adapters: Sequence[Ingredient],
+    config: ConfigEdit,
+    tie: Tie | None,
+    options: MergeOptions,
+) -> int | None:
+    """Another number of rows in the embeddings: in both sides, and the config and tokenizer say so. Returns whose tokenizer
+    goes with it."""
+    takes = adapters[0].number if options.tokenizer == "adapter" else None
+    resized = {
+        name: one
+        for name, one in tensors.items()
+        if name in draft.tensors
+        and one.shape != draft.tensors[name][1].shape
+        and name.removesuffix(".weight").rpartition(".")[2] in VOCABULARY
+    }
+    sizes = {one.shape[0] for one in resized.values()}
+    if not sizes:
+        return takes
+    rows = {one.shape[0] for name, one in tensors.items() if _has_vocabulary(draft, name, spec, tie)}
+    if len(rows | sizes) > 1:
+        draft.refuse(
+            "vocabulary-half-resized",
+            f"{next(iter(resized))} has {max(sizes):,} rows, and the other side of the vocabulary {min(rows):,}",
+            where=next(iter(resized)),
+            fix="save the adapter again with save_embedding_layers=True",
+        )
+    config.resize(max(sizes))
+    first = next(iter(resized.values())).origin.adapter
+    return first if options.tokenizer != "base" else None
+
+
+def _has_vocabulary(draft: Draft, name: str, spec: BaseModelSpec, tie: Tie | None) -> bool:
+    if tie is not None and name in (tie.embedding, tie.head):
+        return True
+    last = name.removesuffix(".weight").rpartition(".")[2]
+    own = draft.tensors.get(name)
+    return last in VOCABULARY and own is not None and own[1].shape[0] == spec.vocabulary
+
+
+def _label(
+    draft: Draft, tensors: Mapping[str, PlannedTensor], adapters: Sequence[Ingredient], config: ConfigEdit
+) -> None:
+    """A head of the base that an adapter replaces by one for another number of labels."""
+    for name, one in tensors.items():
+        if name in draft.tensors and one.shape != draft.tensors[name][1].shape and one.shape:
+            last = name.removesuffix(".weight").rpartition(".")[2]
+            if last in VOCABULARY or not name.endswith(".weight"):
+                continue
+            adapter = adapters[one.origin.adapter or 0]
+            draft.notes.append(f"{adapter.name} has {one.shape[0]} labels")
+            config.label(one.shape[0])
+
+
+def _laid_out(
+    base: Checkpoint, tensors: Mapping[str, PlannedTensor], max_shard_bytes: int | None
+) -> tuple[PlannedShard, ...]:
+    if max_shard_bytes is not None:
+        return _anew(base, list(tensors.values()), max_shard_bytes)
+    rest = dict(tensors)
+    shards = []
+    for shard in base.shards:
+        mine = [rest.pop(spec.name) for spec in shard.tensors]
+        shards.append(PlannedShard(shard.name, tuple(mine), shard.metadata))
+    if rest:
+        shards[-1] = replace(shards[-1], tensors=(*shards[-1].tensors, *rest.values()))
+    return tuple(shards)
+
+
+def _anew(base: Checkpoint, tensors: Sequence[PlannedTensor], most: int) -> tuple[PlannedShard, ...]:
+    """As many files as it takes, none larger than ``most`` unless a single tensor is."""
+    groups: list[list[PlannedTensor]] = [[]]
+    filled = 0
+    for tensor in tensors:
+        if groups[-1] and filled + tensor.bytes > most:
+            groups.append([])
+            filled = 0
+        groups[-1].append(tensor)
+        filled += tensor.bytes
+    metadata: Mapping[str, str] = base.shards[0].metadata
+    count = len(groups)
+    names = [_WEIGHTS] if count == 1 else [f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)]
+    return tuple(PlannedShard(name, tuple(group), metadata) for name, group in zip(names, groups, strict=True))
