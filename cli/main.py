@@ -20,6 +20,7 @@ from cli.commands import (
     gate,
     gc,
     log,
+    merge,
     promote,
     pull,
     push,
@@ -27,6 +28,7 @@ from cli.commands import (
     rules,
     show,
     tag,
+    verify,
     yank,
 )
 from cli.commands import list as listing
@@ -43,6 +45,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "promote": promote.promote,
     "check": check.check,
     "export": export.export,
+    "merge": merge.merge,
+    "verify": verify.verify,
     "rules": rules.rules,
     "yank": yank.yank,
     "unyank": yank.unyank,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
@@ -60,8 +61,12 @@ if TYPE_CHECKING:
     from registry.operations.equal_copy import Workshop
     from registry.operations.evaluate import Measured
     from registry.operations.export import Exported
+    from registry.operations.merge import Merged, MergeRequest, Prepared
+    from registry.operations.merge import Workshop as MergeWorkshop
     from registry.operations.promote import Promotion
     from registry.operations.publish import Published, Submission
+    from registry.operations.verify import Verification
+    from registry.plans.merge_plan import MergeOptions
 
 DirectoryOrRecord = str | Path | Mapping[str, object]
 _BATCH = 64
@@ -191,6 +196,54 @@ class Registry:
             catalog=self.catalog,
             workshop=_workshop,
         )
+
+    def merge(
+        self,
+        base: str | Path,
+        adapters: Sequence[str | Path | tuple[str | Path, float]],
+        into: str | Path,
+        *,
+        options: MergeOptions | None = None,
+        device: str = "auto",
+        resume: bool = False,
+        progress: Callable[[int], None] = lambda _count: None,
+    ) -> Merged:
+        """Fold adapters into a base: a checkpoint in ``into``. Each is a directory, a reference or ``hf://OWNER/NAME@REV``, alone
+        or with its weight. Raises RejectedError with every reason against it, and nothing written."""
+        from registry.operations.merge import merge
+
+        request = self._merge_request(base, adapters, options, device, resume=resume)
+        return merge(request, Path(into), shelf=self.shelf(), workshop=_merge_workshop(), progress=progress)
+
+    def merge_plan(
+        self,
+        base: str | Path,
+        adapters: Sequence[str | Path | tuple[str | Path, float]],
+        *,
+        options: MergeOptions | None = None,
+        device: str = "auto",
+    ) -> Prepared:
+        """What :meth:`merge` would do, from headers alone."""
+        from registry.operations.merge import prepare
+
+        request = self._merge_request(base, adapters, options, device)
+        with prepare(request, shelf=self.shelf(), workshop=_merge_workshop()) as prepared:
+            return prepared
+
+    def verify(
+        self,
+        output: str | Path,
+        base: str | Path,
+        adapters: Sequence[str | Path | tuple[str | Path, float]],
+        *,
+        options: MergeOptions | None = None,
+        whole: bool = False,
+    ) -> Verification:
+        """Hold a merged checkpoint against base and adapters: a sample of each tensor, or the ``whole``."""
+        from registry.operations.verify import verify
+
+        request = self._merge_request(base, adapters, options, "cpu")
+        return verify(Path(output), request, whole=whole, shelf=self.shelf(), workshop=_merge_workshop())
 
     def show(self, reference: str) -> Details:
         return show(self.reference(reference), blobs=self.blobs, catalog=self.catalog)
@@ -471,6 +524,31 @@ class Registry:
         package = describe(directory, adapter=adapter, base=named, lineage=lineage, progress=progress)
         return Submission(against_base(package, at, shelf or self.shelf()), wanted, attachments)
 
+    def _merge_request(
+        self,
+        base: str | Path,
+        adapters: Sequence[str | Path | tuple[str | Path, float]],
+        options: MergeOptions | None,
+        device: str,
+        *,
+        resume: bool = False,
+    ) -> MergeRequest:
+        from registry.operations.merge import MergeRequest
+        from registry.plans.merge_plan import MergeOptions
+
+        asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
+        found = [(self._adapter_called(subject), weight) for subject, weight in asked]
+        return MergeRequest(str(base), found, options or MergeOptions(), device, resume)
+
+    def _adapter_called(self, subject: str | Path) -> Path | Reference | str:
+        """A directory, a reference, or a repository of the Hub (``hf://``), which stays a text."""
+        from registry.operations.bases import is_path
+
+        text = str(subject)
+        if isinstance(subject, Path) or is_path(text):
+            return Path(text).expanduser()
+        return text if text.startswith("hf://") else self.reference(text)
+
     def _named_after(self, directory: Path, adapter: str | None) -> AdapterName:
         own = adapter or Path(directory).absolute().resolve().name
         name = fitted(own)
@@ -515,16 +593,32 @@ def connect(location: str | Path, *, namespace: str = DEFAULT_NAMESPACE, actor: 
 
 
 def _workshop() -> Workshop:
-    """The lazy door to torch."""
-    try:
+    """The lazy door to torch, for exports."""
+    with _tensors():
         from registry.transforms import export
+    return export
+
+
+def _merge_workshop() -> MergeWorkshop:
+    """The lazy door to torch, for merges."""
+    from registry.operations.merge import Workshop
+
+    with _tensors():
+        from registry.transforms.merge import peak_memory, same_numbers, write_merged
+        from registry.transforms.verify import compare
+    return Workshop(write_merged, same_numbers, compare, peak_memory)
+
+
+@contextmanager
+def _tensors() -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise UnavailableError(
             f"this needs tensors, and {error.name} is not installed",
             code="tensors-missing",
             hint="pip install 'adapter-registry[tensors]'",
         ) from error
-    return export
 
 
 def _with_aliases(options: dict[str, object]) -> dict[str, object]:

@@ -17,7 +17,9 @@
     │   └── OutputExistsError         a directory that is not empty
     ├── RejectedError             a rule or gate says no                           422    6
     │   ├── GateClosedError           scores that must hold before an alias moves do not
-    │   └── IncompatibleError         findings: an engine would not serve it as PEFT does
+    │   ├── IncompatibleError         findings: an engine would not serve it as PEFT does
+    │   ├── MisfitError               findings: the adapter does not fit its base
+    │   └── UnmergeableError          findings: no merged weights do what base and adapters do
     ├── CorruptionError           stored bytes are not what was acknowledged       500    7
     │   ├── DigestMismatchError
     │   └── MissingBlobError
@@ -203,6 +205,22 @@ class MisfitError(RejectedError):
             f"{where} does not fit its base: {first.message}{more}",
             code=first.rule if len({finding.rule for finding in findings}) == 1 else None,
             hint=f"{first.fix}; or store it all the same: --allow {first.rule}",
+        )
+        self.findings = tuple(findings)
+
+
+class UnmergeableError(RejectedError):
+    """Every reason why a merge is not done, known before a byte was written."""
+
+    default_code = "not-mergeable"
+
+    def __init__(self, what: str, findings: Sequence[Finding]) -> None:
+        first = findings[0]
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        super().__init__(
+            f"{what} cannot be merged: {first.message}{more}",
+            code=first.rule if len({finding.rule for finding in findings}) == 1 else None,
+            hint=first.fix,
         )
         self.findings = tuple(findings)
 

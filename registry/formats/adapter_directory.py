@@ -32,12 +32,14 @@ class Disposition(Enum):
     UNKNOWN = auto()  #: left out, and said
 
 
+#: A tokenizer's own files.
+TOKENIZER = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "chat_template.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model",
+)  # fmt: skip
 _SERVED = (
-    CONFIG, WEIGHTS, "README.md", "LICENSE*", "NOTICE*", "USE_POLICY*",
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "chat_template.jinja", "chat_template.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model",
-    "spiece.model", "sentencepiece*.model", "*.tiktoken", "preprocessor_config.json", "processor_config.json",
-    "generation_config.json",
+    CONFIG, WEIGHTS, "README.md", "LICENSE*", "NOTICE*", "USE_POLICY*", *TOKENIZER, "sentencepiece*.model", "*.tiktoken",
+    "preprocessor_config.json", "processor_config.json", "generation_config.json",
 )  # fmt: skip
 _SIDECARS = (
     "*.json", "*.jsonl", "*.yaml", "*.yml", "*.toml", "*.md", "*.txt", "*.csv", "*.tsv", "*.jinja", "*.png", "*.svg",

@@ -25,14 +25,14 @@ def placed(into: Path) -> Iterator[Path]:
     with scratch(into) as partial:
         try:
             yield partial
-            _sync(partial)
-            _refuse_occupied(into)
+            sync(partial)
+            refuse_occupied(into)
             os.rename(partial, into)
-            _settle(into)
+            settle(into)
         except OSError as error:
             with suppress(OSError):
-                _refuse_occupied(into)
-            raise _cannot_write(into, error) from error
+                refuse_occupied(into)
+            raise cannot_write(into, error) from error
 
 
 @contextmanager
@@ -51,11 +51,11 @@ def _place_beside(into: Path) -> tuple[Path, int]:
     """A directory beside the wanted one, locked. Whoever swept it away before the lock took it for a leftover: then
     another."""
     try:
-        _refuse_occupied(into)
+        refuse_occupied(into)
         into.parent.mkdir(parents=True, exist_ok=True)
         _sweep(into)
         while True:
-            partial = into.parent / f"{_prefix(into)}{secrets.token_hex(4)}"
+            partial = beside(into, secrets.token_hex(4))
             partial.mkdir()
             with suppress(BlockingIOError, FileNotFoundError):
                 lock = _locked(partial)
@@ -63,15 +63,20 @@ def _place_beside(into: Path) -> tuple[Path, int]:
                     return partial, lock
                 os.close(lock)
     except OSError as error:
-        raise _cannot_write(into, error) from error
+        raise cannot_write(into, error) from error
 
 
-def _cannot_write(into: Path, error: OSError) -> UnavailableError:
+def cannot_write(into: Path, error: OSError) -> UnavailableError:
     return UnavailableError(
         f"cannot write to {into}: {error.strerror or error}",
         code="no-space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None,
         hint="check the disk and the directory; nothing was left behind",
     )
+
+
+def beside(into: Path, what: str) -> Path:
+    """The hidden directory in which what will be ``into`` is made."""
+    return into.parent / f"{_prefix(into)}{what}"
 
 
 def _prefix(into: Path) -> str:
@@ -99,23 +104,23 @@ def _sweep(into: Path) -> None:
                 os.close(lock)
 
 
-def _refuse_occupied(into: Path) -> None:
+def refuse_occupied(into: Path) -> None:
     if into.is_symlink() or (into.exists() and not into.is_dir()):
         raise OutputExistsError(f"{into} is there already and no directory", hint="give another -o")
     if into.is_dir() and any(into.iterdir()):
         raise OutputExistsError(f"{into} is not empty", hint="give a directory that is empty or does not exist")
 
 
-def _settle(into: Path) -> None:
+def settle(into: Path) -> None:
     """Make its name durable; what cannot be is not left there either."""
     try:
-        _sync(into.parent)
+        sync(into.parent)
     except OSError:
         shutil.rmtree(into, ignore_errors=True)
         raise
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from registry.checks.heads import VOCABULARY
+from registry.checks.misfit import Misfit
 from registry.domain.base_model import BaseModelSpec
 from registry.domain.checkpoint import Checkpoint
 from registry.domain.tensors import TensorSpec
@@ -45,6 +46,7 @@ class MergeOptions:
     embeddings: str | None = None
     packing: str | None = None
     tokenizer: str | None = None
+    base_view: str = "16bit"
     base_is_residual: bool = False
     allow: frozenset[str] = frozenset()
 
@@ -61,12 +63,12 @@ def plan_merge(
     adapters: Sequence[Ingredient],
     options: MergeOptions,
     same: SameNumbers,
-) -> tuple[MergePlan, Draft]:
-    """The plan, and the draft with its ``problems``: if there are any, the plan is not to be carried out."""
+) -> tuple[MergePlan, Sequence[Misfit]]:
+    """The plan, and all reasons against it: if there are any, it is not to be carried out."""
     draft = Draft(base)
     refuse_unmergeable(draft, spec, adapters, options)  # 1
     if draft.problems:
-        return MergePlan((), (), None, None), draft
+        return MergePlan((), (), None, None), draft.problems
     tie = tie_of(spec, draft)
     for one in adapters:
         _add(draft, one, tie, options)  # 2
@@ -114,7 +116,7 @@ def plan_merge(
             takes_tokenizer_of=takes,
             notes=tuple(draft.notes),
         ),
-        draft,
+        draft.problems,
     )
 
 

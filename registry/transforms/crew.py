@@ -69,11 +69,17 @@ class Crew:
         self._room.release()
 
 
+def workers_for(device: str) -> tuple[type[Worker], int]:
+    """Which kind of worker computes there, and how many at a time."""
+    place = _device(device)
+    return (Cpu, len(os.sched_getaffinity(0))) if place.type == "cpu" else (Cuda, _STREAMS)
+
+
 @contextmanager
 def crew(device: str) -> Iterator[Crew]:
     """Each thread computes on one core, so that how a number is summed does not depend on how many there are."""
     place = _device(device)
-    threads = len(os.sched_getaffinity(0)) if place.type == "cpu" else _STREAMS
+    threads = workers_for(device)[1]
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="merge")

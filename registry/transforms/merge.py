@@ -22,7 +22,7 @@ from torch import Tensor
 
 from registry.domain.tensors import TensorSpec
 from registry.plans.merging import MergePlan, Origin, PlannedShard, PlannedTensor
-from registry.transforms.crew import Crew, crew
+from registry.transforms.crew import Crew, crew, workers_for
 from registry.transforms.recipes import Block, Load, Recipe, prepared
 from registry.transforms.workers import Worker
 from registry.weights.dtypes import TORCH_DTYPES
@@ -31,6 +31,8 @@ from registry.weights.writing import header_of, in_order
 
 #: Bytes that one job copies.
 _RANGE = 64 << 20
+#: Bytes of a process that has imported torch, and this program.
+_TORCH = 240 << 20
 #: What a file is called behind its name until it is complete and on the disk.
 PARTIAL = ".partial"
 
@@ -69,6 +71,21 @@ def write_merged(
                 _write(shard, plan, path, files, workers, progress)
                 files.require_unchanged()
                 settle(path)
+
+
+def peak_memory(plan: MergePlan, device: str) -> int:
+    """An estimate in bytes, for this process: torch itself, the blocks under way, and the factors of the largest tensor."""
+    kind, count = workers_for(device)
+    row = max((one.matrix[1] for one in plan.changed), default=0)
+    block = max(kind.elements, row) * 24  # as stored, in float32, a delta, and what becomes of them
+    factors = max((_factors(one) for one in plan.changed), default=0)
+    return _TORCH + count * block + 2 * factors
+
+
+def _factors(one: PlannedTensor) -> int:
+    return sum(
+        {factor.spec.name: factor.spec.elements * 4 for c in one.changes for factor in c.factors.values()}.values()
+    )
 
 
 def same_numbers(one: Origin, other: Origin, *, transposed: bool = False) -> bool:

@@ -116,10 +116,10 @@ class Recipe:
         return found
 
 
-def prepared(tensor: PlannedTensor, load: Load, device: torch.device) -> Recipe:
-    """The recipe with its factors on the device."""
+def prepared(tensor: PlannedTensor, load: Load, device: torch.device, *, compute: torch.dtype | None = None) -> Recipe:
+    """The recipe with its factors on the device, computed in ``compute`` if that is given."""
     wide = "F64" in (tensor.dtype, tensor.origin.spec.dtype)
-    recipe = Recipe(tensor, torch.float64 if wide else torch.float32, device)
+    recipe = Recipe(tensor, compute or (torch.float64 if wide else torch.float32), device)
     for change in tensor.changes:
         merger = MERGERS[change.formula]
         factors = {

@@ -29,7 +29,7 @@ class Worker(Protocol):
 
 class Cpu:
     #: Two float32 copies of a block stay in a core's second-level cache.
-    elements = 1 << 18
+    elements = 1 << 19
 
     def __init__(self) -> None:
         self._stored = torch.empty(0, dtype=torch.uint8)

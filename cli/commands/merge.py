@@ -1,0 +1,183 @@
+"""``adapters merge``"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, BadParameter, Option
+
+from cli.context import Session
+from cli.rendering import emit, note, pairs, progress, say, size
+
+if TYPE_CHECKING:
+    from registry.operations.merge import Prepared
+    from registry.plans.merge_plan import MergeOptions
+
+
+class Dtype(StrEnum):
+    keep = "keep"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float32 = "float32"
+
+
+class BaseView(StrEnum):
+    bits16 = "16bit"
+    nf4 = "nf4"
+
+
+class Side(StrEnum):
+    adapter = "adapter"
+    base = "base"
+
+
+class ExpertLayout(StrEnum):
+    peft = "peft"
+    unsloth = "unsloth"
+
+
+_STORED = {Dtype.bfloat16: "BF16", Dtype.float16: "F16", Dtype.float32: "F32"}
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def merge(
+    session: Session,
+    base: Annotated[str, Argument(metavar="BASE", help="The base: a checkpoint's directory, or hf://OWNER/NAME@REV.")],
+    adapters: Annotated[
+        list[str],
+        Argument(metavar="ADAPTER[=WEIGHT]…", help="Directories, references or hf://OWNER/NAME@REV; a weight is 1."),
+    ],
+    output: Annotated[
+        Path | None, Option("--output", "-o", metavar="DIR", help="A directory that is empty or not there.")
+    ] = None,
+    device: Annotated[str, Option(metavar="auto|cpu|cuda[:N]", help="Where the sums are computed.")] = "auto",
+    dtype: Annotated[Dtype, Option(help="The type of every floating tensor of the output.")] = Dtype.keep,
+    max_shard_size: Annotated[
+        str | None, Option(metavar="SIZE", help="Lay the weights into new files: 5GB. Default: as the base has them.")
+    ] = None,
+    base_view: Annotated[
+        BaseView, Option(help="nf4: the base as QLoRA saw it, rounded to 4 bits and back.")
+    ] = BaseView.bits16,
+    embeddings: Annotated[
+        Side | None, Option(help="Whose embeddings to take where the adapter's copy differs from the base's.")
+    ] = None,
+    tokenizer: Annotated[
+        Side | None, Option(help="Whose tokenizer to take. Default: the adapter's where the vocabulary changed.")
+    ] = None,
+    expert_layout: Annotated[
+        ExpertLayout | None, Option(help="How lora_B of fused experts is packed, where the file does not say.")
+    ] = None,
+    base_is_residual: Annotated[
+        bool, Option("--base-is-residual", help="BASE is what pissa, olora, corda or lora_ga left of the base.")
+    ] = False,
+    allow: Annotated[
+        list[str] | None, Option(metavar="RULE", help="Merge in spite of this finding: partial, base-id, …")
+    ] = None,
+    plan: Annotated[bool, Option("--plan", help="Say what would be done, and stop.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Go on where the same merge was interrupted.")] = False,
+) -> None:
+    """Fold adapters into their base: a checkpoint that needs no adapter any more.
+
+    One pass over the files, in constant memory: what no adapter touches is copied, everything else computed in float32 and
+    rounded once. A sample is read back and proven before the directory appears. Several adapters with weights are
+    folded in together.
+
+    Exit code 6: no merged weights can do what base and adapters do; every reason is said, and nothing was written.
+
+    Example: adapters merge ./llama my-lora:production style-lora=0.5 -o ./merged
+    """
+    options = _options(
+        dtype, max_shard_size, embeddings, tokenizer, expert_layout, base_view, allow, residual=base_is_residual
+    )
+    asked = [weighted(text) for text in adapters]
+    if plan:
+        prepared = session.registry.merge_plan(base, asked, options=options, device=device)
+        _show_plan(session, prepared)
+        return
+    if output is None:
+        raise BadParameter("say where to: -o DIR", param_hint="--output")
+    with progress("merge", silent=session.quiet or session.json) as advance:
+        done = session.registry.merge(
+            base, asked, output, options=options, device=device, resume=resume, progress=advance
+        )
+    if session.json:
+        emit(done.document())
+        return
+    _warn(session, done.prepared)
+    say(done.verification.sentence())
+    say(f"{', '.join(text for text in adapters)} → {output}")
+
+
+def weighted(text: str) -> tuple[str, float]:
+    """``DIR=0.7``: what stands behind the last ``=`` is a weight if it is a number."""
+    before, equals, behind = text.rpartition("=")
+    try:
+        return (before, float(behind)) if equals and before else (text, 1.0)
+    except ValueError:
+        return text, 1.0
+
+
+def _options(
+    dtype: Dtype,
+    max_shard_size: str | None,
+    embeddings: Side | None,
+    tokenizer: Side | None,
+    expert_layout: ExpertLayout | None,
+    base_view: BaseView,
+    allow: list[str] | None,
+    *,
+    residual: bool,
+) -> MergeOptions:
+    from registry.plans.merge_plan import MergeOptions
+
+    return MergeOptions(
+        dtype=_STORED.get(dtype),
+        max_shard_bytes=_bytes(max_shard_size) if max_shard_size is not None else None,
+        embeddings=embeddings.value if embeddings else None,
+        packing=expert_layout.value if expert_layout else None,
+        tokenizer=tokenizer.value if tokenizer else None,
+        base_view=base_view.value,
+        base_is_residual=residual,
+        allow=frozenset(allow or ()),
+    )
+
+
+def _bytes(text: str) -> int:
+    """``5GB`` → 5,000,000,000, as transformers counts."""
+    number = text.strip().upper().removesuffix("B")
+    unit = number[-1:] if number[-1:] in "KMGT" else ""
+    try:
+        count = float(number.removesuffix(unit)) * _UNITS[unit]
+    except ValueError:
+        count = 0.0
+    if not 0 < count < 1e18:
+        raise BadParameter(f"{text!r} is no size such as 5GB or 500MB", param_hint="--max-shard-size")
+    return int(count)
+
+
+def _show_plan(session: Session, prepared: Prepared) -> None:
+    if session.json:
+        emit(prepared.document())
+        return
+    _warn(session, prepared)
+    plan = prepared.plan
+    copied = [one for one in plan.tensors if one.is_copy]
+    pairs(
+        [
+            ("base", prepared.identity.id.id or prepared.identity.id.raw),
+            *(("adapter", f"{one.name} × {one.weight:g} ({one.variant})") for one in prepared.recipe.shares),
+            ("changed", f"{len(plan.changed)} tensors, {size(sum(one.bytes for one in plan.changed))}"),
+            ("copied", f"{len(copied)} tensors, {size(sum(one.bytes for one in copied))}"),
+            ("output", f"{size(plan.bytes)} in {len(plan.shards)} file{'s' * (len(plan.shards) > 1)}"),
+            ("peak memory", f"about {size(prepared.peak_memory)}"),
+            ("config", "changed" if plan.config is not None else "as it is"),
+        ]
+    )
+
+
+def _warn(session: Session, prepared: Prepared) -> None:
+    for finding in prepared.findings:
+        if finding.severity.value == "warning":
+            note(f"warning: {finding.message} [{finding.rule}]", quiet=session.quiet, style="yellow")

@@ -1,0 +1,188 @@
+"""Is a checkpoint the merge that it is said to be?
+
+1. Read base and adapters, and plan the merge again.
+2. Every tensor of the plan is there under its name, with its type and shape, and nothing else is.
+3. Tensors that were not to change are the base's bytes; those that were are the float64 sum, rounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import hypot
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from registry.domain.checkpoint import Checkpoint, Shard
+from registry.errors import InvalidInputError, RejectedError
+from registry.operations.know_base import read_checkpoint, read_shard
+from registry.plans.merging import FLOATS, MergePlan
+from registry.variants.findings import some
+
+if TYPE_CHECKING:
+    from registry.operations.bases import Shelf
+    from registry.operations.merge import MergeRequest, Workshop
+
+#: Pieces of each tensor that a sample looks at.
+SAMPLES = 3
+#: float32 arithmetic before the one rounding, in units of the last place of float32: what a sum of some hundred products and
+#: the norm of a DoRA layer cost at most.
+_ARITHMETIC = 64.0
+#: Bits of the significand.
+_DIGITS = {"F64": 53, "F32": 24, "F16": 11, "BF16": 8}
+
+
+class Compared(Protocol):
+    """What :class:`registry.transforms.verify.Compared` says."""
+
+    name: str
+    elements: int
+    looked_at: int
+    changed: int
+    largest: float
+    typical: float
+    expected_norm: float
+    found_norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """``largest_ulps`` and ``typical_ulps`` are errors of stored elements, 0.5 being one rounding. ``wrong`` are the tensors with
+    larger ones than float32 arithmetic explains, ``altered`` those that should be the base's bytes and are not."""
+
+    sampled: bool
+    changed_tensors: int
+    copied_tensors: int
+    elements: int
+    looked_at: int
+    changed_share: float
+    largest_ulps: float
+    typical_ulps: float
+    expected_norm: float
+    found_norm: float
+    wrong: tuple[str, ...] = ()
+    altered: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+
+    @property
+    def is_sound(self) -> bool:
+        return not (self.wrong or self.altered or self.missing or self.unexpected)
+
+    def document(self) -> dict[str, object]:
+        """``verify --json``. Keys are only ever added."""
+        return {
+            "sound": self.is_sound,
+            "sampled": self.sampled,
+            "tensors": {"changed": self.changed_tensors, "copied": self.copied_tensors},
+            "elements": {"changed_tensors": self.elements, "looked_at": self.looked_at},
+            "changed_fraction": self.changed_share,
+            "error_ulps": {"largest": self.largest_ulps, "typical": self.typical_ulps},
+            "delta_norm": {"expected": self.expected_norm, "found": self.found_norm},
+            "wrong": list(self.wrong),
+            "altered": list(self.altered),
+            "missing": list(self.missing),
+            "unexpected": list(self.unexpected),
+        }
+
+    def sentence(self) -> str:
+        how = "a sample" if self.sampled else "every element"
+        return (
+            f"{self.changed_tensors:,} changed and {self.copied_tensors:,} copied tensors were read back ({how}: "
+            f"{self.looked_at:,} of {self.elements:,} changed elements) and held against the sum in float64: "
+            f"{self.changed_share:.1%} of the elements differ from the base, the largest error is {self.largest_ulps:.3f} ulp "
+            f"(typical {self.typical_ulps:.3f}; one rounding is 0.5), ‖Δ‖ is {self.found_norm:.6g}, expected "
+            f"{self.expected_norm:.6g}; copied tensors are the base's byte for byte."
+        )
+
+    def require_sound(self, what: str) -> None:
+        """Raises RejectedError, with everything that is wrong."""
+        if self.is_sound:
+            return
+        parts = {
+            "are not the sum": self.wrong,
+            "should be the base's and are not": self.altered,
+            "are missing": self.missing,
+            "should not be there": self.unexpected,
+        }
+        said = "; ".join(f"{some(names)} {what_is}" for what_is, names in parts.items() if names)
+        raise RejectedError(
+            f"{what} is not this merge: {said}",
+            code="not-verified",
+            hint="check that base, adapters, weights and options are those it was made of, or merge again",
+        )
+
+
+def verify(output: Path, request: MergeRequest, *, whole: bool, shelf: Shelf, workshop: Workshop) -> Verification:
+    """``whole`` looks at every element. Raises NotFoundError and InvalidInputError for what cannot be read."""
+    from registry.operations.merge import prepare
+
+    found = read_checkpoint(output)
+    options = replace(request.options, dtype=_stored_as(found, request))
+    with prepare(replace(request, options=options), shelf=shelf, workshop=workshop) as made:
+        return _verified(made.plan, found, None if whole else SAMPLES, workshop)
+
+
+def verify_plan(plan: MergePlan, output: Path, *, workshop: Workshop) -> Verification:
+    """The sampled form, of files that were just written."""
+    shards = tuple(read_shard(output / shard.name) for shard in plan.shards)
+    return _verified(plan, Checkpoint(output, {}, shards), SAMPLES, workshop)
+
+
+def _verified(plan: MergePlan, found: Checkpoint, samples: int | None, workshop: Workshop) -> Verification:
+    places: dict[str, Shard] = {spec.name: shard for shard, spec in found}
+    there = {spec.name: (spec.dtype, spec.shape) for _, spec in found}
+    wanted = {one.name: (one.dtype, one.shape) for one in plan.tensors}
+    misfit = tuple(name for name, form in wanted.items() if there.get(name, form) != form)
+    missing = tuple(name for name in wanted if name not in there)
+    sound = replace(
+        plan,
+        shards=tuple(
+            replace(shard, tensors=tuple(one for one in shard.tensors if one.name not in {*misfit, *missing}))
+            for shard in plan.shards
+        ),
+    )
+    compared: list[Compared] = []
+    altered: list[str] = []
+    for one in workshop.compare(sound, places, samples=samples):
+        if isinstance(one, tuple):
+            altered += [] if one[1] else [one[0].name]
+        else:
+            compared.append(one)
+    dtypes = {one.name: one.dtype for one in plan.tensors}
+    looked_at = sum(one.looked_at for one in compared)
+    return Verification(
+        sampled=samples is not None,
+        changed_tensors=len(compared),
+        copied_tensors=len(sound.tensors) - len(compared),
+        elements=sum(one.elements for one in compared),
+        looked_at=looked_at,
+        changed_share=sum(one.changed for one in compared) / looked_at if looked_at else 0.0,
+        largest_ulps=max((one.largest for one in compared), default=0.0),
+        typical_ulps=sorted(one.typical for one in compared)[len(compared) // 2] if compared else 0.0,
+        expected_norm=hypot(*(one.expected_norm for one in compared)),
+        found_norm=hypot(*(one.found_norm for one in compared)),
+        wrong=(*misfit, *(one.name for one in compared if not one.largest <= _allowed(dtypes[one.name]))),
+        altered=tuple(altered),
+        missing=missing,
+        unexpected=tuple(name for name in there if name not in wanted),
+    )
+
+
+def _allowed(dtype: str) -> float:
+    """One rounding, and what the arithmetic before it can add."""
+    return 0.5 + _ARITHMETIC * 2.0 ** min(_DIGITS[dtype] - 24, 0)
+
+
+def _stored_as(found: Checkpoint, request: MergeRequest) -> str | None:
+    """The type that the output was cast to, if it was: all its floating tensors have one that base tensors have not."""
+    if request.options.dtype is not None:
+        return request.options.dtype
+    kinds = {spec.dtype for _, spec in found if spec.dtype in FLOATS}
+    if len(kinds) != 1:
+        return None
+    try:
+        base = read_checkpoint(Path(request.base).expanduser())
+    except (InvalidInputError, OSError):
+        return None
+    own = {spec.dtype for _, spec in base if spec.dtype in FLOATS}
+    return None if kinds == own else next(iter(kinds))

@@ -1,0 +1,149 @@
+"""Merged weights, held against the sum in float64.
+
+What is compared was read back from the disk. The expected value of an element is computed with the same formulas in
+float64; an ulp is the distance of neighbouring numbers of the stored type at the largest of weight, delta and result, so
+that a sum that nearly cancels is not called wrong for the roundings of its parts. Rounding once is 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from registry.domain.checkpoint import Shard
+from registry.plans.merging import MergePlan, PlannedTensor
+from registry.transforms.merge import loader
+from registry.transforms.recipes import Block, Recipe, prepared
+from registry.weights.dtypes import TORCH_DTYPES
+from registry.weights.streams import Sources, sources
+
+#: Rows that are looked at in one go, and elements of such a piece.
+_ROWS = 16
+_ELEMENTS = 1 << 20
+_PIECE = 1 << 20
+#: Errors of one piece among which the median is looked for.
+_SOME = 4096
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One changed tensor. ``largest`` and ``typical`` (the median) are errors in ulps; norms are Frobenius norms of the change
+    in the rows that were looked at."""
+
+    name: str
+    elements: int
+    looked_at: int
+    changed: int
+    largest: float
+    typical: float
+    expected_norm: float
+    found_norm: float
+
+
+def compare(
+    plan: MergePlan, output: Mapping[str, Shard], *, samples: int | None
+) -> Iterator[Compared | tuple[PlannedTensor, bool]]:
+    """For every tensor of the plan: what was found of a changed one, or whether a copied one is byte for byte its origin.
+
+    ``output`` says in which file each tensor lies now. ``samples`` is how many pieces of each tensor are looked at, spread
+    evenly; None for all.
+    """
+    paths = dict.fromkeys((*plan.sources, *(shard.path for shard in output.values())))
+    with sources(paths) as files:
+        load = loader(plan, files)
+        for one in plan.tensors:
+            if one.is_copy:
+                yield one, _is_copy(one, output[one.name], files, samples)
+            elif one.bytes:
+                recipe = prepared(one, load, torch.device("cpu"), compute=torch.float64)
+                yield _compared(recipe, output[one.name], files, samples)
+
+
+def _is_copy(one: PlannedTensor, shard: Shard, files: Sources, samples: int | None) -> bool:
+    there = shard.data_start + next(spec.start for spec in shard.tensors if spec.name == one.name)
+    here = one.origin.shard.data_start + one.origin.spec.start
+    starts = range(0, one.bytes, _PIECE)
+    for start in _spread(starts, samples):
+        count = min(_PIECE, one.bytes - start)
+        ours, theirs = bytearray(count), bytearray(count)
+        files.read_into(one.origin.shard.path, here + start, memoryview(ours))
+        files.read_into(shard.path, there + start, memoryview(theirs))
+        if ours != theirs:
+            return False
+    return True
+
+
+def _compared(recipe: Recipe, shard: Shard, files: Sources, samples: int | None) -> Compared:
+    one = recipe.tensor
+    if recipe.needs_statistic:
+        looks = [recipe.look(_origin(recipe, block, files), block) for block in recipe.blocks(_ELEMENTS)]
+        recipe.know(torch.stack(looks).sum(dim=0))
+    rows = max(1, min(_ROWS, _ELEMENTS // max(recipe.columns, 1))) if samples is not None else None
+    pieces = list(recipe.blocks(rows * max(recipe.columns, 1) if rows else _ELEMENTS))
+    looked_at = changed = 0
+    largest = expected_square = found_square = 0.0
+    middles: list[float] = []
+    for block in _spread(pieces, samples):
+        before = _origin(recipe, block, files)
+        found = _stored(one, shard, block, recipe.columns, files)
+        expected = recipe.apply(before.clone(), block)
+        errors = _ulps(before, expected, found, TORCH_DTYPES[one.dtype])
+        looked_at += errors.numel()
+        rounded = before.to(TORCH_DTYPES[one.dtype]).to(torch.float64)
+        changed += int((found != rounded).sum())
+        largest = max(largest, float(errors.max()))
+        middles.append(float(errors.flatten()[:_SOME].median()))
+        expected_square += float((expected - before).square().sum())
+        found_square += float((found - before).square().sum())
+    middles.sort()
+    return Compared(
+        one.name,
+        recipe.tensor.matrix[0] * recipe.columns,
+        looked_at,
+        changed,
+        largest,
+        middles[len(middles) // 2],
+        sqrt(expected_square),
+        sqrt(found_square),
+    )
+
+
+def _ulps(before: Tensor, expected: Tensor, found: Tensor, dtype: torch.dtype) -> Tensor:
+    size = torch.maximum(torch.maximum(before.abs(), expected.abs()), (expected - before).abs())
+    limits = torch.finfo(dtype)
+    exponent = torch.frexp(size.clamp(min=limits.smallest_normal)).exponent - 1
+    return (found - expected).abs() / torch.ldexp(torch.full_like(size, limits.eps), exponent)
+
+
+def _origin(recipe: Recipe, block: Block, files: Sources) -> Tensor:
+    origin = recipe.tensor.origin
+    return _rows(origin.shard, origin.spec.start, origin.spec.dtype, block, recipe.columns, files)
+
+
+def _stored(one: PlannedTensor, shard: Shard, block: Block, columns: int, files: Sources) -> Tensor:
+    start = next(spec.start for spec in shard.tensors if spec.name == one.name)
+    return _rows(shard, start, one.dtype, block, columns, files)
+
+
+def _rows(shard: Shard, start: int, dtype: str, block: Block, columns: int, files: Sources) -> Tensor:
+    stored = TORCH_DTYPES[dtype]
+    row = columns * stored.itemsize
+    data = bytearray((block.stop - block.start) * row)
+    files.read_into(shard.path, shard.data_start + start + block.start * row, memoryview(data))
+    return torch.frombuffer(data, dtype=stored).view(-1, columns).to(torch.float64)
+
+
+def _spread(items: Sequence[T], samples: int | None) -> Iterator[T]:
+    """First, last, and what lies evenly between."""
+    if samples is None or len(items) <= samples:
+        yield from items
+    else:
+        for number in range(samples):
+            yield items[number * (len(items) - 1) // max(samples - 1, 1)]
