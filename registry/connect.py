@@ -604,8 +604,7 @@ def _merge_workshop() -> MergeWorkshop:
     from registry.operations.merge import Workshop
 
     with _tensors():
-        from registry.transforms.merge import peak_memory, same_numbers, write_merged
-        from registry.transforms.verify import compare
+        from registry.transforms.merge import compare, peak_memory, same_numbers, write_merged
     return Workshop(write_merged, same_numbers, compare, peak_memory)
 
 

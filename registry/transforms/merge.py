@@ -1,203 +1,25 @@
-"""A merge plan becomes files, one block of rows at a time.
+"""Merging, for whoever has torch: on disk, in memory, and the proof.
 
-For every file of the output the header is written first, since the plan knows names, types and places. Then untouched
-tensors are copied by the system, and changed ones block by block: read, widened to float32, changed, rounded once to the
-stored type, written. Blocks are independent of each other, so that threads take them in any order and reading, computing
-and writing overlap; how a block is computed does not depend on who else is at work, so the bytes are the same every time.
-Memory is that of the blocks under way, whatever the size of the model and of its largest tensor.
+| | |
+|---|---|
+| :func:`write_merged` | a plan becomes files of weights |
+| :func:`compare` | files of weights, held against the sum in float64 |
+| :func:`merge_`, :func:`unmerge_` | weights that a process holds already, changed in place and given back |
+
+The whole of a merge, with config, card and checks, is :meth:`registry.connect.Registry.merge`.
 """
 
-from __future__ import annotations
+from registry.transforms.live import Saved, merge_, unmerge_
+from registry.transforms.streaming import peak_memory, same_numbers, write_merged
+from registry.transforms.verify import Compared, compare
 
-import os
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-
-import torch
-from torch import Tensor
-
-from registry.domain.tensors import TensorSpec
-from registry.plans.merging import MergePlan, Origin, PlannedShard, PlannedTensor
-from registry.transforms.crew import Crew, crew, workers_for
-from registry.transforms.recipes import Block, Load, Recipe, prepared
-from registry.transforms.workers import Worker
-from registry.weights.dtypes import TORCH_DTYPES
-from registry.weights.streams import Sources, copy_range, sources
-from registry.weights.writing import header_of, in_order
-
-#: Bytes that one job copies.
-_RANGE = 64 << 20
-#: Bytes of a process that has imported torch, and this program.
-_TORCH = 240 << 20
-#: What a file is called behind its name until it is complete and on the disk.
-PARTIAL = ".partial"
-
-Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Bytes that are copied from a file of the base, or of an adapter, to the output."""
-
-    source: Path
-    start: int
-    count: int
-    at: int
-
-
-def write_merged(
-    plan: MergePlan,
-    into: Path,
-    *,
-    device: str = "cpu",
-    finished: Collection[str] = (),
-    progress: Progress = lambda _count: None,
-    on_file: Callable[[str], None] = lambda _name: None,
-) -> None:
-    """Write every file of weights into the directory ``into``; those in ``finished`` are there already.
-
-    ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or ``auto``. ``progress`` hears of bytes written, ``on_file`` of each file that
-    is complete and on the disk. Raises MalformedFileError where an input changes, is cut off or holds what is no number,
-    and RejectedError where a result is too large for the type it is stored in.
-    """
-    with sources(plan.sources) as files, _settling(on_file) as settle, crew(device) as workers:
-        for shard in plan.shards:
-            if shard.name not in finished:
-                path = into / f"{shard.name}{PARTIAL}"
-                _write(shard, plan, path, files, workers, progress)
-                files.require_unchanged()
-                settle(path)
-
-
-def peak_memory(plan: MergePlan, device: str) -> int:
-    """An estimate in bytes, for this process: torch itself, the blocks under way, and the factors of the largest tensor."""
-    kind, count = workers_for(device)
-    row = max((one.matrix[1] for one in plan.changed), default=0)
-    block = max(kind.elements, row) * 24  # as stored, in float32, a delta, and what becomes of them
-    factors = max((_factors(one) for one in plan.changed), default=0)
-    return _TORCH + count * block + 2 * factors
-
-
-def _factors(one: PlannedTensor) -> int:
-    return sum(
-        {factor.spec.name: factor.spec.elements * 4 for c in one.changes for factor in c.factors.values()}.values()
-    )
-
-
-def same_numbers(one: Origin, other: Origin, *, transposed: bool = False) -> bool:
-    """Whether one tensor is the other (or its transpose), stored in its own type or rounded to the other's."""
-    with sources({one.shard.path, other.shard.path}) as files:
-        a, b = (read(files, each) for each in (one, other))
-    b = b.mT if transposed else b
-    return a.shape == b.shape and (torch.equal(a.to(b.dtype), b) or torch.equal(b.to(a.dtype), a))
-
-
-def read(files: Sources, origin: Origin) -> Tensor:
-    """A whole tensor in its own type, on the CPU."""
-    spec = origin.spec
-    buffer = torch.empty(spec.bytes, dtype=torch.uint8)
-    files.read_into(origin.shard.path, origin.shard.data_start + spec.start, buffer.numpy().data)
-    return buffer.view(TORCH_DTYPES[spec.dtype]).reshape(spec.shape)
-
-
-def loader(plan: MergePlan, files: Sources) -> Load:
-    def load(adapter: int, spec: TensorSpec) -> Tensor:
-        return read(files, Origin(plan.adapters[adapter], spec))
-
-    return load
-
-
-def _write(shard: PlannedShard, plan: MergePlan, path: Path, files: Sources, workers: Crew, progress: Progress) -> None:
-    specs = in_order(TensorSpec(one.name, one.dtype, one.shape) for one in shard.tensors)
-    header = header_of(specs, shard.metadata)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-    try:
-        os.ftruncate(descriptor, len(header) + shard.bytes)
-        os.pwrite(descriptor, header, 0)
-        places = [(one, len(header) + spec.start) for one, spec in zip(shard.tensors, specs, strict=True)]
-        for piece in _ranges((one, at) for one, at in places if one.is_copy):
-            workers.do(partial(_copy, piece, files, descriptor, progress))
-        load = loader(plan, files)
-        for one, at in places:
-            if not one.is_copy and one.bytes:
-                recipe = prepared(one, load, workers.device)
-                if recipe.needs_statistic:
-                    _know(recipe, files, workers)
-                for block in recipe.blocks(workers.elements):
-                    workers.do(partial(_make, recipe, block, files, descriptor, at, progress))
-        workers.wait()
-    finally:
-        os.close(descriptor)
-
-
-def _copy(piece: Range, files: Sources, output: int, progress: Progress, _worker: Worker) -> None:
-    source = files.descriptor(piece.source)
-    copy_range(source, piece.start, piece.count, output, piece.at, where=piece.source)
-    progress(piece.count)
-
-
-def _make(
-    recipe: Recipe, block: Block, files: Sources, output: int, at: int, progress: Progress, worker: Worker
-) -> None:
-    progress(worker.make(recipe, block, files, output, at))
-
-
-def _know(recipe: Recipe, files: Sources, workers: Crew) -> None:
-    """Look at the whole tensor once; the parts are summed in their order, whoever was first."""
-    blocks = list(recipe.blocks(workers.elements))
-    found: dict[int, Tensor] = {}
-
-    def look(block: Block, worker: Worker) -> None:
-        found[block.start] = worker.look(recipe, block, files)
-
-    for block in blocks:
-        workers.do(partial(look, block))
-    workers.wait()
-    total = found[blocks[0].start]
-    for block in blocks[1:]:
-        total = total + found[block.start]
-    recipe.know(total)
-
-
-def _ranges(copies: Iterator[tuple[PlannedTensor, int]]) -> Iterator[Range]:
-    """What lies side by side in both files is copied in one go, in pieces of which several can be under way."""
-    run: Range | None = None
-    for one, at in copies:
-        start = one.origin.shard.data_start + one.origin.spec.start
-        if run and (run.source, run.start + run.count, run.at + run.count) == (one.origin.shard.path, start, at):
-            run = Range(run.source, run.start, run.count + one.bytes, run.at)
-            continue
-        yield from _pieces(run)
-        run = Range(one.origin.shard.path, start, one.bytes, at)
-    yield from _pieces(run)
-
-
-def _pieces(run: Range | None) -> Iterator[Range]:
-    if run is not None:
-        for offset in range(0, run.count, _RANGE):
-            yield Range(run.source, run.start + offset, min(_RANGE, run.count - offset), run.at + offset)
-
-
-@contextmanager
-def _settling(on_file: Callable[[str], None]) -> Iterator[Callable[[Path], None]]:
-    """Files reach the disk while the next is computed. Only then they get their name."""
-
-    def settle(path: Path) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        final = path.with_name(path.name.removesuffix(PARTIAL))
-        os.rename(path, final)
-        on_file(final.name)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="settle") as thread:
-        waiting = []
-        yield lambda path: waiting.append(thread.submit(settle, path))
-        for each in waiting:
-            each.result()
+__all__ = [
+    "Compared",
+    "Saved",
+    "compare",
+    "merge_",
+    "peak_memory",
+    "same_numbers",
+    "unmerge_",
+    "write_merged",
+]

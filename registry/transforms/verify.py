@@ -17,8 +17,8 @@ from torch import Tensor
 
 from registry.domain.checkpoint import Shard
 from registry.plans.merging import MergePlan, PlannedTensor
-from registry.transforms.merge import loader
 from registry.transforms.recipes import Block, Recipe, prepared
+from registry.transforms.streaming import loader
 from registry.weights.dtypes import TORCH_DTYPES
 from registry.weights.streams import Sources, sources
 
