@@ -206,14 +206,20 @@ class Registry:
         options: MergeOptions | None = None,
         device: str = "auto",
         resume: bool = False,
+        name: str | None = None,
         progress: Callable[[int], None] = lambda _count: None,
     ) -> Merged:
         """Fold adapters into a base: a checkpoint in ``into``. Each is a directory, a reference or ``hf://OWNER/NAME@REV``, alone
-        or with its weight. Raises RejectedError with every reason against it, and nothing written."""
-        from registry.operations.merge import merge
+        or with its weight. With ``name`` the checkpoint is also stored here, as a version with its lineage.
 
+        Raises RejectedError with every reason against it, and nothing written."""
+        from registry.operations.merge import merge, stored
+
+        adapter = self.adapter(name) if name is not None else None
         request = self._merge_request(base, adapters, options, device, resume=resume)
-        return merge(request, Path(into), shelf=self.shelf(), workshop=_merge_workshop(), progress=progress)
+        shelf = self.shelf()
+        done = merge(request, Path(into), shelf=shelf, workshop=_merge_workshop(), progress=progress)
+        return done if adapter is None else stored(done, adapter, shelf)
 
     def merge_plan(
         self,

@@ -75,6 +75,9 @@ def merge(
     allow: Annotated[
         list[str] | None, Option(metavar="RULE", help="Merge in spite of this finding: partial, base-id, …")
     ] = None,
+    name: Annotated[
+        str | None, Option(metavar="NAME", help="Also store the result in the registry, with its lineage.")
+    ] = None,
     plan: Annotated[bool, Option("--plan", help="Say what would be done, and stop.")] = False,
     resume: Annotated[bool, Option("--resume", help="Go on where the same merge was interrupted.")] = False,
 ) -> None:
@@ -100,14 +103,15 @@ def merge(
         raise BadParameter("say where to: -o DIR", param_hint="--output")
     with progress("merge", silent=session.quiet or session.json) as advance:
         done = session.registry.merge(
-            base, asked, output, options=options, device=device, resume=resume, progress=advance
+            base, asked, output, options=options, device=device, resume=resume, name=name, progress=advance
         )
     if session.json:
         emit(done.document())
         return
     _warn(session, done.prepared)
     say(done.verification.sentence())
-    say(f"{', '.join(text for text in adapters)} → {output}")
+    stored = f", stored as {done.version.reference}" if done.version is not None else ""
+    say(f"{', '.join(adapters)} → {output}{stored}")
 
 
 def weighted(text: str) -> tuple[str, float]:

@@ -25,6 +25,9 @@ T = TypeVar("T")
 
 SCHEMA = "adapter-registry/manifest/1"
 
+#: What stands where an adapter's PEFT type would, for a checkpoint that adapters were merged into.
+MERGED = "MERGED"
+
 
 class FileRole(StrEnum):
     SERVED = "served"  #: part of the bundle that engines and PEFT load

@@ -21,7 +21,7 @@ from registry.checks.profile import Profile
 from registry.checks.rule import Subject
 from registry.checks.table import RULES, run
 from registry.domain.finding import Finding, Severity
-from registry.domain.manifest import Manifest
+from registry.domain.manifest import MERGED, Manifest
 from registry.domain.names import Reference
 from registry.errors import InvalidInputError, NotFoundError, RegistryError, RejectedError, UnavailableError
 from registry.formats.adapter_config import MAX_BYTES, AdapterConfig, parse_adapter_config
@@ -180,6 +180,7 @@ def adapter_stored(reference: Reference, *, blobs: BlobStore, catalog: Catalog) 
     version = catalog.resolve(reference)
     manifest = manifest_of(version.digest, blobs)
     digest = next((entry.digest for entry in manifest.files if entry.path == CONFIG), None)
+    require_adapter(version.reference, manifest)
     if digest is None:
         raise NotFoundError(f"{version.reference} has no {CONFIG}", hint="push the adapter again")
     config = parse_adapter_config(b"".join(blobs.read(digest)), where=CONFIG)
@@ -188,6 +189,16 @@ def adapter_stored(reference: Reference, *, blobs: BlobStore, catalog: Catalog) 
         manifest = replace(manifest, base_model=replace(manifest.base_model, fingerprint=recorded.get("fingerprint")))
     own = tuple(finding for finding in version.findings if finding.rule not in _ABOUT_BASES)
     return CheckedAdapter(version.reference, manifest, config, own)
+
+
+def require_adapter(reference: str, manifest: Manifest) -> None:
+    """Raises InvalidInputError for a checkpoint that adapters were merged into."""
+    if manifest.peft_type == MERGED:
+        raise InvalidInputError(
+            f"{reference} is a merged checkpoint, no adapter",
+            code="not-an-adapter",
+            hint="`adapters show` lists the adapters that it was made of",
+        )
 
 
 def _in_earnest(finding: Finding) -> Finding:

@@ -35,11 +35,12 @@ from registry.formats.adapter_directory import CONFIG, WEIGHTS
 from registry.operations.base_copies import require_own
 from registry.operations.bases import CheckedBase, Shelf, base_called, is_path
 from registry.operations.bounded_regex import slow_matcher
-from registry.operations.check import CheckedAdapter, adapter_in, check
+from registry.operations.check import CheckedAdapter, adapter_in, check, require_adapter
 from registry.operations.describe import describe
 from registry.operations.directory import open_regular
 from registry.operations.equal_copy import Workshop, proven
 from registry.operations.fetch import fetch
+from registry.operations.manifests import manifest_of
 from registry.operations.placing import placed, scratch
 from registry.variants.patterns import Patterns
 from registry.variants.table import read_anatomy
@@ -137,6 +138,7 @@ def _read(
         directory, recorded = subject, None
     else:
         directory = work / "source"
+        require_adapter(str(subject), manifest_of(catalog.resolve(subject).digest, blobs))
         recorded = fetch(subject, directory, blobs=blobs, catalog=catalog, served_only=True)[1].base_model
     package = describe(directory, base=stated)
     damage = [one for one in package.findings if one.severity is Severity.ERROR and one.rule not in MENDED]

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from registry.domain.checkpoint import Checkpoint, Shard
 from registry.domain.digest import Digest
 from registry.domain.finding import Finding, Severity
-from registry.domain.names import Reference
+from registry.domain.names import AdapterName, Reference
+from registry.domain.version import Version
 from registry.errors import (
     DefectiveAdapterError,
     InvalidInputError,
@@ -37,9 +38,10 @@ from registry.formats import model_config, shard_index
 from registry.formats.adapter_directory import CONFIG, TOKENIZER, WEIGHTS, Disposition, disposition
 from registry.formats.base_model_text import is_repository
 from registry.operations.bases import CheckedBase, Shelf, is_path, repository_and_revision
-from registry.operations.check import CheckedAdapter, adapter_in, check, under_alias
+from registry.operations.check import CheckedAdapter, adapter_in, check, require_adapter, under_alias
 from registry.operations.fetch import fetch
 from registry.operations.know_base import read_checkpoint, read_shard, spec_of, weights_fingerprint
+from registry.operations.manifests import manifest_of
 from registry.operations.merge_card import Recipe, Share, card
 from registry.operations.workplace import Workplace, workplace
 from registry.plans.merge_draft import Ingredient
@@ -128,6 +130,7 @@ class Merged:
     directory: str
     prepared: Prepared
     verification: Verification
+    version: Version | None = None
 
     def document(self) -> dict[str, object]:
         """``merge --json``. Keys are only ever added."""
@@ -135,6 +138,7 @@ class Merged:
             "directory": self.directory,
             **self.prepared.document(),
             "verification": self.verification.document(),
+            "version": self.version.reference if self.version is not None else None,
         }
 
 
@@ -199,6 +203,16 @@ def merge(
     return Merged(str(into), prepared, verification)
 
 
+def stored(done: Merged, name: AdapterName, shelf: Shelf) -> Merged:
+    """The merged checkpoint as the next version of ``name``; the same content again is the same version."""
+    from registry.operations.merged_version import merged_package
+    from registry.operations.publish import Submission, publish
+
+    package = merged_package(Path(done.directory), done.prepared, done.verification)
+    published = publish([Submission(package, name)], blobs=shelf.blobs, catalog=shelf.catalog)[0]
+    return replace(done, version=published.version)
+
+
 def base_directory(text: str, shelf: Shelf) -> tuple[Path, CheckedBase]:
     """The directory of a checkpoint with its weights: a path, or a Hub repository in the cache or fetched into it."""
     if is_path(text):
@@ -239,6 +253,8 @@ def _adapter(subject: Path | Reference | str, work: Path, shelf: Shelf) -> tuple
         place = work / "adapter"
         shutil.copytree(directory, place)  # the cache's files are links, which an adapter's may not be
         return place, replace(under_alias(adapter_in(place), shelf), name=subject), None
+    version = shelf.catalog.resolve(subject)
+    require_adapter(version.reference, manifest_of(version.digest, shelf.blobs))
     version, manifest = fetch(subject, work, blobs=shelf.blobs, catalog=shelf.catalog)
     checked = adapter_in(work)
     recorded = replace(checked.manifest, base_model=manifest.base_model, lineage=manifest.lineage)
@@ -340,7 +356,8 @@ def _write_rest(prepared: Prepared, into: Path, text: str) -> None:
             _copy(tokenizer / name, into / name)
     _write(text.encode(), into / "README.md")
     if plan.config is None:
-        _copy(base.directory / model_config.NAME, into / model_config.NAME)
+        if (base.directory / model_config.NAME).exists():
+            _copy(base.directory / model_config.NAME, into / model_config.NAME)
     else:
         _write(json.dumps(plan.config, indent=2, ensure_ascii=False).encode() + b"\n", into / model_config.NAME)
     if plan.index is not None:

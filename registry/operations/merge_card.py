@@ -44,13 +44,17 @@ class Recipe:
     options: Mapping[str, object]
     is_proven: bool
 
+    @property
+    def identity(self) -> str:
+        return "named alike" if self.is_proven else "not proven"
+
     def document(self) -> dict[str, object]:
         return {
             "base": self.base.document(),
             "adapters": [share.document() for share in self.shares],
             "dtype": self.dtype,
             "options": dict(self.options),
-            "base_identity": "named alike" if self.is_proven else "not proven",
+            "base_identity": self.identity,
         }
 
 

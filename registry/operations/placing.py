@@ -58,7 +58,7 @@ def _place_beside(into: Path) -> tuple[Path, int]:
             partial = beside(into, secrets.token_hex(4))
             partial.mkdir()
             with suppress(BlockingIOError, FileNotFoundError):
-                lock = _locked(partial)
+                lock = locked(partial)
                 if partial.is_dir():
                     return partial, lock
                 os.close(lock)
@@ -66,11 +66,13 @@ def _place_beside(into: Path) -> tuple[Path, int]:
         raise cannot_write(into, error) from error
 
 
-def cannot_write(into: Path, error: OSError) -> UnavailableError:
+def cannot_write(
+    into: Path, error: OSError, *, hint: str = "check the disk and the directory; nothing was left behind"
+) -> UnavailableError:
     return UnavailableError(
         f"cannot write to {into}: {error.strerror or error}",
         code="no-space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None,
-        hint="check the disk and the directory; nothing was left behind",
+        hint=hint,
     )
 
 
@@ -83,7 +85,7 @@ def _prefix(into: Path) -> str:
     return f".{into.name}.partial-"
 
 
-def _locked(directory: Path) -> int:
+def locked(directory: Path) -> int:
     """A descriptor whose lock says that somebody alive is at work here."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -99,7 +101,7 @@ def _sweep(into: Path) -> None:
     for leftover in into.parent.iterdir():
         if leftover.name.startswith(_prefix(into)):
             with suppress(OSError):
-                lock = _locked(leftover)
+                lock = locked(leftover)
                 shutil.rmtree(leftover, ignore_errors=True)
                 os.close(lock)
 

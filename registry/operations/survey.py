@@ -15,6 +15,7 @@ from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog
 from registry.checks.profile import Profile
 from registry.domain.finding import Finding, Severity
+from registry.domain.manifest import MERGED
 from registry.domain.names import Reference
 from registry.domain.query import VersionQuery
 from registry.domain.version import Version
@@ -37,6 +38,8 @@ def survey(
     """By name. ``progress`` is told the bytes of each adapter that is done."""
     shelf = Shelf(blobs, catalog)
     for version in _newest(catalog, base.id.id if base else None):  # 1
+        if version.summary.get("peft_type") == MERGED:
+            continue  # a checkpoint, no adapter
         try:
             adapter = under_alias(
                 adapter_stored(Reference.parse(version.reference), blobs=blobs, catalog=catalog), shelf

@@ -140,8 +140,7 @@ def _add_matrix(
     formula = "lora"
     if layer.magnitude is not None:
         formula, factors["magnitude"] = "dora", Factor(layer.magnitude)
-    rows = up.shape[0] * (blocks.blocks_of_b(path) if blocks else 1)
-    stop = down.shape[1] if transposed else rows
+    stop = down.shape[1] * factors["down"].blocks if transposed else up.shape[0]
     numbers = {"scaling": scaling * one.weight}
     draft.change(name, Change(one.number, formula, factors, numbers, 0, stop, transposed))
 

@@ -33,6 +33,10 @@ class Loaded:
     factors: Mapping[str, Tensor]
     statistic: Tensor | None = None
 
+    @property
+    def numbers(self) -> Mapping[str, float]:
+        return {name: self.change.numbers[name] for name in self.merger.numbers}
+
 
 @dataclass
 class Recipe:
@@ -68,7 +72,7 @@ class Recipe:
         found = []
         for one in self.changes:
             if one.merger.statistic is not None and one.change.transposed:
-                found.append(one.merger.statistic(weight.mT, **self._factors(one, block), **one.change.numbers))
+                found.append(one.merger.statistic(weight.mT, **self._factors(one, block), **one.numbers))
         return torch.stack(found)
 
     def know(self, statistics: Tensor) -> None:
@@ -93,14 +97,14 @@ class Recipe:
         weight = part.mT if one.change.transposed else part
         factors = self._factors(one, block)
         if one.merger.adds:
-            weight.add_(one.merger.compute(**factors, **one.change.numbers))
+            weight.add_(one.merger.compute(**factors, **one.numbers))
             return
         if one.merger.statistic is not None:
             statistic = one.statistic
             if statistic is None:
-                statistic = one.merger.statistic(weight, **factors, **one.change.numbers)
+                statistic = one.merger.statistic(weight, **factors, **one.numbers)
             factors = {**factors, "statistic": statistic}
-        weight.copy_(one.merger.compute(weight, **factors, **one.change.numbers))
+        weight.copy_(one.merger.compute(weight, **factors, **one.numbers))
 
     def _factors(self, one: Loaded, block: Block) -> dict[str, Tensor]:
         """The factors of a block: cut along its outputs, or its inputs where those are the rows."""
@@ -122,10 +126,14 @@ def prepared(tensor: PlannedTensor, load: Load, device: torch.device, *, compute
     recipe = Recipe(tensor, compute or (torch.float64 if wide else torch.float32), device)
     for change in tensor.changes:
         merger = MERGERS[change.formula]
-        factors = {
-            role: _factor(factor, load(change.adapter, factor.spec), merger.axes[role]).to(device, recipe.compute)
-            for role, factor in change.factors.items()
-        }
+        loaded = {role: load(change.adapter, factor.spec) for role, factor in change.factors.items()}
+        factors: Mapping[str, Tensor]
+        if merger.prepare is None:
+            factors = {role: _factor(change.factors[role], one, merger.axes[role]) for role, one in loaded.items()}
+        else:  # on the CPU, so that it is the same on all devices
+            widened = {role: one.to(recipe.compute) for role, one in loaded.items()}
+            factors = merger.prepare(**widened, **{name: change.numbers[name] for name in merger.settings})
+        factors = {role: one.to(device, recipe.compute) for role, one in factors.items()}
         recipe.changes.append(Loaded(change, merger, factors))
     for rows in tensor.rows:
         values = load(rows.adapter, rows.spec).to(device, recipe.compute)
@@ -136,7 +144,7 @@ def prepared(tensor: PlannedTensor, load: Load, device: torch.device, *, compute
 def _factor(factor: Factor, tensor: Tensor, axes: tuple[str, ...]) -> Tensor:
     """The matrix (or vector) that a formula means, out of a tensor as the file has it."""
     if len(axes) == 1:
-        return tensor.reshape(-1)
+        return tensor.reshape(-1)[factor.rows]
     if tensor.dim() > 2:
         tensor = tensor.reshape(tensor.shape[0], prod(tensor.shape[1:]))
     if factor.blocks > 1:

@@ -126,6 +126,13 @@ class Method:
             ),
         )
 
+    def gather(self, tensors: Iterable[TensorSpec]) -> tuple[Mapping[str, Parts], list[Place]]:
+        """The tensors of each module by its path, and those that are no parameters of the method. What stands for all modules
+        is in neither."""
+        tails = re.compile(self.tails)
+        found, _ = places(tensors, self.mark, tails, re.compile(self.shared) if self.shared else None)
+        return self._gather(found, tails)
+
     def _gather(
         self, found: Iterable[Place], tails: re.Pattern[str]
     ) -> tuple[dict[str, dict[str, TensorSpec]], list[Place]]:

@@ -13,7 +13,7 @@ from math import isqrt
 from registry.domain.tensors import TensorSpec
 from registry.formats.adapter_config import AdapterConfig
 from registry.variants.anatomy import PatternMatcher, Reading
-from registry.variants.modules import Method, Parts, alpha_over_rank, size_of
+from registry.variants.modules import Method, Parts, alpha_over_rank, first_of, size_of
 
 
 def _psoft_rank(parts: Parts) -> int | None:
@@ -27,14 +27,19 @@ def _psoft_rank(parts: Parts) -> int | None:
     return rank if rank * (rank - 1) // 2 == spec.shape[0] else None
 
 
-_OFT = Method(variant="oft", mark="oft_", tails=r"oft_R\.weight|oft_[rs]", rank=size_of("oft_R.weight", 0))
-_OFT_SHARED = replace(_OFT, rank=None)
+OFT = Method(
+    variant="oft",
+    mark="oft_",
+    tails=r"oft_(?:embedding_)?R\.weight|oft_[rs]",
+    rank=first_of(size_of("oft_R.weight", 0), size_of("oft_embedding_R.weight", 0)),
+)
+_OFT_SHARED = replace(OFT, rank=None)
 _OFT_SHARED_R = replace(_OFT_SHARED, config_rank=1, rank_from_config=True)
 
 
 def read_oft(config: AdapterConfig, tensors: Sequence[TensorSpec], patterns: PatternMatcher) -> Reading:
     if not config.flag("block_share"):
-        return _OFT(config, tensors, patterns)
+        return OFT(config, tensors, patterns)
     # r is 0 where the block size is given instead
     return (_OFT_SHARED_R if config.integer("r", 0) > 0 else _OFT_SHARED)(config, tensors, patterns)
 

@@ -1,0 +1,58 @@
+"""A merged checkpoint as a version of the registry: all its files, and what it was made of as its lineage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.domain.digest import PREFIX, Digest
+from registry.domain.lineage import LineageEdge
+from registry.domain.manifest import MERGED, FileEntry, Manifest
+from registry.domain.tensors import TensorSpec
+from registry.operations.describe import AdapterPackage
+from registry.operations.directory import open_regular
+
+if TYPE_CHECKING:
+    from registry.operations.merge import Prepared
+    from registry.operations.verify import Verification
+
+_KIND = "merged-with"
+_STEP = 1 << 20
+
+
+def merged_package(directory: Path, prepared: Prepared, verification: Verification) -> AdapterPackage:
+    """What a push of the merged ``directory`` records. Reads every byte, for the digests."""
+    files, paths = [], {}
+    for path in sorted(directory.iterdir()):
+        digest, size = _digest(path)
+        files.append(FileEntry(path.name, digest, size))
+        paths[digest] = path
+    weights = [[entry.path, entry.digest] for entry in files if entry.path.endswith(".safetensors")]
+    recipe = prepared.recipe
+    manifest = Manifest(
+        peft_type=MERGED,
+        variant=MERGED.lower(),
+        base_model=recipe.base,
+        task_type=None,
+        targets=(),
+        tensors=tuple(TensorSpec(one.name, one.dtype, one.shape, 0, one.bytes) for one in prepared.plan.tensors),
+        tensor_identity=Digest.of(json.dumps(weights).encode()),
+        files=tuple(files),
+        training={
+            "merge": {"dtype": recipe.dtype or "keep", "base_identity": recipe.identity, **recipe.options},
+            "verified": {"largest_error_ulps": verification.largest_ulps, "elements": verification.looked_at},
+        },
+        lineage=tuple(LineageEdge(share.digest, _KIND, share.weight, share.name) for share in recipe.shares),
+    )
+    return AdapterPackage(directory, manifest, paths, ())
+
+
+def _digest(path: Path) -> tuple[Digest, int]:
+    hasher, size = hashlib.sha256(), 0
+    with open_regular(path) as file:
+        while chunk := file.read(_STEP):
+            hasher.update(chunk)
+            size += len(chunk)
+    return Digest(PREFIX + hasher.hexdigest()), size
