@@ -46,6 +46,7 @@ from registry.operations.merge_card import Recipe, Share, card
 from registry.operations.workplace import Workplace, workplace
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merge_plan import MergeOptions, SameNumbers, plan_merge
+from registry.plans.merge_views import with_views
 from registry.plans.merging import MergePlan
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Workshop) -> Itera
         directory, identity = base_directory(request.base, shelf)  # 1
         base = read_checkpoint(directory)
         spec = spec_of(identity.id, model_config.ModelConfig(base.config), [spec for _, spec in base])
+        spec, views = with_views(spec)
         identity = replace(identity, spec=spec)
         adapters: list[Ingredient] = []
         directories: list[Path] = []
@@ -164,7 +166,7 @@ def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Workshop) -> Itera
             weights = read_shard(place / WEIGHTS)
             adapters.append(Ingredient(number, checked.name, checked.manifest, checked.config, weights, weight, spec))
             directories.append(place)
-        plan, problems = plan_merge(base, spec, adapters, request.options, workshop.same_numbers)  # 3
+        plan, problems = plan_merge(base, spec, adapters, request.options, workshop.same_numbers, views)  # 3
         if problems:
             raise UnmergeableError(", ".join(one.name for one in adapters), problems)
         yield Prepared(

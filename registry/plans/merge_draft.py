@@ -13,6 +13,7 @@ from registry.domain.checkpoint import Checkpoint, Shard
 from registry.domain.manifest import Manifest, Target
 from registry.domain.tensors import TensorSpec
 from registry.formats.adapter_config import AdapterConfig
+from registry.plans.merge_views import Part
 from registry.plans.merging import FLOATS, Change, Origin, TokenRows
 
 
@@ -46,6 +47,8 @@ class Draft:
     """Changes, replacements and rows by the name of the stored tensor; ``problems`` are refusals."""
 
     base: Checkpoint
+    #: Projections under the name of another layout: where their rows lie.
+    views: Mapping[str, tuple[Part, ...]] = field(default_factory=dict)
     changes: dict[str, list[Change]] = field(default_factory=dict)
     replaced: dict[str, list[Origin]] = field(default_factory=dict)
     rows: dict[str, list[TokenRows]] = field(default_factory=dict)

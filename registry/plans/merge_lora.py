@@ -16,12 +16,13 @@ equal, only the PEFT that saved the file does.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from registry.checks.experts import packed_by_unsloth
 from registry.domain.base_model import ModuleKind, ModuleSpec
 from registry.domain.tensors import TensorSpec
 from registry.plans.merge_draft import Draft, Ingredient, slabs
+from registry.plans.merge_views import Part
 from registry.plans.merging import ALL, Change, Factor
 from registry.variants.lora_layers import LoraLayer
 from registry.variants.lora_settings import LoraSettings, read_settings
@@ -88,6 +89,9 @@ def _add_layer(
     if module.kind is ModuleKind.EXPERTS:
         _add_experts(draft, one, path, layer, scaling, module, packing)
         return
+    if module.path in draft.views:
+        _add_view(draft, one, path, layer, settings, scaling, draft.views[module.path])
+        return
     spec = draft.stored(module)
     if spec is None or module.kind is ModuleKind.PACKED:
         draft.refuse(
@@ -129,23 +133,52 @@ def _add_matrix(
     *,
     transposed: bool,
 ) -> None:
+    formula, factors = _formula(path, layer, settings)
+    down, up = factors["down"], factors["up"]
+    stop = down.spec.shape[1] * down.blocks if transposed else up.spec.shape[0]
+    numbers = {"scaling": scaling * one.weight}
+    draft.change(name, Change(one.number, formula, factors, numbers, 0, stop, transposed))
+
+
+def _formula(path: str, layer: LoraLayer, settings: LoraSettings) -> tuple[str, dict[str, Factor]]:
     if layer.pair is None:
-        return
+        raise ValueError(f"{path} has half of its factors")
     down, up = layer.pair
     blocks = settings.block_diagonal
     factors = {
         "down": Factor(down, blocks=blocks.blocks_of_a(path) if blocks else 1),
         "up": Factor(up, blocks=blocks.blocks_of_b(path) if blocks else 1),
     }
-    formula = "lora"
-    if layer.magnitude is not None:
-        formula, factors["magnitude"] = "dora", Factor(layer.magnitude)
-    stop = down.shape[1] * factors["down"].blocks if transposed else up.shape[0]
+    if layer.magnitude is None:
+        return "lora", factors
+    return "dora", {**factors, "magnitude": Factor(layer.magnitude)}
+
+
+def _add_view(
+    draft: Draft,
+    one: Ingredient,
+    path: str,
+    layer: LoraLayer,
+    settings: LoraSettings,
+    scaling: float,
+    parts: Iterable[Part],
+) -> None:
+    """A projection that the base stores with others, or in several matrices."""
+    formula, factors = _formula(path, layer, settings)
     numbers = {"scaling": scaling * one.weight}
-    draft.change(name, Change(one.number, formula, factors, numbers, 0, stop, transposed))
+    for part in parts:
+        spec = draft.stored(part.module)
+        if spec is None or not draft.require_float(one, path, spec):
+            return
+        stop = part.stored + part.rows
+        draft.change(spec.name, Change(one.number, formula, factors, numbers, part.stored, stop, first=part.first))
+        if layer.bias is not None:
+            _add_bias(draft, one, layer.bias, scaling, f"{part.module.path}.bias", part)
 
 
-def _add_bias(draft: Draft, one: Ingredient, bias: TensorSpec, scaling: float, name: str) -> None:
+def _add_bias(
+    draft: Draft, one: Ingredient, bias: TensorSpec, scaling: float, name: str, part: Part | None = None
+) -> None:
     if name not in draft.tensors:
         draft.refuse(
             "bias-without-base",
@@ -155,7 +188,8 @@ def _add_bias(draft: Draft, one: Ingredient, bias: TensorSpec, scaling: float, n
         )
     elif draft.require_float(one, name, draft.tensors[name][1]):
         numbers = {"scaling": scaling * one.weight}
-        draft.change(name, Change(one.number, "bias", {"bias": Factor(bias)}, numbers, 0, bias.shape[0]))
+        start, stop, first = (part.stored, part.stored + part.rows, part.first) if part else (0, bias.shape[0], 0)
+        draft.change(name, Change(one.number, "bias", {"bias": Factor(bias)}, numbers, start, stop, first=first))
 
 
 def _add_experts(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol
 
 from registry.checks.heads import VOCABULARY
@@ -23,7 +24,8 @@ from registry.plans.merge_config import ConfigEdit
 from registry.plans.merge_draft import Draft, Ingredient
 from registry.plans.merge_lora import add_lora, consumed
 from registry.plans.merge_refusals import refuse_unmergeable
-from registry.plans.merge_tied import Tie, heads_of, is_kept, share, tie_of
+from registry.plans.merge_tied import SCALED, Tie, heads_of, is_kept, share, tie_of
+from registry.plans.merge_views import Part
 from registry.plans.merge_whole import add_whole, replace_whole
 from registry.plans.merging import FLOATS, Change, MergePlan, Origin, PlannedShard, PlannedTensor
 from registry.variants.findings import some
@@ -34,6 +36,8 @@ from registry.variants.tensor_names import Place, places
 #: Formulas whose results add up, so that several may act on one weight.
 ADDITIVE = frozenset({"lora", "bias"})
 _WEIGHTS = "model.safetensors"
+#: The last layer of a head, with a row for each label; before it there may be layers of any width.
+_LABELLED = frozenset({"classifier", "out_proj", "score"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,10 @@ def plan_merge(
     adapters: Sequence[Ingredient],
     options: MergeOptions,
     same: SameNumbers,
+    views: Mapping[str, tuple[Part, ...]] = MappingProxyType({}),
 ) -> tuple[MergePlan, Sequence[Misfit]]:
     """The plan, and all reasons against it: if there are any, it is not to be carried out."""
-    draft = Draft(base)
+    draft = Draft(base, views)
     refuse_unmergeable(draft, spec, adapters, options)  # 1
     if draft.problems:
         return MergePlan((), (), None, None), draft.problems
@@ -85,6 +90,13 @@ def plan_merge(
                     fix="train without ensure_weight_tying, or on a base in float32",
                 )
     untied = tie is not None and not is_kept(draft, tie)
+    if untied and spec.model_type in SCALED:
+        draft.refuse(
+            "tied-output-scaled",
+            f"an adapter changes one side of the tied embeddings, and {spec.model_type} scales its output by whether they are tied",
+            where="config.json",
+            fix="serve it unmerged with PEFT, or train without the embedding",
+        )
     _settle_replacements(draft, same)  # 5
     _refuse_stacked(draft, adapters)
     tensors = {name: _planned(draft, name, options) for name in draft.tensors}
@@ -228,12 +240,18 @@ def _planned(draft: Draft, name: str, options: MergeOptions, origin: Origin | No
     origin = replaced[0] if replaced else own
     if origin is None:
         raise ValueError(f"{name} comes from nowhere")
-    dtype = (own or origin).spec.dtype
+    dtype = own.spec.dtype if own is not None else _usual_dtype(draft, origin.spec.dtype)
     if options.dtype is not None and dtype in FLOATS:
         dtype = options.dtype
     changes, rows = tuple(draft.changes.get(name, ())), tuple(draft.rows.get(name, ()))
     _require_fit(draft, name, origin.spec, changes)
     return PlannedTensor(name, dtype, origin, changes, rows)
+
+
+def _usual_dtype(draft: Draft, own: str) -> str:
+    """What most of the base is stored as, for a tensor that the base does not have."""
+    floats = [spec.dtype for _, spec in draft.tensors.values() if spec.dtype in FLOATS]
+    return max(floats, key=floats.count) if floats and own in FLOATS else own
 
 
 def _require_fit(draft: Draft, name: str, spec: TensorSpec, changes: tuple[Change, ...]) -> None:
@@ -262,7 +280,25 @@ def _bring(draft: Draft, name: str, adapters: Sequence[Ingredient], config: Conf
                      fix="merge into a base that was saved with it")  # fmt: skip
         return
     one = adapters[origins[0].adapter or 0]
-    labels = origins[0].spec.shape[0] if origins[0].spec.shape else None
+    module, _, tail = name.rpartition(".")
+    if tail == "bias" and f"{module}.weight" not in draft.tensors.keys() | draft.replaced.keys():
+        draft.refuse(
+            "head-unknown",
+            f"{one.name} brings {name} without its weight, which the base lacks as well",
+            where=name,
+            fix="name the module in modules_to_save, and train again",
+        )
+        return
+    places, prefix = one.matching.places, one.matching.prefix
+    if prefix and places.has_prefix and f"{prefix}." != places.prefix:
+        draft.refuse(
+            "head-unknown",
+            f"{one.name} brings {name}, and the class that has it keeps the model below {prefix}, not {places.prefix[:-1]}",
+            where=name,
+            fix="serve it unmerged with PEFT, or merge into a base that was saved from that class",
+        )
+        return
+    labels = origins[0].spec.shape[0] if module.rpartition(".")[2] in _LABELLED and origins[0].spec.shape else None
     if not config.become(one.manifest.task_type or "", labels):
         draft.refuse(
             "head-unknown",

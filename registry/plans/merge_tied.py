@@ -30,6 +30,9 @@ _HEADS = {
 #: Ends of the classes that have one.
 _GENERATORS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM", "ForPreTraining")
 
+#: Models that scale the output if, and only if, the two sides are tied: with two matrices they say something else.
+SCALED = frozenset({"longt5", "mt5", "pop2piano", "switch_transformers", "t5", "udop", "umt5"})
+
 _Held = TypeVar("_Held", Origin, TokenRows)
 
 

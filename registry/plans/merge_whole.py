@@ -21,7 +21,10 @@ _TOKENS = ".token_adapter"
 def add_whole(draft: Draft, one: Ingredient, left: Iterator[Place], head: Mapping[str, str]) -> None:
     """``left`` are the tensors that are no factors. What is not the base's own stands against a weight other than 1."""
     for place in left:
-        path = without_base_layer(place.path).removesuffix(_TOKENS)
+        parts = without_base_layer(place.path).split(".")
+        if "original_module" in parts:
+            continue  # bias="all" also takes what PEFT keeps of the base in a module saved whole
+        path = ".".join(part for part in parts if part != "modules_to_save").removesuffix(_TOKENS)
         if place.tail == _ROWS:
             _add_rows(draft, one, path, place.spec, head)
             continue

@@ -29,6 +29,7 @@ from registry.formats.model_config import ModelConfig
 from registry.numerics.merging import fused
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merge_plan import MergeOptions, plan_merge
+from registry.plans.merge_views import with_views
 from registry.plans.merging import MergePlan, Origin, PlannedTensor
 from registry.transforms.recipes import Recipe, prepared
 from registry.transforms.streaming import loader, read
@@ -67,7 +68,7 @@ def merge_(
     """
     asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
     base = _checkpoint(weights, config or {})
-    spec = _spec(base)
+    spec, views = with_views(_spec(base))
     opened = [
         replace(open_adapter(Path(path), number=number, weight=weight), base=spec)
         for number, (path, weight) in enumerate(asked)
@@ -75,7 +76,7 @@ def merge_(
     for one in opened:
         _require_fit(one, spec)
     with sources(one.weights.path for one in opened) as files:
-        plan, problems = plan_merge(base, spec, opened, options or MergeOptions(), _Same(weights, files))
+        plan, problems = plan_merge(base, spec, opened, options or MergeOptions(), _Same(weights, files), views)
         if problems:
             raise UnmergeableError("the adapters", problems)
         changed = plan.changed
