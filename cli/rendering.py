@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from rich.console import Console
     from rich.text import Text
@@ -119,37 +119,56 @@ def safe(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
+class Meter:
+    """To be called with the number of bytes done. ``expect`` says how many there will be."""
+
+    def __call__(self, count: int) -> None: ...
+
+    def expect(self, total: int) -> None: ...
+
+
 @contextmanager
-def progress(label: str, *, silent: bool) -> Iterator[Callable[[int], None]]:
-    """A function to call with the number of bytes done; a bar appears if it all takes longer than a second."""
+def progress(label: str, *, silent: bool) -> Iterator[Meter]:
+    """A bar appears if it all takes longer than a second: with rate, and time left where it is known how much there is."""
     if silent or not sys.stderr.isatty():
-        yield lambda _count: None
+        yield Meter()
         return
-    meter = _Meter(label)
+    meter = _Bar(label)
     try:
-        yield meter.advance
+        yield meter
     finally:
         meter.close()
 
 
-class _Meter:
+class _Bar(Meter):
     def __init__(self, label: str) -> None:
         self._label = label
         self._start = time.monotonic()
         self._done = 0
+        self._total: int | None = None
         self._bar: Any = None
         self._task: Any = None
 
-    def advance(self, count: int) -> None:
+    def expect(self, total: int) -> None:
+        self._total = total
+
+    def __call__(self, count: int) -> None:
         self._done += count
         if self._bar is None:
             if time.monotonic() - self._start < _PATIENCE:
                 return
-            from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TransferSpeedColumn
+            from rich import progress as rich
 
-            columns = (SpinnerColumn(), TextColumn(self._label), DownloadColumn(), TransferSpeedColumn())
-            self._bar = Progress(*columns, console=_err(), transient=True)
-            self._task = self._bar.add_task(self._label, total=None)
+            known = (rich.BarColumn(), rich.TimeRemainingColumn()) if self._total is not None else ()
+            columns = (
+                rich.SpinnerColumn(),
+                rich.TextColumn(self._label),
+                rich.DownloadColumn(),
+                rich.TransferSpeedColumn(),
+                *known,
+            )
+            self._bar = rich.Progress(*columns, console=_err(), transient=True)
+            self._task = self._bar.add_task(self._label, total=self._total)
             self._bar.start()
         self._bar.update(self._task, completed=self._done)
 

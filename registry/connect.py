@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from registry.domain.gate import Outcome
     from registry.operations.bases import Shelf
     from registry.operations.collect import Collected
+    from registry.operations.combine import Combined
+    from registry.operations.combine import Workshop as CombineWorkshop
     from registry.operations.compare import Comparison
     from registry.operations.diagnose import Diagnosis
     from registry.operations.equal_copy import Workshop
@@ -207,10 +209,12 @@ class Registry:
         device: str = "auto",
         resume: bool = False,
         name: str | None = None,
+        expect: Callable[[int], None] = lambda _total: None,
         progress: Callable[[int], None] = lambda _count: None,
     ) -> Merged:
         """Fold adapters into a base: a checkpoint in ``into``. Each is a directory, a reference or ``hf://OWNER/NAME@REV``, alone
-        or with its weight. With ``name`` the checkpoint is also stored here, as a version with its lineage.
+        or with its weight. With ``name`` the checkpoint is also stored here, with its lineage. ``expect`` hears how many
+        bytes there will be, ``progress`` of each that is written.
 
         Raises RejectedError with every reason against it, and nothing written."""
         from registry.operations.merge import merge, stored
@@ -218,7 +222,7 @@ class Registry:
         adapter = self.adapter(name) if name is not None else None
         request = self._merge_request(base, adapters, options, device, resume=resume)
         shelf = self.shelf()
-        done = merge(request, Path(into), shelf=shelf, workshop=_merge_workshop(), progress=progress)
+        done = merge(request, Path(into), shelf=shelf, workshop=_merge_workshop(), expect=expect, progress=progress)
         return done if adapter is None else stored(done, adapter, shelf)
 
     def merge_plan(
@@ -250,6 +254,31 @@ class Registry:
 
         request = self._merge_request(base, adapters, options, "cpu")
         return verify(Path(output), request, whole=whole, shelf=self.shelf(), workshop=_merge_workshop())
+
+    def combine(
+        self,
+        adapters: Sequence[str | Path | tuple[str | Path, float]],
+        into: str | Path | None = None,
+        *,
+        name: str | None = None,
+        rank: int | None = None,
+        energy: float | None = None,
+        dtype: str | None = None,
+    ) -> Combined:
+        """The weighted sum of adapters as one adapter, in ``into``, as the next version of ``name``, or both. It is exact unless
+        ``rank`` or ``energy`` (a share of Σσ²) say how much to keep of each layer. Raises RejectedError with every reason
+        where there is no sum."""
+        from registry.operations.combine import CombineRequest, combine
+
+        asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
+        request = CombineRequest([(self._adapter_called(one), weight) for one, weight in asked], rank, energy, dtype)
+        return combine(
+            request,
+            Path(into) if into is not None else None,
+            shelf=self.shelf(),
+            workshop=_combine_workshop(),
+            name=self.adapter(name) if name is not None else None,
+        )
 
     def show(self, reference: str) -> Details:
         return show(self.reference(reference), blobs=self.blobs, catalog=self.catalog)
@@ -612,6 +641,15 @@ def _merge_workshop() -> MergeWorkshop:
     with _tensors():
         from registry.transforms.merge import compare, peak_memory, same_numbers, write_merged
     return Workshop(write_merged, same_numbers, compare, peak_memory)
+
+
+def _combine_workshop() -> CombineWorkshop:
+    """The lazy door to torch, for combinations."""
+    from registry.operations.combine import Workshop
+
+    with _tensors():
+        from registry.transforms.combine import Truncation, combine, errors, same_numbers
+    return Workshop(combine, errors, same_numbers, Truncation)
 
 
 @contextmanager

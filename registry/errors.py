@@ -19,7 +19,8 @@
     │   ├── GateClosedError           scores that must hold before an alias moves do not
     │   ├── IncompatibleError         findings: an engine would not serve it as PEFT does
     │   ├── MisfitError               findings: the adapter does not fit its base
-    │   └── UnmergeableError          findings: no merged weights do what base and adapters do
+    │   ├── UnmergeableError          findings: no merged weights do what base and adapters do
+    │   └── UncombinableError         findings: there is no sum of these adapters
     ├── CorruptionError           stored bytes are not what was acknowledged       500    7
     │   ├── DigestMismatchError
     │   └── MissingBlobError
@@ -219,6 +220,22 @@ class UnmergeableError(RejectedError):
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         super().__init__(
             f"{what} cannot be merged: {first.message}{more}",
+            code=first.rule if len({finding.rule for finding in findings}) == 1 else None,
+            hint=first.fix,
+        )
+        self.findings = tuple(findings)
+
+
+class UncombinableError(RejectedError):
+    """Every reason why there is no sum of these adapters."""
+
+    default_code = "not-combinable"
+
+    def __init__(self, what: str, findings: Sequence[Finding]) -> None:
+        first = findings[0]
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        super().__init__(
+            f"{what} cannot be combined: {first.message}{more}",
             code=first.rule if len({finding.rule for finding in findings}) == 1 else None,
             hint=first.fix,
         )

@@ -38,7 +38,7 @@ class ExpertLayout(StrEnum):
     unsloth = "unsloth"
 
 
-_STORED = {Dtype.bfloat16: "BF16", Dtype.float16: "F16", Dtype.float32: "F32"}
+STORED = {Dtype.bfloat16: "BF16", Dtype.float16: "F16", Dtype.float32: "F32"}
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -101,9 +101,17 @@ def merge(
         return
     if output is None:
         raise BadParameter("say where to: -o DIR", param_hint="--output")
-    with progress("merge", silent=session.quiet or session.json) as advance:
+    with progress("merge", silent=session.quiet or session.json) as meter:
         done = session.registry.merge(
-            base, asked, output, options=options, device=device, resume=resume, name=name, progress=advance
+            base,
+            asked,
+            output,
+            options=options,
+            device=device,
+            resume=resume,
+            name=name,
+            expect=meter.expect,
+            progress=meter,
         )
     if session.json:
         emit(done.document())
@@ -137,7 +145,7 @@ def _options(
     from registry.plans.merge_plan import MergeOptions
 
     return MergeOptions(
-        dtype=_STORED.get(dtype),
+        dtype=STORED.get(dtype),
         max_shard_bytes=_bytes(max_shard_size) if max_shard_size is not None else None,
         embeddings=embeddings.value if embeddings else None,
         packing=expert_layout.value if expert_layout else None,
@@ -172,6 +180,7 @@ def _show_plan(session: Session, prepared: Prepared) -> None:
         [
             ("base", prepared.identity.id.id or prepared.identity.id.raw),
             *(("adapter", f"{one.name} × {one.weight:g} ({one.variant})") for one in prepared.recipe.shares),
+            ("base view", prepared.recipe.options.get("base_view")),
             ("changed", f"{len(plan.changed)} tensors, {size(sum(one.bytes for one in plan.changed))}"),
             ("copied", f"{len(copied)} tensors, {size(sum(one.bytes for one in copied))}"),
             ("output", f"{size(plan.bytes)} in {len(plan.shards)} file{'s' * (len(plan.shards) > 1)}"),

@@ -67,3 +67,65 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float64)
+
+
+class Decomposition(NamedTuple):
+    """Δ = Q_up · diag(values) · Q_downᵀ: ``left`` (out, R), ``values`` (R) from large to small, ``right`` (R, in)."""
+
+    left: Tensor
+    values: Tensor
+    right: Tensor
+
+
+def decomposed(down: Tensor, up: Tensor) -> Decomposition:
+    """The singular value decomposition of up·down for up (out, R) and down (R, in), in float64, without the product.
+
+    up = Q_b·R_b and downᵀ = Q_a·R_a, so up·down = Q_b·(R_b·R_aᵀ)·Q_aᵀ, of which only the middle, R × R, is decomposed:
+    O((out + in)·R²) in place of O(out·in·min(out, in)).
+    """
+    left, right = torch.linalg.qr(_wide(up)), torch.linalg.qr(_wide(down).mT)
+    u, values, v = torch.linalg.svd(left.R @ right.R.mT, full_matrices=False)
+    return Decomposition(left.Q @ u, values, v @ right.Q.mT)
+
+
+def spectrum(down: Tensor, up: Tensor) -> Tensor:
+    """The singular values of up·down, from large to small, in float64; as :func:`decomposed`."""
+    left, right = torch.linalg.qr(_wide(up), mode="r"), torch.linalg.qr(_wide(down).mT, mode="r")
+    values: Tensor = torch.linalg.svdvals(left.R @ right.R.mT)
+    return values
+
+
+def balanced(found: Decomposition, rank: int) -> tuple[Tensor, Tensor]:
+    """Factors (A (rank, in), B (out, rank)) of the best approximation of that rank (Eckart and Young), each with the
+    roots of the singular values, so that neither outgrows a narrow type."""
+    roots = found.values[:rank].sqrt()
+    return roots.unsqueeze(1) * found.right[:rank], found.left[:, :rank] * roots
+
+
+def inner(one: Factors, other: Factors) -> float:
+    """⟨Δ, Δ'⟩ = s·s'·Σ (BᵀB') ⊙ (AA'ᵀ), in float64, without either product."""
+    up = _wide(one.up).mT @ _wide(other.up)
+    down = _wide(one.down) @ _wide(other.down).mT
+    return one.scaling * other.scaling * float((up * down).sum())
+
+
+def effective_rank(values: Tensor) -> float:
+    """exp of the entropy of the energies: how many directions a spectrum would have if all counted alike.
+    https://ieeexplore.ieee.org/document/7098875"""
+    energies = values.square()
+    shares = energies[energies > 0] / energies.sum()
+    return float(torch.exp(-(shares * shares.log()).sum())) if len(shares) else 0.0
+
+
+def rank_for_energy(values: Tensor, energy: float) -> int:
+    """The smallest rank whose singular values hold this share of Σσ²; at least 1."""
+    total = values.square().cumsum(0)
+    if not len(values) or not float(total[-1]):
+        return 1
+    return min(int(torch.searchsorted(total, energy * total[-1] * (1 - 1e-12)).item()) + 1, len(values))
+
+
+def principal_cosines(one: Tensor, other: Tensor) -> Tensor:
+    """Cosines of the angles between the column spaces of two matrices with as many rows, from large to small."""
+    cosines: Tensor = torch.linalg.svdvals(torch.linalg.qr(_wide(one)).Q.mT @ torch.linalg.qr(_wide(other)).Q)
+    return cosines.clamp(max=1.0)

@@ -37,6 +37,7 @@ from registry.errors import (
 from registry.formats import model_config, shard_index
 from registry.formats.adapter_directory import CONFIG, TOKENIZER, WEIGHTS, Disposition, disposition
 from registry.formats.base_model_text import is_repository
+from registry.operations.base_view import AS_STORED, seen
 from registry.operations.bases import CheckedBase, Shelf, is_path, repository_and_revision
 from registry.operations.check import CheckedAdapter, adapter_in, check, require_adapter, under_alias
 from registry.operations.fetch import fetch
@@ -108,11 +109,13 @@ class Prepared:
         plan = self.plan
         return {
             "base": self.identity.document(),
+            "base_view": self.recipe.options.get("base_view", AS_STORED),
             "adapters": [share.document() for share in self.recipe.shares],
             "tensors": {
                 "total": len(plan.tensors),
                 "changed": len(plan.changed),
                 "copied": sum(one.is_copy for one in plan.tensors),
+                "seen_as_nf4": sum(one.origin.is_seen for one in plan.tensors),
             },
             "bytes": {
                 "total": plan.bytes,
@@ -152,8 +155,9 @@ def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Workshop) -> Itera
     with TemporaryDirectory(prefix="adapters-") as temporary:
         work = Path(temporary)
         directory, identity = base_directory(request.base, shelf)  # 1
-        base = read_checkpoint(directory)
-        spec = spec_of(identity.id, model_config.ModelConfig(base.config), [spec for _, spec in base])
+        stored = read_checkpoint(directory)
+        spec = spec_of(identity.id, model_config.ModelConfig(stored.config), [spec for _, spec in stored])
+        base, spec = seen(stored, spec, request.options.base_view)
         spec, views = with_views(spec)
         identity = replace(identity, spec=spec)
         adapters: list[Ingredient] = []
@@ -161,7 +165,7 @@ def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Workshop) -> Itera
         findings: list[Finding] = []
         for number, (subject, weight) in enumerate(request.adapters):
             place, checked, fingerprint = _adapter(subject, work / str(number), shelf)
-            _require_weights(fingerprint, base, checked)
+            _require_weights(fingerprint, stored, checked)
             findings += _findings(checked, identity, request.options, shelf)  # 2
             weights = read_shard(place / WEIGHTS)
             adapters.append(Ingredient(number, checked.name, checked.manifest, checked.config, weights, weight, spec))
@@ -182,7 +186,13 @@ def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Workshop) -> Itera
 
 
 def merge(
-    request: MergeRequest, into: Path, *, shelf: Shelf, workshop: Workshop, progress: Progress = lambda _count: None
+    request: MergeRequest,
+    into: Path,
+    *,
+    shelf: Shelf,
+    workshop: Workshop,
+    expect: Progress = lambda _total: None,
+    progress: Progress = lambda _count: None,
 ) -> Merged:
     """``into`` must not exist, or be an empty directory.
 
@@ -196,6 +206,7 @@ def merge(
         with workplace(into, making=_making(prepared, request), resume=request.resume) as work:
             _require_room(plan, work)
             work.keep = True
+            expect(sum(shard.bytes for shard in plan.shards if shard.name not in work.finished))
             workshop.write_merged(
                 plan, work.directory, device=request.device, finished=work.finished, progress=progress
             )  # 4
@@ -316,6 +327,7 @@ def _recipe(request: MergeRequest, base: CheckedBase, adapters: Sequence[Ingredi
             for key, value in {
                 "embeddings": request.options.embeddings,
                 "expert_layout": request.options.packing,
+                "base_view": request.options.base_view if request.options.base_view != AS_STORED else None,
                 "base_is_residual": request.options.base_is_residual or None,
                 "allow": sorted(request.options.allow) or None,
             }.items()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -22,3 +23,17 @@ def matrices(down: Tensor, up: Tensor, *, experts: int = 1) -> Iterator[tuple[Te
         yield from zip(by_expert, up.reshape(up.shape[0], -1, experts).movedim(2, 0), strict=True)
     else:
         yield down, up
+
+
+def unmatrices(
+    pairs: Sequence[tuple[Tensor, Tensor]], *, like: Sequence[int], experts: int = 1
+) -> tuple[Tensor, Tensor]:
+    """The inverse of :func:`matrices`: the two tensors as files hold them. ``like`` is the shape of some A of the layer, whose
+    ranks may differ."""
+    downs, ups = zip(*pairs, strict=True)
+    if len(like) > 2:
+        down, up = torch.cat(downs), torch.cat(ups)
+        return down.reshape(down.shape[0], *like[1:]), up.reshape(*up.shape, *(1 for _ in like[2:]))
+    if experts > 1:
+        return torch.cat(downs), torch.stack(ups, dim=2).flatten(1)
+    return downs[0], ups[0]

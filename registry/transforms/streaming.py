@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from registry.transforms.crew import Crew, crew, workers_for
 from registry.transforms.recipes import Block, Load, Recipe, prepared
 from registry.transforms.workers import Worker
 from registry.weights.dtypes import TORCH_DTYPES
+from registry.weights.rows import read_into
 from registry.weights.streams import Sources, copy_range, sources
 from registry.weights.writing import header_of, in_order
 
@@ -56,19 +58,24 @@ def write_merged(
     device: str = "cpu",
     finished: Collection[str] = (),
     progress: Progress = lambda _count: None,
-    on_file: Callable[[str], None] = lambda _name: None,
 ) -> None:
     """Write every file of weights into the directory ``into``; those in ``finished`` are there already.
 
-    ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or ``auto``. ``progress`` hears of bytes written, ``on_file`` of each file that
-    is complete and on the disk. Raises MalformedFileError where an input changes, is cut off or holds what is no number,
-    and RejectedError where a result is too large for the type it is stored in.
+    ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or ``auto``. ``progress`` hears of bytes written. A file has its name once it is
+    complete and on the disk. Raises MalformedFileError where an input changes, is cut off or holds what is no number, and
+    RejectedError where a result is too large for the type it is stored in.
     """
-    with sources(plan.sources) as files, _settling(on_file) as settle, crew(device) as workers:
+    lock = Lock()
+
+    def done(count: int) -> None:
+        with lock:
+            progress(count)
+
+    with sources(plan.sources) as files, _settling() as settle, crew(device) as workers:
         for shard in plan.shards:
             if shard.name not in finished:
                 path = into / f"{shard.name}{PARTIAL}"
-                _write(shard, plan, path, files, workers, progress)
+                _write(shard, plan, path, files, workers, done)
                 files.require_unchanged()
                 settle(path)
 
@@ -76,8 +83,11 @@ def write_merged(
 def peak_memory(plan: MergePlan, device: str) -> int:
     """An estimate in bytes, for this process: torch itself, the blocks under way, and the factors of the largest tensor."""
     kind, count = workers_for(device)
-    row = max((one.matrix[1] for one in plan.changed), default=0)
+    computed = [one for one in plan.tensors if not one.is_copy]
+    row = max((one.matrix[1] for one in computed), default=0)
     block = max(kind.elements, row) * 24  # as stored, in float32, a delta, and what becomes of them
+    if any(one.origin.is_seen for one in computed):
+        block *= 2  # shares of the scale, codes, levels
     factors = max((_factors(one) for one in plan.changed), default=0)
     return _TORCH + count * block + 2 * factors
 
@@ -90,7 +100,7 @@ def _factors(one: PlannedTensor) -> int:
 
 def same_numbers(one: Origin, other: Origin, *, transposed: bool = False) -> bool:
     """Whether one tensor is the other (or its transpose), stored in its own type or rounded to the other's."""
-    with sources({one.shard.path, other.shard.path}) as files:
+    with sources({*one.files, *other.files}) as files:
         a, b = (read(files, each) for each in (one, other))
     b = b.mT if transposed else b
     return a.shape == b.shape and (torch.equal(a.to(b.dtype), b) or torch.equal(b.to(a.dtype), a))
@@ -98,10 +108,9 @@ def same_numbers(one: Origin, other: Origin, *, transposed: bool = False) -> boo
 
 def read(files: Sources, origin: Origin) -> Tensor:
     """A whole tensor in its own type, on the CPU."""
-    spec = origin.spec
-    buffer = torch.empty(spec.bytes, dtype=torch.uint8)
-    files.read_into(origin.shard.path, origin.shard.data_start + spec.start, buffer.numpy().data)
-    return buffer.view(TORCH_DTYPES[spec.dtype]).reshape(spec.shape)
+    found = torch.empty(origin.spec.elements, dtype=TORCH_DTYPES[origin.spec.dtype])
+    read_into(files, origin, 0, found)
+    return found.reshape(origin.spec.shape)
 
 
 def loader(plan: MergePlan, files: Sources) -> Load:
@@ -183,7 +192,7 @@ def _pieces(run: Range | None) -> Iterator[Range]:
 
 
 @contextmanager
-def _settling(on_file: Callable[[str], None]) -> Iterator[Callable[[Path], None]]:
+def _settling() -> Iterator[Callable[[Path], None]]:
     """Files reach the disk while the next is computed. Only then they get their name."""
 
     def settle(path: Path) -> None:
@@ -192,9 +201,7 @@ def _settling(on_file: Callable[[str], None]) -> Iterator[Callable[[Path], None]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        final = path.with_name(path.name.removesuffix(PARTIAL))
-        os.rename(path, final)
-        on_file(final.name)
+        os.rename(path, path.with_name(path.name.removesuffix(PARTIAL)))
 
     with ThreadPoolExecutor(1, thread_name_prefix="settle") as thread:
         waiting = []

@@ -1,0 +1,286 @@
+"""Adapters and weights become one adapter: the sum of their deltas, with its error stated, or nothing appears.
+
+1. Find the adapters, and read what they are. Damage is refused.
+2. Plan the sum, or say all reasons why there is none.
+3. Write weights and config beside the wanted place; the tokenizer and card that all have in common go along.
+4. Read the copy back: it is an adapter without an error, and every delta is as far from the exact sum as was said.
+5. Only then it is renamed into place, and stored as a version if that was asked: with its parents, weights and error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import hypot
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+from registry.domain.checkpoint import Shard
+from registry.domain.finding import Finding, Severity
+from registry.domain.lineage import LineageEdge
+from registry.domain.names import AdapterName
+from registry.domain.version import Version
+from registry.errors import DefectiveAdapterError, RejectedError, UncombinableError
+from registry.formats.adapter_directory import CONFIG, WEIGHTS
+from registry.operations.bases import Shelf
+from registry.operations.check import adapter_in
+from registry.operations.describe import describe
+from registry.operations.ingredients import Found, Subject, find_adapter
+from registry.operations.placing import placed
+from registry.operations.publish import Submission, publish
+from registry.plans.combine_config import with_ranks
+from registry.plans.combine_plan import SameNumbers, plan_combine
+from registry.plans.combining import CombinePlan
+from registry.plans.merge_draft import Ingredient
+from registry.variants.lora_targets import LoraDelta, deltas
+
+_KIND = "combined-from"
+#: Unit roundoff of the types that factors are stored in. Both factors are rounded, each by as much at most.
+_ROUNDOFF = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
+
+
+class Layer(Protocol):
+    """What :class:`registry.transforms.combine.Layer` says."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def exact_rank(self) -> int: ...
+    @property
+    def norm(self) -> float: ...
+    @property
+    def discarded(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What :mod:`registry.transforms.combine` does with tensors."""
+
+    combine: Callable[[CombinePlan, Sequence[Shard], Any, Path], Sequence[Layer]]
+    errors: Callable[[CombinePlan, Sequence[Shard], Path, Mapping[str, LoraDelta]], Iterator[tuple[str, float, float]]]
+    same_numbers: SameNumbers
+    truncation: Callable[[int | None, float | None], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CombineRequest:
+    """``rank`` is the most that a layer keeps, ``energy`` the least share of Σσ² it has to; without either the sum is exact.
+    ``dtype`` is safetensors' name, None for the widest of the inputs."""
+
+    adapters: Sequence[tuple[Subject, float]]
+    rank: int | None = None
+    energy: float | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CombinedLayer:
+    """``discarded`` and ``error`` are relative to the norm of the exact sum: what the truncation leaves away, and how far what
+    is stored is from the sum."""
+
+    path: str
+    rank: int
+    exact_rank: int
+    norm: float
+    discarded: float
+    error: float
+
+    def document(self) -> dict[str, object]:
+        return {
+            "path": self.path,
+            "rank": self.rank,
+            "exact_rank": self.exact_rank,
+            "norm": self.norm,
+            "discarded": self.discarded,
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """``discarded`` and ``error`` are of all layers together, relative to ‖Δ‖ of the exact sum."""
+
+    directory: str | None
+    parents: tuple[tuple[str, float], ...]
+    layers: tuple[CombinedLayer, ...]
+    norm: float
+    discarded: float
+    error: float
+    findings: tuple[Finding, ...]
+    version: Version | None = None
+
+    def document(self) -> dict[str, object]:
+        """``combine --json``. Keys are only ever added."""
+        return {
+            "directory": self.directory,
+            "version": self.version.reference if self.version is not None else None,
+            "adapters": [{"name": name, "weight": weight} for name, weight in self.parents],
+            "norm": self.norm,
+            "discarded": self.discarded,
+            "error": self.error,
+            "layers": [layer.document() for layer in self.layers],
+            "findings": [finding.document() for finding in self.findings],
+        }
+
+
+def combine(
+    request: CombineRequest, into: Path | None, *, shelf: Shelf, workshop: Workshop, name: AdapterName | None = None
+) -> Combined:
+    """``into`` must not exist, or be an empty directory; without it the result is only stored, as the next version of ``name``.
+
+    Raises OutputExistsError, NotFoundError, InvalidInputError, and RejectedError with every reason where there is no sum.
+    """
+    with TemporaryDirectory(prefix="adapters-") as temporary:
+        work = Path(temporary)
+        found = [  # 1
+            find_adapter(subject, work / str(number), shelf) for number, (subject, _) in enumerate(request.adapters)
+        ]
+        for one in found:
+            _refuse_damage(one)
+        weights = [weight for _, weight in request.adapters]
+        adapters = [
+            one.ingredient(number, weight) for number, (one, weight) in enumerate(zip(found, weights, strict=True))
+        ]
+        plan, problems = plan_combine(adapters, workshop.same_numbers, dtype=request.dtype)  # 2
+        if plan is None:
+            raise UncombinableError(", ".join(one.name for one in adapters), problems)
+        with placed(into if into is not None else work / "combined") as copy:
+            done = _made(plan, adapters, found, request, copy, workshop)
+            if into is None and name is not None:
+                return _stored(done, copy, adapters, request, name, shelf)
+        if name is not None and into is not None:
+            return replace(_stored(done, into, adapters, request, name, shelf), directory=str(into))
+    return replace(done, directory=str(into))
+
+
+def _refuse_damage(one: Found) -> None:
+    errors = [finding for finding in one.adapter.findings if finding.severity is Severity.ERROR]
+    if errors and all(finding.rule == "nonfinite" for finding in errors):
+        raise UncombinableError(one.adapter.name, errors)
+    if errors:
+        raise DefectiveAdapterError(one.adapter.name, errors)
+
+
+def _made(
+    plan: CombinePlan,
+    adapters: Sequence[Ingredient],
+    found: Sequence[Found],
+    request: CombineRequest,
+    copy: Path,
+    workshop: Workshop,
+) -> Combined:
+    files = [one.weights for one in adapters]
+    layers = workshop.combine(plan, files, workshop.truncation(request.rank, request.energy), copy / WEIGHTS)  # 3
+    config = with_ranks(plan.config, {layer.path: layer.rank for layer in layers})
+    _write(json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n", copy / CONFIG)
+    _carry(found, copy)
+    written = adapter_in(copy)  # 4
+    wrong = [one for one in written.findings if one.severity is Severity.ERROR]
+    if wrong:
+        raise RejectedError(
+            f"the combination is no sound adapter: {wrong[0].message}",
+            code="not-sound",
+            hint="report this with the adapters' configs",
+        )
+    found_there = deltas(written.config, written.manifest)
+    measured = {path: (error, size) for path, error, size in workshop.errors(plan, files, copy / WEIGHTS, found_there)}
+    _require_stated(plan, layers, measured)
+    return _combined(adapters, layers, {path: error for path, (error, _) in measured.items()}, written.findings)
+
+
+def _require_stated(plan: CombinePlan, layers: Sequence[Layer], measured: Mapping[str, tuple[float, float]]) -> None:
+    """What was read back is as far from the sum as what was left away, and the roundings of the factors, explain."""
+    dtypes = {stack.path: stack.dtype for stack in plan.stacks}
+    for layer in layers:
+        error, size = measured[layer.path]
+        allowed = layer.discarded * (1 + 1e-6) + 3 * _ROUNDOFF[dtypes[layer.path]] * size + 1e-12 * layer.norm
+        if not error <= allowed:
+            raise RejectedError(
+                f"{layer.path} of the combination is {error:.3g} from the sum, and {layer.discarded:.3g} was to be left away",
+                code="not-equal",
+                hint="store it in a wider type: --dtype float32",
+            )
+
+
+def _combined(
+    adapters: Sequence[Ingredient],
+    layers: Sequence[Layer],
+    measured: Mapping[str, float],
+    findings: tuple[Finding, ...],
+) -> Combined:
+    norm = hypot(*(layer.norm for layer in layers))
+    size = norm or 1.0
+    return Combined(
+        directory=None,
+        parents=tuple((one.name, one.weight) for one in adapters),
+        layers=tuple(
+            CombinedLayer(
+                layer.path,
+                layer.rank,
+                layer.exact_rank,
+                layer.norm,
+                layer.discarded / (layer.norm or 1.0),
+                measured[layer.path] / (layer.norm or 1.0),
+            )
+            for layer in layers
+        ),
+        norm=norm,
+        discarded=hypot(*(layer.discarded for layer in layers)) / size,
+        error=hypot(*measured.values()) / size,
+        findings=findings,
+    )
+
+
+def _stored(
+    done: Combined,
+    directory: Path,
+    adapters: Sequence[Ingredient],
+    request: CombineRequest,
+    name: AdapterName,
+    shelf: Shelf,
+) -> Combined:
+    """The next version of ``name``, with its parents; the parents' scores are not its own."""  # 5
+    lineage = [LineageEdge(one.manifest.digest, _KIND, one.weight, one.name) for one in adapters]
+    base = adapters[0].manifest.base_model
+    stated = f"{base.id}@{base.revision}" if base.id and base.revision else base.id
+    package = describe(directory, base=stated, lineage=lineage)
+    recipe = {
+        "method": "linear",
+        "rank": "exact" if request.rank is None and request.energy is None else request.rank or "auto",
+        "energy": request.energy,
+        "error": done.error,
+        "discarded": done.discarded,
+    }
+    manifest = replace(
+        package.manifest,
+        training={
+            **package.manifest.training,
+            "combine": {key: value for key, value in recipe.items() if value is not None},
+        },
+    )
+    published = publish(
+        [Submission(replace(package, manifest=manifest), name)], blobs=shelf.blobs, catalog=shelf.catalog
+    )
+    return replace(done, version=published[0].version)
+
+
+def _carry(found: Sequence[Found], into: Path) -> None:
+    """A tokenizer's files, where all that have one have the same."""
+    from registry.formats.adapter_directory import TOKENIZER
+
+    for name in TOKENIZER:
+        held = {path.read_bytes() for one in found if (path := one.directory / name).is_file()}
+        if len(held) == 1:
+            _write(held.pop(), into / name)
+
+
+def _write(data: bytes, path: Path) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,60 @@
+"""The adapters that a verb is handed: directories, references, repositories of the Hub; each becomes a directory that was read."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from registry.domain.digest import Digest
+from registry.domain.names import Reference
+from registry.errors import NotFoundError
+from registry.formats.adapter_directory import WEIGHTS
+from registry.operations.bases import Shelf, repository_and_revision
+from registry.operations.check import CheckedAdapter, adapter_in, require_adapter, under_alias
+from registry.operations.fetch import fetch
+from registry.operations.know_base import read_shard
+from registry.operations.manifests import manifest_of
+from registry.plans.merge_draft import Ingredient
+
+Subject = Path | Reference | str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """``base_weights`` is the weights fingerprint of the base that a version was recorded with, where the registry has it."""
+
+    directory: Path
+    adapter: CheckedAdapter
+    base_weights: Digest | None = None
+
+    def ingredient(self, number: int, weight: float) -> Ingredient:
+        one = self.adapter
+        return Ingredient(number, one.name, one.manifest, one.config, read_shard(self.directory / WEIGHTS), weight)
+
+
+def find_adapter(subject: Subject, work: Path, shelf: Shelf) -> Found:
+    """A text is a repository of the Hub. What has to be fetched is put into ``work``, which must not exist.
+
+    Raises NotFoundError, InvalidInputError for what is no adapter, CorruptionError for a version that is damaged.
+    """
+    if isinstance(subject, Path):
+        if not subject.is_dir():
+            raise NotFoundError(
+                f"{subject} is not a directory", code="no-directory", hint="give the adapter's directory"
+            )
+        return Found(subject, under_alias(adapter_in(subject), shelf))
+    if isinstance(subject, str):
+        from registry.hub.snapshots import ADAPTER, snapshot
+
+        shutil.copytree(snapshot(*repository_and_revision(subject), ADAPTER), work)  # the cache is made of links
+        return Found(work, replace(under_alias(adapter_in(work), shelf), name=subject))
+    version = shelf.catalog.resolve(subject)
+    require_adapter(version.reference, manifest_of(version.digest, shelf.blobs))
+    version, manifest = fetch(subject, work, blobs=shelf.blobs, catalog=shelf.catalog)
+    checked = adapter_in(work)
+    recorded = replace(checked.manifest, base_model=manifest.base_model, lineage=manifest.lineage)
+    base = manifest.base_model
+    known = shelf.named(base.id, base.revision).spec if base.id else None
+    weights = known.weights_fingerprint if known is not None else None
+    return Found(work, under_alias(replace(checked, name=version.reference, manifest=recorded), shelf), weights)

@@ -1,0 +1,228 @@
+"""Adapters and weights become the plan of one adapter, or a list of all reasons why there is none.
+
+1. What is no sum is refused by name: DoRA, changed bases, routed and pooled variants, other methods than LoRA.
+2. So are adapters of different bases, task classes, or layouts of their experts.
+3. Every target of any of them becomes a stack of the factors that there are for it.
+4. Everything else passes through where all that have it have the same bytes.
+5. A fresh config targets exactly the modules that have tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from registry.checks.merging import unmergeable
+from registry.checks.misfit import Misfit, error
+from registry.domain.tensors import DTYPE_BITS, TensorSpec
+from registry.plans.combine_config import fresh_config
+from registry.plans.combining import CombinePlan, Passed, Share, Stack
+from registry.plans.merge_draft import Ingredient
+from registry.plans.merging import Origin
+from registry.variants.lora import MARK
+from registry.variants.lora_layers import TAILS, LoraLayer, gather
+from registry.variants.lora_settings import read_settings
+from registry.variants.lora_targets import layers_by_target
+from registry.variants.natural_order import natural
+from registry.variants.settings import layer_spans
+from registry.variants.tensor_names import PREFIX, places
+
+#: Variants that are a plain delta once they are trained.
+_PLAIN = frozenset({"lora", "monteclora", "velora"})
+
+
+class SameNumbers(Protocol):
+    def __call__(self, one: Origin, other: Origin, *, transposed: bool = False) -> bool: ...
+
+
+@dataclass
+class _Draft:
+    adapters: Sequence[Ingredient]
+    dtype: str | None
+    shares: dict[str, list[tuple[Share, LoraLayer, int]]] = field(default_factory=dict)
+    whole: dict[str, list[tuple[int, TensorSpec]]] = field(default_factory=dict)
+    problems: list[Misfit] = field(default_factory=list)
+
+    def refuse(self, rule: str, message: str, *, fix: str, where: str | None = None, target: str | None = None) -> None:
+        self.problems.append(error(rule, message, fix=fix, where=where, target=target))
+
+
+def plan_combine(
+    adapters: Sequence[Ingredient], same: SameNumbers, *, dtype: str | None = None
+) -> tuple[CombinePlan | None, Sequence[Misfit]]:
+    """The plan, or all reasons against it. ``dtype`` is safetensors' name of the result's type; None for the widest there is."""
+    draft = _Draft(adapters, dtype)
+    for one in adapters:
+        _refuse_uncombinable(draft, one)  # 1
+    _refuse_different(draft)  # 2
+    if draft.problems:
+        return None, draft.problems
+    for one in adapters:
+        _add(draft, one)  # 3
+    stacks = tuple(_stacked(draft, path) for path in sorted(draft.shares, key=natural))
+    passed = tuple(_passed(draft, name, same) for name in sorted(draft.whole))  # 4
+    if not any(stack.shares for stack in stacks):
+        draft.refuse("nothing-left", "every weight is 0, so that nothing is left", fix="give a weight that is not 0")
+    if draft.problems:
+        return None, draft.problems
+    return CombinePlan(stacks, passed, fresh_config(adapters, stacks, passed)), ()  # 5
+
+
+def _refuse_uncombinable(draft: _Draft, one: Ingredient) -> None:
+    manifest = one.manifest
+    why = unmergeable(manifest)
+    if why is not None or manifest.peft_type != "LORA":
+        draft.refuse(
+            "not-combinable",
+            f"{one.name}: {manifest.peft_type} ({manifest.variant}) is no sum that could be added to another"
+            + (f": {why}" if why else ""),
+            where="adapter_config.json",
+            fix="combine plain LoRAs; PEFT's conversion makes one of an additive method",
+        )
+    elif manifest.variant not in _PLAIN:
+        draft.refuse(
+            "not-combinable",
+            f"{one.name}: {manifest.variant} is no delta that could be added to another",
+            where="adapter_config.json",
+            fix="merge it into its base, and extract a LoRA from the result",
+        )
+    if manifest.base_change is not None:
+        draft.refuse(
+            "base-changed-by-initialization",
+            f"{one.name}: training started from {manifest.base_change}, which takes something out of the base",
+            where="init_lora_weights",
+            fix="save it with path_initial_model_for_weight_conversion (PEFT), which makes a plain LoRA of it",
+        )
+    if layer_spans(one.config):
+        draft.refuse(
+            "layers-replicated",
+            f"{one.name}: layer_replication makes several layers of one",
+            where="layer_replication",
+            fix="serve it on its own",
+        )
+
+
+def _refuse_different(draft: _Draft) -> None:
+    first = draft.adapters[0]
+    for one in draft.adapters[1:]:
+        ours, theirs = first.manifest.base_model, one.manifest.base_model
+        if None not in (ours.id, theirs.id) and (ours.id or "").lower() != (theirs.id or "").lower():
+            draft.refuse(
+                "different-bases",
+                f"{first.name} belongs to {ours.id}, and {one.name} to {theirs.id}",
+                where="base_model_name_or_path",
+                fix="combine adapters of one base; `adapters base alias` says that two names are one",
+            )
+        elif None not in (ours.fingerprint, theirs.fingerprint) and ours.fingerprint != theirs.fingerprint:
+            draft.refuse(
+                "different-bases",
+                f"{first.name} and {one.name} were recorded with bases of different shapes",
+                where="base_model_name_or_path",
+                fix="combine adapters of one base",
+            )
+        if first.manifest.task_type != one.manifest.task_type:
+            draft.refuse(
+                "different-tasks",
+                f"{first.name} was trained for {first.manifest.task_type}, and {one.name} for {one.manifest.task_type}: "
+                "their modules do not go by the same names",
+                where="task_type",
+                fix="combine adapters of one task",
+            )
+
+
+def _add(draft: _Draft, one: Ingredient) -> None:
+    if one.weight == 0:
+        return  # as if it had not been named
+    settings = read_settings(one.config)
+    targets = one.targets
+    layers = layers_by_target(one.config, one.manifest.tensors, set(targets))
+    for path, layer in layers.items():
+        scaling, rank = targets[path].scaling, targets[path].rank
+        if layer.pair is None or scaling is None or not rank:
+            draft.refuse(
+                "scaling-unknown",
+                f"{one.name}: what {path} is multiplied by is not known",
+                target=path,
+                fix="simplify rank_pattern and alpha_pattern in adapter_config.json",
+            )
+            continue
+        share = Share(one.number, *layer.pair, one.weight * scaling, layer.bias if settings.lora_bias else None)
+        experts = share.down.shape[0] // rank if len(share.down.shape) == 2 else 1
+        draft.shares.setdefault(path, []).append((share, layer, experts))
+    factors = {spec.name for layer in layers.values() for spec in layer.tensors}
+    _, left = gather(places(one.manifest.tensors, MARK, TAILS)[0])
+    for place in left:
+        name = f"{PREFIX}{place.path}.{place.tail}" if place.path else place.spec.name
+        if place.spec.name not in factors:
+            draft.whole.setdefault(name, []).append((one.number, place.spec))
+
+
+def _stacked(draft: _Draft, path: str) -> Stack:
+    shares = [share for share, _, _ in draft.shares[path]]
+    layers = [layer for _, layer, _ in draft.shares[path]]
+    first = shares[0]
+    for share, layer, experts in draft.shares[path][1:]:
+        other = draft.adapters[share.adapter].name
+        same = (share.down.shape[1:], share.up.shape[0], layer.embedding, experts == 1)
+        ours = (first.down.shape[1:], first.up.shape[0], layers[0].embedding, draft.shares[path][0][2] == 1)
+        if same != ours or experts != draft.shares[path][0][2]:
+            draft.refuse(
+                "different-shapes",
+                f"{path} of {other} is {list(share.down.shape)} and {list(share.up.shape)}, and of "
+                f"{draft.adapters[first.adapter].name} {list(first.down.shape)} and {list(first.up.shape)}: they do not change "
+                "the same weight",
+                target=path,
+                fix="combine adapters of one base, whose experts are laid out alike",
+            )
+    down, up = first.down.shape, first.up.shape
+    groups = down[0] // up[1] if len(down) > 2 else 1
+    return Stack(
+        path=path,
+        name=f"{PREFIX}{layers[0].path}",
+        shares=tuple(shares),
+        dtype=draft.dtype or widest(spec.dtype for share in shares for spec in (share.down, share.up)),
+        experts=draft.shares[path][0][2],
+        embedding=layers[0].embedding,
+        groups=groups,
+        bias=any(share.bias is not None for share in shares),
+    )
+
+
+def _passed(draft: _Draft, name: str, same: SameNumbers) -> Passed:
+    held = draft.whole[name]
+    number, spec = held[0]
+    adapters = draft.adapters
+    taking = [one for one in adapters if one.weight != 0]
+    ours = Origin(adapters[number].weights, spec, number)
+    differing = next(
+        (
+            adapters[other].name
+            for other, theirs in held[1:]
+            if not same(ours, Origin(adapters[other].weights, theirs, other))
+        ),
+        None,
+    )
+    lacking = next((one.name for one in taking if one.number not in {number for number, _ in held}), None)
+    if differing is not None or (lacking is not None and not _is_base_copy(name)):
+        draft.refuse(
+            "saved-modules-differ",
+            f"{name} replaces the base's, and "
+            + (f"{differing} has another" if differing is not None else f"{lacking} has none"),
+            where=name,
+            fix="combine adapters that have the same heads, saved modules and token rows, or train them anew",
+        )
+    return Passed(number, spec, tuple(held[1:]))
+
+
+def _is_base_copy(name: str) -> bool:
+    """What PEFT saves along with the LoRA of an embedding."""
+    return name.endswith(".base_layer.weight")
+
+
+def widest(dtypes: Iterable[str]) -> str:
+    """The type with most bits; F16 and BF16 have only F32 in common."""
+    bits = {one: DTYPE_BITS[one] for one in dtypes}
+    most = max(bits.values())
+    names = {one for one, size in bits.items() if size == most}
+    return "F32" if len(names) > 1 else next(iter(names))

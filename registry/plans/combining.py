@@ -1,0 +1,76 @@
+"""What a combination will write, tensor by tensor.
+
+The delta of the result at a target is Σ wᵢ·sᵢ·Bᵢ·Aᵢ over the adapters that have the target. Stacked, it is one product
+again: A = [A₁; A₂; …] and B = [w₁s₁B₁, w₂s₂B₂, …], with scaling 1. A *stack* says which factors lie in it; how they are laid
+out in the files is the same in all of them.
+
+| layer | A | B |
+|---|---|---|
+| linear, Conv1D | (r, in) | (out, r) |
+| embedding | (r, vocabulary) | (dimension, r) |
+| convolution | (r, in, k…) | (out, r/groups, 1…) |
+| E fused experts | (r·E, in), the expert slowest | (out, r·E), the expert fastest |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from registry.domain.tensors import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The factors of one adapter, and what B is multiplied by: weight times scaling."""
+
+    adapter: int
+    down: TensorSpec
+    up: TensorSpec
+    factor: float
+    bias: TensorSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One target of the result. ``name`` is what its tensors are called before their last part; ``dtype`` is that of the
+    result's factors."""
+
+    path: str
+    name: str
+    shares: tuple[Share, ...]
+    dtype: str
+    experts: int = 1
+    embedding: bool = False
+    groups: int = 1
+    bias: bool = False
+
+    @property
+    def rank(self) -> int:
+        """Of the exact sum, for each expert."""
+        return sum(share.down.shape[0] for share in self.shares) // self.experts
+
+    @property
+    def tails(self) -> tuple[str, str]:
+        if self.embedding:
+            return "lora_embedding_A", "lora_embedding_B"
+        return "lora_A.weight", "lora_B.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A tensor that goes into the result as it is: every adapter that has it has the same bytes."""
+
+    adapter: int
+    spec: TensorSpec
+    others: tuple[tuple[int, TensorSpec], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CombinePlan:
+    """``config`` is the result's, without ranks, which a truncation may still lower."""
+
+    stacks: tuple[Stack, ...]
+    passed: tuple[Passed, ...]
+    config: Mapping[str, object]
+    base: str | None = None
