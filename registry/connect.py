@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from registry.operations.equal_copy import Workshop
     from registry.operations.evaluate import Measured
     from registry.operations.export import Exported
+    from registry.operations.inspect import Difference, Inspected, Interference
+    from registry.operations.inspect import Workshop as InspectWorkshop
     from registry.operations.merge import Merged, MergeRequest, Prepared
     from registry.operations.merge import Workshop as MergeWorkshop
     from registry.operations.promote import Promotion
@@ -264,14 +266,17 @@ class Registry:
         rank: int | None = None,
         energy: float | None = None,
         dtype: str | None = None,
+        kind: str = "combined-from",
     ) -> Combined:
         """The weighted sum of adapters as one adapter, in ``into``, as the next version of ``name``, or both. It is exact unless
-        ``rank`` or ``energy`` (a share of Σσ²) say how much to keep of each layer. Raises RejectedError with every reason
-        where there is no sum."""
+        ``rank`` or ``energy`` (a share of Σσ²) say how much to keep of each layer. ``kind`` is what the lineage calls it. Raises
+        RejectedError with every reason where there is no sum."""
         from registry.operations.combine import CombineRequest, combine
 
         asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
-        request = CombineRequest([(self._adapter_called(one), weight) for one, weight in asked], rank, energy, dtype)
+        request = CombineRequest(
+            [(self._adapter_called(one), weight) for one, weight in asked], rank, energy, dtype, kind
+        )
         return combine(
             request,
             Path(into) if into is not None else None,
@@ -279,6 +284,28 @@ class Registry:
             workshop=_combine_workshop(),
             name=self.adapter(name) if name is not None else None,
         )
+
+    def inspect(self, subject: str | Path, *, base: str | Path | None = None) -> Inspected:
+        """Spectra, norms and needed ranks of every layer of a LoRA; with ``base`` each delta's share of the weight's norm."""
+        from registry.operations.inspect import inspect
+
+        where = str(base) if base is not None else None
+        return inspect(self._adapter_called(subject), base=where, shelf=self.shelf(), workshop=_inspect_workshop())
+
+    def diff(self, one: str | Path, other: str | Path) -> Difference:
+        """How two LoRAs lie to each other, layer by layer."""
+        from registry.operations.inspect import diff
+
+        ours, theirs = self._adapter_called(one), self._adapter_called(other)
+        return diff(ours, theirs, shelf=self.shelf(), workshop=_inspect_workshop())
+
+    def interference(self, adapters: Sequence[str | Path | tuple[str | Path, float]]) -> Interference:
+        """What adapters do to each other when they are added with these weights."""
+        from registry.operations.inspect import interference
+
+        asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
+        found = [(self._adapter_called(one), weight) for one, weight in asked]
+        return interference(found, shelf=self.shelf(), workshop=_inspect_workshop())
 
     def show(self, reference: str) -> Details:
         return show(self.reference(reference), blobs=self.blobs, catalog=self.catalog)
@@ -471,7 +498,7 @@ class Registry:
     ) -> tuple[StoredBase, BaseModelSpec, bool]:
         """Store what can be known of a base model without its weights, so that pushes are checked against it: a checkpoint's
         directory, or a repository on the Hub. ``name`` (``ID[@REVISION]``) where the source has none of its own."""
-        from registry.operations.bases import add_base
+        from registry.operations.stored_bases import add_base
 
         return add_base(str(source), name=name, hash_weights=hash_weights, blobs=self.blobs, catalog=self.catalog)
 
@@ -480,7 +507,7 @@ class Registry:
 
     def base(self, name: str) -> tuple[StoredBase, BaseModelSpec]:
         """Raises NotFoundError."""
-        from registry.operations.bases import show_base
+        from registry.operations.stored_bases import show_base
 
         return show_base(name, blobs=self.blobs, catalog=self.catalog)
 
@@ -650,6 +677,15 @@ def _combine_workshop() -> CombineWorkshop:
     with _tensors():
         from registry.transforms.combine import Truncation, combine, errors, same_numbers
     return Workshop(combine, errors, same_numbers, Truncation)
+
+
+def _inspect_workshop() -> InspectWorkshop:
+    """The lazy door to torch, for looking at deltas."""
+    from registry.operations.inspect import Workshop
+
+    with _tensors():
+        from registry.transforms.inspect import conflicts, likenesses, norms_of, spectra
+    return Workshop(spectra, likenesses, norms_of, conflicts)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, BadParameter, Option
 
+from cli.commands.inspect import show_interference
 from cli.commands.merge import STORED, Dtype, weighted
 from cli.context import Session
 from cli.rendering import emit, note, say, table
@@ -50,9 +51,12 @@ def combine(
     """
     if output is None and name is None:
         raise BadParameter("say where to: -o DIR, or --name NAME", param_hint="--output")
-    most, share = _kept(rank, energy)
+    most, share = kept(rank, energy)
+    asked = [weighted(text) for text in adapters]
+    if len(asked) > 1 and not (session.json or session.quiet):
+        show_interference(session.registry.interference(asked))
     done = session.registry.combine(
-        [weighted(text) for text in adapters],
+        asked,
         output,
         name=name,
         rank=most,
@@ -65,12 +69,13 @@ def combine(
     for finding in done.findings:
         if finding.severity.value == "warning":
             note(f"warning: {finding.message} [{finding.rule}]", quiet=session.quiet, style="yellow")
-    _show(done, truncated=most is not None or share is not None)
+    show_combined(done, truncated=most is not None or share is not None)
     places = [str(place) for place in (output, done.version.reference if done.version else None) if place is not None]
     say(f"{', '.join(adapters)} → {', '.join(places)}")
 
 
-def _kept(rank: str, energy: float | None) -> tuple[int | None, float | None]:
+def kept(rank: str, energy: float | None) -> tuple[int | None, float | None]:
+    """The most that a layer keeps, and the least share of its energy; None for no limit."""
     if energy is not None and not 0 < energy <= 1:
         raise BadParameter(f"{energy:g} is no share between 0 and 1", param_hint="--energy")
     if rank == "exact" and energy is None:
@@ -82,7 +87,7 @@ def _kept(rank: str, energy: float | None) -> tuple[int | None, float | None]:
     return int(rank), energy
 
 
-def _show(done: Combined, *, truncated: bool) -> None:
+def show_combined(done: Combined, *, truncated: bool) -> None:
     if truncated:
         table(
             ("layer", "rank", "exact", "‖Δ‖", "discarded"),

@@ -37,7 +37,6 @@ from registry.plans.combining import CombinePlan
 from registry.plans.merge_draft import Ingredient
 from registry.variants.lora_targets import LoraDelta, deltas
 
-_KIND = "combined-from"
 #: Unit roundoff of the types that factors are stored in. Both factors are rounded, each by as much at most.
 _ROUNDOFF = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
 
@@ -70,12 +69,13 @@ class Workshop:
 @dataclass(frozen=True, slots=True)
 class CombineRequest:
     """``rank`` is the most that a layer keeps, ``energy`` the least share of Σσ² it has to; without either the sum is exact.
-    ``dtype`` is safetensors' name, None for the widest of the inputs."""
+    ``dtype`` is safetensors' name, None for the widest of the inputs; ``kind`` is how the lineage calls the parents."""
 
     adapters: Sequence[tuple[Subject, float]]
     rank: int | None = None
     energy: float | None = None
     dtype: str | None = None
+    kind: str = "combined-from"
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ def _stored(
     shelf: Shelf,
 ) -> Combined:
     """The next version of ``name``, with its parents; the parents' scores are not its own."""  # 5
-    lineage = [LineageEdge(one.manifest.digest, _KIND, one.weight, one.name) for one in adapters]
+    lineage = [LineageEdge(one.manifest.digest, request.kind, one.weight, one.name) for one in adapters]
     base = adapters[0].manifest.base_model
     stated = f"{base.id}@{base.revision}" if base.id and base.revision else base.id
     package = describe(directory, base=stated, lineage=lineage)

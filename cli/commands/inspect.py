@@ -1,0 +1,151 @@
+"""``adapters inspect``, ``diff``, ``interference``: what adapters are made of, and how they lie to each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, BadParameter, Option
+
+from cli.commands.merge import weighted
+from cli.context import Session
+from cli.rendering import emit, say, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from registry.operations.inspect import Interference
+
+_BARS = "▁▂▃▄▅▆▇█"
+#: Singular values that a line shows.
+_SHOWN = 16
+
+
+def inspect(
+    session: Session,
+    subject: Annotated[str, Argument(metavar="REF|DIR", help="A version in the registry, or an adapter's directory.")],
+    base: Annotated[
+        str | None, Option(metavar="BASE", help="The base's checkpoint, to know each delta's share of its weight.")
+    ] = None,
+) -> None:
+    """Look at the spectrum of every layer: the rank it has, and the rank it needs.
+
+    ``needs`` is the smallest rank that keeps 99 % of the energy, ``effective`` counts directions by the entropy of the
+    spectrum. The bars are the singular values, the largest first.
+
+    Example: adapters inspect my-lora --base ./llama
+    """
+    done = session.registry.inspect(subject, base=base)
+    if session.json:
+        emit(done.document())
+        return
+    table(
+        ("layer", "rank", "needs", "effective", "‖Δ‖", "of ‖W‖", "spectrum"),
+        [
+            (
+                one.path,
+                one.rank,
+                one.sufficient_rank,
+                f"{one.effective_rank:.1f}",
+                one.norm,
+                f"{done.shares[one.path]:.2%}" if one.path in done.shares else "",
+                bars(one.values),
+            )
+            for one in done.layers
+        ],
+        right=("rank", "needs", "effective", "‖Δ‖", "of ‖W‖"),
+        shrink=("layer",),
+    )
+    ranks = max((one.rank for one in done.layers), default=0)
+    verdict = (
+        f"it needs rank {done.sufficient_rank}, not {ranks}"
+        if done.sufficient_rank < ranks
+        else f"it uses its rank, {ranks}"
+    )
+    dead = f"; {len(done.dead)} layers do nothing" if done.dead else ""
+    say(f"{done.subject}: ‖Δ‖ {done.norm:.6g}; {verdict}{dead}")
+
+
+def diff(
+    session: Session,
+    one: Annotated[str, Argument(metavar="A", help="A version in the registry, or an adapter's directory.")],
+    other: Annotated[str, Argument(metavar="B", help="The other.")],
+) -> None:
+    """Compare two adapters layer by layer: the cosine of their deltas, the ratio of their norms, and the spaces they write to.
+
+    Example: adapters diff my-lora@1 my-lora@2
+    """
+    done = session.registry.diff(one, other)
+    if session.json:
+        emit(done.document())
+        return
+    table(
+        ("layer", "cosine", "‖A‖", "‖B‖", "angles"),
+        [
+            (layer.path, f"{layer.cosine:+.3f}", layer.norm, layer.other_norm, bars(layer.angles, largest=1.0))
+            for layer in done.layers
+        ],
+        right=("cosine", "‖A‖", "‖B‖"),
+        shrink=("layer",),
+    )
+    for name, paths in ((done.one, done.only_one), (done.other, done.only_other)):
+        if paths:
+            say(f"only {name} has {len(paths)}: {', '.join(paths[:3])}{' …' if len(paths) > 3 else ''}")
+    say(f"cosine {done.cosine:+.4f}, ‖A‖ {done.norm:.6g}, ‖B‖ {done.other_norm:.6g}")
+
+
+def interference(
+    session: Session,
+    adapters: Annotated[list[str], Argument(metavar="ADAPTER[=WEIGHT]…", help="At least two; a weight is 1.")],
+) -> None:
+    """Foresee what adapters do to each other when they are added up.
+
+    ``kept`` is how much of an adapter is in the sum along its own direction (1: as if alone), ``disturbance`` how much of
+    anything else, in units of its own norm.
+
+    Example: adapters interference law=0.7 style=0.3
+    """
+    if len(adapters) < 2:
+        raise BadParameter("name at least two adapters", param_hint="ADAPTER")
+    done = session.registry.interference([weighted(text) for text in adapters])
+    if session.json:
+        emit(done.document())
+        return
+    show_interference(done)
+
+
+def show_interference(done: Interference) -> None:
+    table(
+        (
+            "adapter",
+            "weight",
+            "‖Δ‖",
+            *(f"cos {number}" for number in range(1, len(done.names) + 1)),
+            "kept",
+            "disturbance",
+        ),
+        [
+            (
+                f"{number} {name}",
+                f"{weight:g}",
+                norm,
+                *(f"{cosine:+.3f}" for cosine in cosines),
+                f"{kept:.2f}",
+                f"{disturbance:.2f}",
+            )
+            for number, (name, weight, norm, cosines, kept, disturbance) in enumerate(
+                zip(done.names, done.weights, done.norms, done.cosines, done.kept, done.disturbance, strict=True), 1
+            )
+        ],
+        right=("weight", "‖Δ‖", "kept", "disturbance"),
+        shrink=("adapter",),
+    )
+    say(f"signs conflict in {done.conflicts:.1%} of the elements")
+
+
+def bars(values: Sequence[float], *, largest: float | None = None) -> str:
+    """``▇▅▃▁``: each value against the largest."""
+    top = largest if largest is not None else max(values, default=0.0)
+    if not top:
+        return ""
+    steps = len(_BARS) - 1
+    return "".join(_BARS[min(round(max(value, 0.0) / top * steps), steps)] for value in values[:_SHOWN])

@@ -1,0 +1,167 @@
+"""What adapters are made of, seen from their factors: spectra, norms, and how two of them lie to each other.
+
+A target with several deltas (fused experts, groups of a convolution) counts as one: norms and inner products add up, and
+its spectrum is the root mean square of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot, sqrt
+
+import torch
+from torch import Tensor
+
+from registry.domain.checkpoint import Shard
+from registry.domain.tensors import TensorSpec
+from registry.numerics.low_rank import (
+    Factors,
+    effective_rank,
+    inner,
+    principal_cosines,
+    product_norm,
+    rank_for_energy,
+    spectrum,
+)
+from registry.plans.merging import Origin
+from registry.transforms.layout import matrices
+from registry.transforms.streaming import read
+from registry.variants.lora_targets import LoraDelta
+from registry.weights.dtypes import TORCH_DTYPES
+from registry.weights.streams import Sources, sources
+
+#: Rows of a base's weight that are squared in one go, in elements.
+_PIECE = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """``values`` are the singular values of the delta from large to small, ``norm`` is ‖Δ‖, ``effective_rank`` how many
+    directions count, ``sufficient_rank`` the smallest that keeps 99 % of Σσ²."""
+
+    path: str
+    rank: int
+    scaling: float
+    values: tuple[float, ...]
+    norm: float
+    effective_rank: float
+    sufficient_rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """Two deltas of one target: their cosine ⟨Δ, Δ'⟩ / ‖Δ‖‖Δ'‖, both norms, and the cosines of the principal angles between the
+    spaces that they write to."""
+
+    path: str
+    inner: float
+    norm: float
+    other_norm: float
+    angles: tuple[float, ...]
+
+    @property
+    def cosine(self) -> float:
+        size = self.norm * self.other_norm
+        return self.inner / size if size else 0.0
+
+
+def spectra(weights: Shard, deltas: Mapping[str, LoraDelta], *, energy: float = 0.99) -> Iterator[Spectrum]:
+    """Of every target whose scaling is known."""
+    with sources([weights.path]) as files:
+        for path, delta in deltas.items():
+            pairs = _factors(weights, delta, files)
+            if not pairs:
+                continue
+            found = torch.stack([spectrum(one.down, one.up) * abs(one.scaling) for one in pairs])
+            values = found.square().mean(dim=0).sqrt()
+            yield Spectrum(
+                path,
+                delta.rank or delta.down.shape[0],
+                pairs[0].scaling,
+                tuple(values.tolist()),
+                float(torch.linalg.vector_norm(found)),
+                effective_rank(values),
+                rank_for_energy(values, energy),
+            )
+
+
+def likenesses(
+    one: tuple[Shard, Mapping[str, LoraDelta]], other: tuple[Shard, Mapping[str, LoraDelta]]
+) -> Iterator[Likeness]:
+    """Of every target that both have, if the shapes are the same."""
+    with sources({one[0].path, other[0].path}) as files:
+        for path, delta in one[1].items():
+            theirs = other[1].get(path)
+            if theirs is None or not _alike(delta, theirs):
+                continue
+            pairs = list(zip(_factors(one[0], delta, files), _factors(other[0], theirs, files), strict=True))
+            angles = [principal_cosines(a.up, b.up) for a, b in pairs]
+            yield Likeness(
+                path,
+                sum(inner(a, b) for a, b in pairs),
+                hypot(*(_norm(a) for a, _ in pairs)),
+                hypot(*(_norm(b) for _, b in pairs)),
+                tuple(torch.stack(angles).mean(dim=0).tolist()) if angles else (),
+            )
+
+
+def norms_of(tensors: Mapping[str, tuple[Shard, TensorSpec]]) -> dict[str, float]:
+    """‖W‖ of stored tensors, read in pieces."""
+    found = {}
+    with sources({shard.path for shard, _ in tensors.values()}) as files:
+        for name, (shard, spec) in tensors.items():
+            found[name] = sqrt(sum(_squares(shard, spec, files)))
+    return found
+
+
+def conflicts(
+    adapters: Sequence[tuple[Shard, Mapping[str, LoraDelta], float]], path: str, *, rows: int = 256
+) -> tuple[int, int]:
+    """In how many elements of a target the weighted deltas have both signs, and how many were looked at: of all columns and so
+    many rows, spread evenly."""
+    with sources({shard.path for shard, _, _ in adapters}) as files:
+        dense = [
+            _rows(_factors(shard, deltas[path], files), weight, rows)
+            for shard, deltas, weight in adapters
+            if path in deltas
+        ]
+    if len(dense) < 2:
+        return 0, 0
+    signs = torch.stack([one.sign() for one in dense])
+    return int((signs.amax(dim=0) > signs.amin(dim=0)).logical_and((signs != 0).sum(dim=0) > 1).sum()), dense[0].numel()
+
+
+def _rows(pairs: Sequence[Factors], weight: float, rows: int) -> Tensor:
+    made = []
+    for one in pairs:
+        step = max(1, one.up.shape[0] // rows)
+        made.append((one.up[::step] @ one.down) * (one.scaling * weight))
+    return torch.cat(made)
+
+
+def _factors(weights: Shard, delta: LoraDelta, files: Sources) -> list[Factors]:
+    if delta.scaling is None:
+        return []
+    down, up = (read(files, Origin(weights, spec)).double() for spec in (delta.down, delta.up))
+    return [Factors(a, b, delta.scaling) for a, b in matrices(down, up, experts=delta.experts)]
+
+
+def _alike(one: LoraDelta, other: LoraDelta) -> bool:
+    return (
+        one.down.shape[1:] == other.down.shape[1:]
+        and one.up.shape[0] == other.up.shape[0]
+        and one.experts == other.experts
+    )
+
+
+def _norm(one: Factors) -> float:
+    return abs(one.scaling) * product_norm(one.up, one.down)
+
+
+def _squares(shard: Shard, spec: TensorSpec, files: Sources) -> Iterator[float]:
+    dtype = TORCH_DTYPES[spec.dtype]
+    for start in range(0, spec.bytes, _PIECE * dtype.itemsize):
+        data = bytearray(min(_PIECE * dtype.itemsize, spec.bytes - start))
+        files.read_into(shard.path, shard.data_start + spec.start + start, memoryview(data))
+        yield float(torch.frombuffer(data, dtype=dtype).double().square().sum())
