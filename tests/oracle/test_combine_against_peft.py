@@ -1,0 +1,307 @@
+"""A combination is the sum of the deltas that PEFT itself makes of each adapter; and it loads in PEFT without a word."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.layer import ParamWrapper
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from registry.connect import Registry, connect
+from registry.errors import RegistryError
+from registry.operations.combine import Combined
+from tests.oracle import tiny_models as tiny
+from tests.oracle.tiny_models import seeded
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+LM: dict[str, Any] = {"task_type": "CAUSAL_LM"}
+
+#: Pairs of adapters of one model, as different as they may be.
+PAIRS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "ranks": (tiny.llama, {"r": 2, **LM}, {"r": 5, "lora_alpha": 3, **LM}),
+    "targets": (tiny.llama, {"target_modules": ["q_proj", "down_proj"], **LM}, {"target_modules": ["v_proj"], **LM}),
+    "rslora": (tiny.llama, {"use_rslora": True, "lora_alpha": 4, **LM}, {"r": 3, **LM}),
+    "patterns": (
+        tiny.llama,
+        {"rank_pattern": {"q_proj": 5}, "alpha_pattern": {r"layers\.0\..*q_proj": 11}, **LM},
+        {"layers_to_transform": [1], "target_modules": ["q_proj"], **LM},
+    ),
+    "embeddings": (tiny.llama, {"target_modules": ["embed_tokens", "q_proj"], **LM}, {"target_modules": ["embed_tokens"], **LM}),
+    "conv1d": (
+        tiny.gpt2,
+        {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, **LM},
+        {"target_modules": ["c_attn"], "fan_in_fan_out": True, **LM},
+    ),
+    "convolutions": (tiny.Layers, {"target_modules": ["c1", "c2", "c3", "lin0"]}, {"target_modules": ["c2", "emb"], "r": 3}),
+    "experts": (
+        tiny.ExpertBlocks,
+        {"target_modules": ["q_proj"], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]},
+        {"target_modules": [], "target_parameters": ["experts.down_proj"], "r": 3},
+    ),
+    "biases of B": (tiny.Layers, {"target_modules": ["lin0"], "lora_bias": True}, {"target_modules": ["lin0", "lin1"]}),
+}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def train(make: Any, into: Path, seed: int, options: dict[str, Any]) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = get_peft_model(seeded(make), LoraConfig(**{"r": 2, "lora_alpha": 6, "target_modules": ["q_proj"], **options}))
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter += 0.3 * torch.randn_like(parameter)
+        model.save_pretrained(str(into))
+    path = into / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "acme/tiny"}))
+    return into
+
+
+def changes(make: Any, adapter: Path, *, silently: bool = False) -> dict[str, Tensor]:
+    """The dense delta of every adapted module, and the bias that it adds, by PEFT."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if silently else "ignore")
+        warnings.simplefilter("ignore", FutureWarning)
+        model = PeftModel.from_pretrained(seeded(make), str(adapter))
+    found: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer) and "default" in (*module.lora_A, *module.lora_embedding_A):
+            key = f"{name}.{module.parameter_name}" if isinstance(module, ParamWrapper) else name
+            found[key.replace(".base_layer", "")] = module.get_delta_weight("default").detach().double()
+            bias = module.lora_B["default"].bias if "default" in module.lora_B else None
+            if bias is not None:
+                found[f"{key} bias"] = bias.detach().double() * module.scaling["default"]
+    return found
+
+
+def total(parts: list[tuple[dict[str, Tensor], float]]) -> dict[str, Tensor]:
+    names = dict.fromkeys(name for part, _ in parts for name in part)
+    return {name: sum((part[name] * weight for part, weight in parts if name in part), torch.zeros(())) for name in names}
+
+
+def same(found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float = 2e-6) -> None:
+    for name in found.keys() | wanted.keys():
+        ours, theirs = found.get(name, torch.zeros(())), wanted.get(name, torch.zeros(()))
+        size = max(float(theirs.norm()), 1e-3)
+        assert float((ours - theirs).norm()) <= tolerance * size, name
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_sum_is_what_peft_makes_of_each(pair: str, tmp_path: Path) -> None:
+    make, first, second = PAIRS[pair]
+    one, other = train(make, tmp_path / "one", 1, first), train(make, tmp_path / "other", 2, second)
+    done = connect(tmp_path / "registry").combine([(one, 0.7), (other, -0.3)], tmp_path / "both")
+    wanted = total([(changes(make, one), 0.7), (changes(make, other), -0.3)])
+    same(changes(make, tmp_path / "both", silently=pair != "experts"), wanted)
+    assert done.error < 1e-6
+    assert done.discarded == 0
+    config = json.loads((tmp_path / "both" / "adapter_config.json").read_text())
+    assert not config.get("use_rslora")
+    assert all(layer.rank == layer.exact_rank for layer in done.layers)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("pair", ["ranks", "embeddings", "conv1d", "convolutions", "experts"])
+def test_a_truncation_is_the_dense_optimum_and_says_its_error(pair: str, rank: int, tmp_path: Path) -> None:
+    make, first, second = PAIRS[pair]
+    one, other = train(make, tmp_path / "one", 1, first), train(make, tmp_path / "other", 2, second)
+    done = connect(tmp_path / "registry").combine([one, other], tmp_path / "both", rank=rank)
+    wanted = total([(changes(make, one), 1.0), (changes(make, other), 1.0)])
+    found = changes(make, tmp_path / "both")
+    assert found.keys() == wanted.keys()
+    errors = {}
+    for name, dense in wanted.items():
+        matrices = dense if dense.dim() == 3 and "experts" in name else dense.flatten(1).unsqueeze(0)
+        optimum = torch.linalg.vector_norm(torch.linalg.svdvals(matrices)[:, rank:])
+        distance = (found[name] - dense).norm()
+        assert float(distance) == pytest.approx(float(optimum), rel=1e-4, abs=1e-5)
+        errors[name] = float(distance)
+    size = float(torch.linalg.vector_norm(torch.stack([dense.norm() for dense in wanted.values()])))
+    assert done.error * done.norm == pytest.approx(float(torch.tensor(list(errors.values())).norm()), rel=1e-4, abs=1e-5)
+    assert done.norm == pytest.approx(size, rel=1e-5)
+    assert done.error == pytest.approx(done.discarded, rel=1e-3, abs=1e-6)
+
+
+def test_peft_svd_finds_the_same_optimum(tmp_path: Path) -> None:
+    one = train(tiny.llama, tmp_path / "one", 1, {"r": 4, **LM})
+    other = train(tiny.llama, tmp_path / "other", 2, {"r": 4, **LM})
+    connect(tmp_path / "registry").combine([(one, 0.6), (other, 0.4)], tmp_path / "both", rank=4)
+    model = PeftModel.from_pretrained(seeded(tiny.llama), str(one), adapter_name="one")
+    model.load_adapter(str(other), "other")
+    model.add_weighted_adapter(["one", "other"], [0.6, 0.4], "svd", combination_type="svd", svd_rank=4)
+    model.set_adapter("svd")
+    theirs = {
+        name: module.get_delta_weight("svd").detach().double()
+        for name, module in model.named_modules()
+        if isinstance(module, BaseTunerLayer)
+    }
+    same(changes(tiny.llama, tmp_path / "both"), theirs, tolerance=1e-5)
+
+
+# Laws, over small adapters written by hand: quick enough for hypothesis.
+
+
+def write(into: Path, seed: int, *, rank: int, targets: tuple[str, ...] = ("a", "b"), alpha: float = 4) -> Path:
+    into.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for target in targets:
+        tensors[f"base_model.model.{target}.lora_A.weight"] = torch.randn(rank, 6, generator=generator)
+        tensors[f"base_model.model.{target}.lora_B.weight"] = torch.randn(5, rank, generator=generator)
+    save_file(tensors, into / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": list(targets)}
+    (into / "adapter_config.json").write_text(json.dumps(config))
+    return into
+
+
+def dense(directory: Path) -> dict[str, Tensor]:
+    config = json.loads((directory / "adapter_config.json").read_text())
+    tensors = load_file(directory / "adapter_model.safetensors")
+    found = {}
+    for name, down in tensors.items():
+        if name.endswith("lora_A.weight"):
+            path = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+            alpha = config.get("alpha_pattern", {}).get(f"^{path}", config["lora_alpha"])
+            up = tensors[name.replace("lora_A", "lora_B")].double()
+            found[path] = up @ down.double() * (alpha / down.shape[0])
+    return found
+
+
+quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+weights = st.floats(-2, 2).filter(lambda w: abs(w) > 1e-3)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> tuple[Registry, Path, Path, Path]:
+    return (
+        connect(tmp_path / "registry"),
+        write(tmp_path / "one", 1, rank=2),
+        write(tmp_path / "other", 2, rank=3, targets=("b", "c")),
+        tmp_path,
+    )
+
+
+def combined(registry: Registry, asked: list[Any], into: Path, **options: Any) -> tuple[Combined, dict[str, Tensor]]:
+    import secrets
+
+    target = into / secrets.token_hex(4)
+    return registry.combine(asked, target, **options), dense(target)
+
+
+@quick
+@given(weights, weights, st.floats(-2, 2).filter(lambda c: abs(c) > 1e-3))
+def test_it_is_linear_in_the_weights_and_knows_no_order(
+    place: tuple[Registry, Path, Path, Path], w: float, v: float, c: float
+) -> None:
+    registry, one, other, into = place
+    _, found = combined(registry, [(one, w), (other, v)], into)
+    same(found, total([(dense(one), w), (dense(other), v)]))
+    same(combined(registry, [(other, v), (one, w)], into)[1], found)
+    same(combined(registry, [(one, w * c), (other, v * c)], into)[1], {name: delta * c for name, delta in found.items()})
+
+
+@quick
+@given(weights)
+def test_one_alone_is_itself_and_weight_0_drops_out(place: tuple[Registry, Path, Path, Path], w: float) -> None:
+    registry, one, other, into = place
+    same(combined(registry, [(one, 1.0)], into)[1], dense(one))
+    done, found = combined(registry, [(one, w), (other, 0.0)], into)
+    same(found, total([(dense(one), w)]))
+    assert {layer.path for layer in done.layers} == {"a", "b"}
+
+
+def test_plus_one_and_minus_one_is_zero(place: tuple[Registry, Path, Path, Path]) -> None:
+    registry, one, _, into = place
+    _, found = combined(registry, [(one, 1.0), (one, -1.0)], into)
+    assert all(float(delta.abs().max()) < 1e-12 for delta in found.values())
+
+
+@quick
+@given(st.integers(0, 99), st.integers(1, 4))
+def test_it_does_not_matter_how_a_delta_is_factored(
+    place: tuple[Registry, Path, Path, Path], seed: int, rank: int
+) -> None:
+    import secrets
+
+    registry, one, other, into = place
+    turned = into / secrets.token_hex(4)
+    write(turned, 1, rank=2)
+    turn = torch.randn(2, 2, generator=torch.Generator().manual_seed(seed)) + 3 * torch.eye(2)
+    tensors = load_file(turned / "adapter_model.safetensors")
+    for name in [*tensors]:
+        tensors[name] = turn @ tensors[name] if "lora_A" in name else tensors[name] @ torch.linalg.inv(turn)
+    save_file(tensors, turned / "adapter_model.safetensors")
+    for options in ({}, {"rank": rank}):
+        ours = combined(registry, [(one, 0.5), (other, 0.5)], into, **options)[1]
+        theirs = combined(registry, [(turned, 0.5), (other, 0.5)], into, **options)[1]
+        same(theirs, ours, tolerance=1e-4)
+
+
+def test_combining_then_merging_is_merging_both_at_once(tmp_path: Path) -> None:
+    one = train(tiny.llama, tmp_path / "one", 1, {"r": 2, **LM})
+    other = train(tiny.llama, tmp_path / "other", 2, {"r": 3, "target_modules": ["q_proj", "up_proj"], **LM})
+    base: nn.Module = seeded(tiny.llama)
+    base.save_pretrained(tmp_path / "base")  # type: ignore[operator]
+    registry = connect(tmp_path / "registry")
+    registry.combine([(one, 0.7), (other, -0.3)], tmp_path / "both")
+    registry.merge(tmp_path / "base", [tmp_path / "both"], tmp_path / "first", device="cpu")
+    registry.merge(tmp_path / "base", [(one, 0.7), (other, -0.3)], tmp_path / "second", device="cpu")
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-6, atol=1e-7)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "dora": ({"use_dora": True, **LM}, LM, "not-combinable"),
+    "pissa": ({"init_lora_weights": "pissa", **LM}, LM, "base-changed-by-initialization"),
+    "heads": ({"modules_to_save": ["lm_head"], **LM}, LM, "saved-modules-differ"),
+    "tokens": ({"trainable_token_indices": [1], **LM}, {"trainable_token_indices": [1], **LM}, "saved-modules-differ"),
+    "tasks": ({"task_type": "FEATURE_EXTRACTION"}, LM, "different-tasks"),
+    "replicated": ({"layer_replication": [[0, 2], [1, 2]], **LM}, LM, "layers-replicated"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_sum_is_refused_by_name(case: str, tmp_path: Path) -> None:
+    first, second, rule = REFUSED[case]
+    one, other = train(tiny.llama, tmp_path / "one", 1, first), train(tiny.llama, tmp_path / "other", 2, second)
+    with pytest.raises(RegistryError) as caught:
+        connect(tmp_path / "registry").combine([one, other], tmp_path / "both")
+    assert (caught.value.exit_code, caught.value.code) == (6, rule)
+    assert caught.value.hint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other"]
+
+
+def test_a_version_names_its_parents_and_starts_without_scores(tmp_path: Path) -> None:
+    registry = connect(tmp_path / "registry")
+    one = registry.push(train(tiny.llama, tmp_path / "one", 1, LM), name="one", evaluations=["acc=0.9"]).version
+    other = registry.push(train(tiny.llama, tmp_path / "other", 2, LM), name="other").version
+    done = registry.combine([("one", 0.7), ("other", 0.3)], name="both", rank=2)
+    assert done.version is not None
+    shown = registry.show("both")
+    assert [(edge.parent, edge.kind, edge.weight) for edge in shown.manifest.lineage] == [
+        (one.digest, "combined-from", 0.7),
+        (other.digest, "combined-from", 0.3),
+    ]
+    assert shown.evaluations == ()
+    assert shown.manifest.training["combine"]["error"] == pytest.approx(done.error)  # type: ignore[index]
+    assert {target.scaling for target in shown.manifest.targets} == {1.0}
