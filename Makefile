@@ -28,6 +28,7 @@ bench: $(READY)  ## ratios to peers and limits; takes minutes
 	$(BIN)/python -m tests.benchmarks.push
 	$(BIN)/python -m tests.benchmarks.check
 	$(BIN)/python -m tests.benchmarks.search
+	$(BIN)/python -m tests.benchmarks.bench_merge
 
 setup: $(READY)
 

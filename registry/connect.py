@@ -63,10 +63,12 @@ if TYPE_CHECKING:
     from registry.operations.equal_copy import Workshop
     from registry.operations.evaluate import Measured
     from registry.operations.export import Exported
+    from registry.operations.extract import Extraction
     from registry.operations.inspect import Difference, Inspected, Interference
     from registry.operations.inspect import Workshop as InspectWorkshop
-    from registry.operations.merge import Merged, MergeRequest, Prepared
-    from registry.operations.merge import Workshop as MergeWorkshop
+    from registry.operations.merge import Merged
+    from registry.operations.merge_prepare import MergeRequest, Prepared
+    from registry.operations.merge_prepare import Workshop as MergeWorkshop
     from registry.operations.promote import Promotion
     from registry.operations.publish import Published, Submission
     from registry.operations.verify import Verification
@@ -236,7 +238,7 @@ class Registry:
         device: str = "auto",
     ) -> Prepared:
         """What :meth:`merge` would do, from headers alone."""
-        from registry.operations.merge import prepare
+        from registry.operations.merge_prepare import prepare
 
         request = self._merge_request(base, adapters, options, device)
         with prepare(request, shelf=self.shelf(), workshop=_merge_workshop()) as prepared:
@@ -263,20 +265,25 @@ class Registry:
         into: str | Path | None = None,
         *,
         name: str | None = None,
+        method: str = "linear",
         rank: int | None = None,
         energy: float | None = None,
+        density: float = 0.5,
+        seed: int = 0,
         dtype: str | None = None,
         kind: str = "combined-from",
     ) -> Combined:
-        """The weighted sum of adapters as one adapter, in ``into``, as the next version of ``name``, or both. It is exact unless
-        ``rank`` or ``energy`` (a share of Σσ²) say how much to keep of each layer. ``kind`` is what the lineage calls it. Raises
-        RejectedError with every reason where there is no sum."""
+        """Adapters as one adapter, in ``into``, as the next version of ``name``, or both: the weighted sum, or another
+        ``method`` of :data:`registry.plans.combining.METHODS`.
+
+        The sum is exact unless ``rank`` or ``energy`` (a share of Σσ²) say how much to keep of each layer. ``kind`` is what the
+        lineage calls it. Raises RejectedError with every reason where there is no sum.
+        """
         from registry.operations.combine import CombineRequest, combine
 
         asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
-        request = CombineRequest(
-            [(self._adapter_called(one), weight) for one, weight in asked], rank, energy, dtype, kind
-        )
+        found = [(self._adapter_called(one), weight) for one, weight in asked]
+        request = CombineRequest(found, method, rank, energy, density, seed, dtype, kind)
         return combine(
             request,
             Path(into) if into is not None else None,
@@ -284,6 +291,25 @@ class Registry:
             workshop=_combine_workshop(),
             name=self.adapter(name) if name is not None else None,
         )
+
+    def extract(
+        self,
+        base: str | Path,
+        tuned: str | Path,
+        into: str | Path,
+        *,
+        rank: int,
+        energy: float | None = None,
+        dtype: str = "F32",
+        seed: int = 0,
+    ) -> Extraction:
+        """A LoRA out of a full fine-tune: of every matrix the best part of that rank of what training added."""
+        from registry.operations.extract import ExtractRequest, extract
+
+        request = ExtractRequest(str(base), str(tuned), rank, energy, dtype, seed)
+        with _tensors():
+            from registry.transforms import extract as workshop
+        return extract(request, Path(into), shelf=self.shelf(), workshop=workshop.extract)
 
     def inspect(self, subject: str | Path, *, base: str | Path | None = None) -> Inspected:
         """Spectra, norms and needed ranks of every layer of a LoRA; with ``base`` each delta's share of the weight's norm."""
@@ -595,7 +621,7 @@ class Registry:
         *,
         resume: bool = False,
     ) -> MergeRequest:
-        from registry.operations.merge import MergeRequest
+        from registry.operations.merge_prepare import MergeRequest
         from registry.plans.merge_plan import MergeOptions
 
         asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
@@ -663,7 +689,7 @@ def _workshop() -> Workshop:
 
 def _merge_workshop() -> MergeWorkshop:
     """The lazy door to torch, for merges."""
-    from registry.operations.merge import Workshop
+    from registry.operations.merge_prepare import Workshop
 
     with _tensors():
         from registry.transforms.merge import compare, peak_memory, same_numbers, write_merged
@@ -675,8 +701,8 @@ def _combine_workshop() -> CombineWorkshop:
     from registry.operations.combine import Workshop
 
     with _tensors():
-        from registry.transforms.combine import Truncation, combine, errors, same_numbers
-    return Workshop(combine, errors, same_numbers, Truncation)
+        from registry.transforms.combine import Method, combine, errors, same_numbers
+    return Workshop(combine, errors, same_numbers, Method)
 
 
 def _inspect_workshop() -> InspectWorkshop:

@@ -20,7 +20,8 @@
     │   ├── IncompatibleError         findings: an engine would not serve it as PEFT does
     │   ├── MisfitError               findings: the adapter does not fit its base
     │   ├── UnmergeableError          findings: no merged weights do what base and adapters do
-    │   └── UncombinableError         findings: there is no sum of these adapters
+    │   ├── UncombinableError         findings: there is no sum of these adapters
+    │   └── UnextractableError        findings: two models differ by more than an adapter
     ├── CorruptionError           stored bytes are not what was acknowledged       500    7
     │   ├── DigestMismatchError
     │   └── MissingBlobError
@@ -239,6 +240,18 @@ class UncombinableError(RejectedError):
             code=first.rule if len({finding.rule for finding in findings}) == 1 else None,
             hint=first.fix,
         )
+        self.findings = tuple(findings)
+
+
+class UnextractableError(RejectedError):
+    """Every reason why the difference of two models is no adapter."""
+
+    default_code = "not-extractable"
+
+    def __init__(self, what: str, findings: Sequence[Finding]) -> None:
+        first = findings[0]
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        super().__init__(f"{what}: no adapter can be extracted: {first.message}{more}", code=first.rule, hint=first.fix)
         self.findings = tuple(findings)
 
 

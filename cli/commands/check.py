@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, BadParameter, Exit, Option
 
 from cli.context import Session
+from cli.engines import profile_called
+from cli.exits import ending
 from cli.rendering import emit, note, progress
 from registry.errors import RegistryError, UnavailableError
 
@@ -67,24 +69,37 @@ def check(
         raise BadParameter("name the adapters to check, or say --all")
     if session.json and format not in (Format.TEXT, Format.JSON):
         raise BadParameter(f"--json or --format {format.value}: which of the two?")
-    names = _without_files(subjects or ())
-    several = everything or len(subjects or ()) > 1
+    with ending(json=session.json or format is Format.JSON):
+        _report(session, subjects or (), base, serve, max_lora_rank, format, allow or (), everything=everything)
+
+
+def _report(
+    session: Session,
+    subjects: Sequence[str],
+    base: str | None,
+    serve: str | None,
+    max_lora_rank: int | None,
+    format: Format,
+    allow: Sequence[str],
+    *,
+    everything: bool,
+) -> None:
+    names = _without_files(subjects)
+    several = everything or len(subjects) > 1
     written = format not in (Format.TEXT, Format.JSON)
+    profile = profile_called(serve, max_lora_rank)
     try:
-        profile = _profile(serve, max_lora_rank)
         known = _base(session, base) if base else None
         if everything:
-            found = _survey(session, known, profile, allow or (), silent=format is not Format.TEXT)
-            if not found and known is not None and known.problem is not None:
-                raise UnavailableError(known.problem.message, code=known.problem.rule, hint=known.problem.fix)
+            found = _survey(session, known, profile, allow, silent=format is not Format.TEXT)
+            if not found and known is not None:
+                _require_known(session, known)
         else:
-            found = [
-                _check(session, name, known, profile, allow or (), refuse=not several and not written) for name in names
-            ]
+            found = [_check(session, name, known, profile, allow, refuse=not several and not written) for name in names]
     except RegistryError as error:
         if not written:
             raise
-        found = [_refused(name, error) for name in names or (base or serve or "",)]
+        found = [_refused(name, error, is_at_fault=False) for name in names or (base or serve or "",)]
     if not found:
         note(f"nothing was checked: the registry has no adapter{f' of {base}' if base else ''}", quiet=session.quiet)
     _write(found, Format.JSON if session.json else format, several=several, listed=everything, quiet=session.quiet)
@@ -149,14 +164,31 @@ def _survey(
         return [_checked(verdict, None) for verdict in verdicts]  # documents: the tables of tensors may go
 
 
+def _require_known(session: Session, base: CheckedBase) -> None:
+    """A base that nobody knows, and a directory that nothing ties to an adapter, must not pass for want of adapters."""
+    if base.problem is not None:
+        raise UnavailableError(base.problem.message, code=base.problem.rule, hint=base.problem.fix)
+    if base.id.id is None and session.registry.list(limit=1):
+        raise UnavailableError(
+            f"{base.id.raw} has no name, and nothing says which adapters were trained on it, so that none was checked",
+            code="base-unnamed",
+            hint=f"adapters base add {base.id.raw} --name OWNER/NAME@REVISION, then check --all --base OWNER/NAME@REVISION",
+        )
+
+
 def _refused(
-    subject: str, error: RegistryError, base: CheckedBase | None = None, profile: Profile | None = None
+    subject: str,
+    error: RegistryError,
+    base: CheckedBase | None = None,
+    profile: Profile | None = None,
+    *,
+    is_at_fault: bool = True,
 ) -> Checked:
     from registry.operations.survey import refused
 
     directory = _directory(subject)
     name = subject if directory is None else os.path.normpath(os.path.expanduser(subject))
-    return _checked(refused(name, error, base, profile), directory)
+    return _checked(refused(name, error, base, profile, is_at_fault=is_at_fault), directory)
 
 
 def _checked(verdict: Verdict, directory: str | None) -> Checked:
@@ -166,17 +198,6 @@ def _checked(verdict: Verdict, directory: str | None) -> Checked:
     about = {os.path.basename(finding.where or "") for finding in verdict.findings}
     code = verdict.failure.exit_code if verdict.failure is not None else 0
     return Checked(verdict.document(), code, directory, WEIGHTS if WEIGHTS in about else CONFIG)
-
-
-def _profile(serve: str | None, max_lora_rank: int | None) -> Profile | None:
-    from registry.checks.profile import find_profile, with_rank_cap
-
-    if serve is None:
-        if max_lora_rank is not None:
-            raise BadParameter("--max-lora-rank is the limit of an engine: name it with --for")
-        return None
-    profile = find_profile(serve)
-    return profile if max_lora_rank is None else with_rank_cap(profile, max_lora_rank)
 
 
 def _base(session: Session, base: str) -> CheckedBase:

@@ -11,6 +11,7 @@ from cli.commands.inspect import show_interference
 from cli.commands.merge import STORED, Dtype, weighted
 from cli.context import Session
 from cli.rendering import emit, note, say, table
+from registry.plans.combining import LINEAR, METHODS
 
 if TYPE_CHECKING:
     from registry.operations.combine import Combined
@@ -36,6 +37,13 @@ def combine(
     energy: Annotated[
         float | None, Option(metavar="SHARE", help="Keep the smallest rank with this share of Σσ² (auto: 0.99).")
     ] = None,
+    method: Annotated[
+        str, Option(metavar="METHOD", help=f"linear, or one in delta space: {', '.join(METHODS)}.")
+    ] = LINEAR,
+    density: Annotated[
+        float, Option(metavar="SHARE", min=0.0, max=1.0, help="The share of elements that ties, dare, della … keep.")
+    ] = 0.5,
+    seed: Annotated[int, Option(help="For the methods that draw at random.")] = 0,
     dtype: Annotated[
         Dtype, Option(help="The type of the result's factors; keep: the widest of the inputs.")
     ] = Dtype.keep,
@@ -44,6 +52,7 @@ def combine(
 
     The factors are stacked, with weights and scalings folded in; a truncation (--rank, --energy) is the best there is, and
     what it leaves away is said, layer by layer. Weights may be negative. The result is read back and measured.
+    Other methods work on the deltas themselves; the result keeps at most the sum of the ranks, or --rank.
 
     Exit code 6: there is no sum (DoRA, other bases, differing heads …); every reason is said, and nothing was written.
 
@@ -51,6 +60,10 @@ def combine(
     """
     if output is None and name is None:
         raise BadParameter("say where to: -o DIR, or --name NAME", param_hint="--output")
+    if method not in (LINEAR, *METHODS):
+        raise BadParameter(f"{method!r} is none of {', '.join((LINEAR, *METHODS))}", param_hint="--method")
+    if not density:
+        raise BadParameter("a share of 0 leaves nothing", param_hint="--density")
     most, share = kept(rank, energy)
     asked = [weighted(text) for text in adapters]
     if len(asked) > 1 and not (session.json or session.quiet):
@@ -59,8 +72,11 @@ def combine(
         asked,
         output,
         name=name,
+        method=method,
         rank=most,
         energy=share,
+        density=density,
+        seed=seed,
         dtype=STORED.get(dtype),
     )
     if session.json:
@@ -69,7 +85,7 @@ def combine(
     for finding in done.findings:
         if finding.severity.value == "warning":
             note(f"warning: {finding.message} [{finding.rule}]", quiet=session.quiet, style="yellow")
-    show_combined(done, truncated=most is not None or share is not None)
+    show_combined(done, truncated=most is not None or share is not None or method != LINEAR)
     places = [str(place) for place in (output, done.version.reference if done.version else None) if place is not None]
     say(f"{', '.join(adapters)} → {', '.join(places)}")
 

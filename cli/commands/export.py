@@ -8,6 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from cli.context import Session
+from cli.engines import profile_called
 from cli.rendering import emit, note, say
 
 
@@ -38,6 +39,7 @@ def export(
 
     Example: adapters export my-lora:production --for vllm -o ./served
     """
+    profile_called(serve, max_lora_rank)
     done = session.registry.export(subject, output, engine=serve, base=base, max_lora_rank=max_lora_rank)
     if session.json:
         emit(done.document())

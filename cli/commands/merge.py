@@ -12,7 +12,7 @@ from cli.context import Session
 from cli.rendering import emit, note, pairs, progress, say, size
 
 if TYPE_CHECKING:
-    from registry.operations.merge import Prepared
+    from registry.operations.merge_prepare import Prepared
     from registry.plans.merge_plan import MergeOptions
 
 
@@ -176,11 +176,12 @@ def _show_plan(session: Session, prepared: Prepared) -> None:
     _warn(session, prepared)
     plan = prepared.plan
     copied = [one for one in plan.tensors if one.is_copy]
+    through_nf4 = [one for one in plan.tensors if one.origin.is_seen]
     pairs(
         [
             ("base", prepared.identity.id.id or prepared.identity.id.raw),
             *(("adapter", f"{one.name} × {one.weight:g} ({one.variant})") for one in prepared.recipe.shares),
-            ("base view", prepared.recipe.options.get("base_view")),
+            ("base view", f"nf4, {len(through_nf4)} tensors" if through_nf4 else None),
             ("changed", f"{len(plan.changed)} tensors, {size(sum(one.bytes for one in plan.changed))}"),
             ("copied", f"{len(copied)} tensors, {size(sum(one.bytes for one in copied))}"),
             ("output", f"{size(plan.bytes)} in {len(plan.shards)} file{'s' * (len(plan.shards) > 1)}"),

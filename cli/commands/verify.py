@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from cli.commands.merge import ExpertLayout, Side, weighted
+from cli.commands.merge import BaseView, ExpertLayout, Side, weighted
 from cli.context import Session
 from cli.rendering import emit, say
 
@@ -20,6 +20,7 @@ def verify(
     whole: Annotated[bool, Option("--all", help="Look at every element, not at a sample of each tensor.")] = False,
     embeddings: Annotated[Side | None, Option(help="As it was given to the merge.")] = None,
     expert_layout: Annotated[ExpertLayout | None, Option(help="As it was given to the merge.")] = None,
+    base_view: Annotated[BaseView, Option(help="As it was given to the merge.")] = BaseView.bits16,
     base_is_residual: Annotated[bool, Option("--base-is-residual", help="As it was given to the merge.")] = False,
     allow: Annotated[list[str] | None, Option(metavar="RULE", help="As it was given to the merge.")] = None,
 ) -> None:
@@ -35,6 +36,7 @@ def verify(
     options = MergeOptions(
         embeddings=embeddings.value if embeddings else None,
         packing=expert_layout.value if expert_layout else None,
+        base_view=base_view.value,
         base_is_residual=base_is_residual,
         allow=frozenset(allow or ()),
     )

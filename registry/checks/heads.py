@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from registry.checks.matching import match
 from registry.checks.misfit import error, note, warning
 from registry.checks.rule import Rule, Subject
+from registry.domain.base_model import BaseModelSpec
 from registry.domain.finding import Finding, Severity
+from registry.formats.base_classes import answers_elsewhere
 from registry.variants.lora_checks import shown
 from registry.variants.settings import saved_modules
 
 #: PEFT lists both for these tasks, and a model has one of them (``peft/utils/constants.py``, SEQ_CLS_HEAD_NAMES).
 _DEFAULTS = frozenset({"classifier", "score"})
 _TASKS = frozenset({"SEQ_CLS", "TOKEN_CLS"})
+#: PEFT lists it for every model that answers questions (``PeftModelForQuestionAnswering``).
+_ANSWERS = "qa_outputs"
 #: Their first dimension is the vocabulary: registry.checks.vocabulary speaks of them.
 VOCABULARY = frozenset({
     "embed_in", "embed_out", "embed_tokens", "embeddings", "lm_head", "shared", "tok_embeddings", "word_embeddings",
@@ -44,6 +48,8 @@ def _nowhere(subject: Subject) -> Iterator[Finding]:
             continue
         if name in _DEFAULTS and subject.manifest.task_type in _TASKS:
             continue
+        if name == _ANSWERS and subject.manifest.task_type == "QUESTION_ANS" and _answers_elsewhere(subject.base):
+            continue
         yield error(
             "head-nowhere",
             f"modules_to_save names {name}, and the file has no tensor of it",
@@ -53,6 +59,11 @@ def _nowhere(subject: Subject) -> Iterator[Finding]:
             found="none",
             fix="save the adapter again; if the module was never trained, remove the name from modules_to_save",
         )
+
+
+def _answers_elsewhere(base: BaseModelSpec) -> bool:
+    """Whether the model's own head for questions may have another name, so that ``qa_outputs`` is nowhere."""
+    return answers_elsewhere(base.model_type) and not any(module.path.endswith(_ANSWERS) for module in base.modules)
 
 
 def _other_size(subject: Subject) -> Iterator[Finding]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from registry.checks.places import Places, endings, places_of, prefix_of, upwards
+from registry.checks.brought import brought_by
+from registry.checks.places import Places, endings, places_for, prefix_of, upwards
 from registry.domain.base_model import ModuleSpec
 from registry.domain.manifest import Manifest
 from registry.domain.tensors import TensorSpec
@@ -26,13 +27,6 @@ if TYPE_CHECKING:
     from registry.checks.rule import Subject
     from registry.formats.adapter_config import AdapterConfig
 
-#: What heads are called: modules that a class adds to the backbone, and a checkpoint of another class lacks.
-HEADS = frozenset({
-    "classification_head", "classifier", "cls", "ctc_head", "embed_out", "fc", "head", "heads", "lm_head", "logits_proj",
-    "multi_modal_projector", "pooler", "pre_classifier", "predictions", "proj_out", "projector", "qa_outputs", "score",
-    "scores", "seq_relationship", "sequence_summary", "summary", "vocab_layer_norm", "vocab_projector",
-    "vocab_transform",
-})  # fmt: skip
 _MOST_LAYERS = 10_000
 #: Tensors that PEFT keeps below a module of its own.
 _WRAPPERS = ("_fsdp_wrapped_module", "_orig_mod", "base_layer", "token_adapter")
@@ -76,7 +70,7 @@ class Matching:
     def module(self, path: str) -> ModuleSpec | None:
         """The module that the path of a target, or of a module below an extra one, means."""
         name = self.homes.get(path) or self.places.find(path, self.prefix)
-        return self.places.by_name.get(name) if name is not None else None
+        return self.places.module(name) if name is not None else None
 
 
 def match(subject: Subject) -> Matching | None:
@@ -103,7 +97,7 @@ def _match(key: _Same) -> Matching | None:
     if subject.base is None:
         return None
     manifest = subject.manifest
-    spots = places_of(subject.base)
+    spots = places_for(subject.config, subject.base)
     prefix = prefix_of(subject.config, spots)
     paths = [*dict.fromkeys([*(target.path for target in manifest.targets), *manifest.extra_modules])]
     homes: dict[str, str] = {}
@@ -118,8 +112,8 @@ def _match(key: _Same) -> Matching | None:
             homeless.append(path)
     drifts = tuple(_drifts(homeless, homes, spots, prefix))
     drifted = {path for drift in drifts for path in drift.paths}
-    extra = set(manifest.extra_modules)
-    brought = tuple(path for path in homeless if path not in drifted and _is_head(path, declared=path in extra))
+    is_brought = brought_by(subject.config, subject.base)
+    brought = tuple(path for path in homeless if path not in drifted and is_brought(path))
     targets = {target.path for target in manifest.targets}
     is_lora = manifest.peft_type == "LORA"
     layers = layers_by_target(subject.config, manifest.tensors, targets) if is_lora else {}
@@ -154,12 +148,6 @@ def _in_base(path: str, layers_of_base: list[int]) -> str:
     return ".".join(parts)
 
 
-def _is_head(path: str, *, declared: bool) -> bool:
-    """A module outside all layers that is called like a head, or that the adapter brings whole."""
-    parts = path.split(".")
-    return not any(part.isdecimal() for part in parts) and (declared or not HEADS.isdisjoint(parts))
-
-
 def _drifts(homeless: Iterable[str], homes: Mapping[str, str], spots: Places, prefix: str | None) -> Iterator[Drift]:
     """A path without a place, by the longest end of it that some module has. What has no layer number (embeddings)
     follows the mapping that the others need. Where the adapter's other paths with the same beginning have places, the
@@ -191,7 +179,7 @@ def _whole(manifest: Manifest) -> Iterator[WholeTensor]:
     extra = frozenset(manifest.extra_modules)
     targets = frozenset(target.path for target in manifest.targets)
     for spec in manifest.tensors:
-        module, _, tail = _path(spec.name).rpartition(".")
+        module, _, tail = path_of(spec.name).rpartition(".")
         holder = next((above for above in upwards(module) if above in extra or above in targets), None)
         if holder in extra and tail in {"weight", "bias"} and (holder == module or holder not in targets):
             yield WholeTensor(spec, module, tail)
@@ -208,7 +196,7 @@ def _count_matched(
             holders.setdefault(module, []).append(path)
     matched = 0
     for spec in tensors:
-        holder = next((above for above in upwards(_path(spec.name)) if above in holders), None)
+        holder = next((above for above in upwards(path_of(spec.name)) if above in holders), None)
         if holder is None:
             matched += not spec.name.startswith(PREFIX)
         else:
@@ -216,5 +204,6 @@ def _count_matched(
     return matched
 
 
-def _path(name: str) -> str:
+def path_of(name: str) -> str:
+    """The tensor's name as the model has it, without PEFT's prefix and wrappers."""
     return ".".join(part for part in name.removeprefix(PREFIX).split(".") if part not in _WRAPPERS)

@@ -1,28 +1,25 @@
 """Where in a base a module's path leads, by every name that the module rightly has.
 
 A module has one place and up to three names: as the checkpoint stores it, as transformers 5 holds it in memory, and
-with or without the ``base_model_prefix`` of the class that is loaded. Which class that is, the adapter's config says. A path
-that would be right only below another prefix has no place here: PEFT would find nothing and say nothing, so the rules
-name the mapping that repairs it, and nobody guesses.
+with or without the ``base_model_prefix`` of the class that is loaded. Which class that is, the adapter's config says. Both
+spellings hold in both directions: the base's names are looked up as they stand and as memory has them, and so is what the
+adapter says. A path that would be right only below another prefix has no place here: PEFT would find nothing and say
+nothing, so the rules name the mapping that repairs it, and nobody guesses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
+from registry.checks.stacks import Experts, fused, other_form, stacked
 from registry.domain.base_model import BaseModelSpec, ModuleKind, ModuleSpec
 from registry.formats.adapter_config import AdapterConfig
-from registry.formats.base_classes import (
-    Stack,
-    backbone_prefix,
-    prefix_of_class,
-    prefix_of_task,
-    renamed,
-    stacks,
-)
+from registry.formats.base_classes import backbone_prefix, prefix_of_class, prefix_of_task, renamed, tower_of_class
 
+#: What the stacks of experts are called in memory.
+_STACKS = (".experts.gate_up_proj", ".experts.down_proj")
 #: Words of a path that are looked at; real ones have about ten, and a name made to be long shall cost nothing.
 _DEEPEST = 64
 
@@ -34,7 +31,7 @@ class Places:
     base: BaseModelSpec
     by_name: Mapping[str, ModuleSpec]
     #: Fused parameters that the checkpoint holds as single matrices: for each expert those that lie below one another.
-    stacked: Mapping[str, tuple[tuple[ModuleSpec, ...], ...]] = field(default_factory=dict)
+    stacked: Mapping[str, Experts] = field(default_factory=dict)
 
     @cached_property
     def prefix(self) -> str:
@@ -69,7 +66,13 @@ class Places:
 
         ``prefix`` is what the adapter's class writes before the backbone: ``""`` for nothing, None if nobody knows.
         """
-        return next((name for name in self._candidates(path, prefix) if self._has(name)), None)
+        spellings = dict.fromkeys((path, in_memory(path, self.base.model_type)))
+        names = (name for spelt in spellings for name in self._candidates(spelt, prefix))
+        return next((name for name in names if self._has(name)), None)
+
+    def module(self, name: str) -> ModuleSpec | None:
+        """The module that :meth:`find` named; also one that the base holds as part of another, or in parts."""
+        return self.by_name.get(name) or other_form(name, self.base.model_type, self.by_name)
 
     def spelled(self, name: str, prefix: str | None) -> str:
         """The reverse: what an adapter has to call the module that this base calls ``name``."""
@@ -96,7 +99,7 @@ class Places:
         return [inside] if not wanted or path.startswith(wanted) else []
 
     def _has(self, name: str) -> bool:
-        return name in self.by_name or name in self.containers
+        return name in self.containers or self.module(name) is not None
 
 
 def endings(path: str) -> Iterator[str]:
@@ -119,15 +122,22 @@ def upwards(path: str) -> Iterator[str]:
 @lru_cache(maxsize=4)
 def places_of(base: BaseModelSpec) -> Places:
     found: dict[str, ModuleSpec] = {}
+    on_disk: dict[str, ModuleSpec] = {}
     for module in base.modules:
-        found.setdefault(_in_memory(module, base.model_type), module)
+        name = in_memory(module.path, base.model_type)
+        on_disk[module.path] = _as_stack(module) if name.endswith(_STACKS) else module
+        found.setdefault(name, on_disk[module.path])
     for name, module in [*found.items()]:
         found |= {alias: module for alias in _shared(name, module, found) if alias not in found}
-    stacked: dict[str, tuple[tuple[ModuleSpec, ...], ...]] = {}
-    for stack in stacks(base.model_type):
-        stacked |= _stacked(stack, found)
-    found |= {path: _fused(path, experts) for path, experts in stacked.items()}
-    return Places(base, found | {module.path: module for module in base.modules}, stacked)
+    parts = stacked(base.model_type, found)
+    found |= {path: fused(path, experts) for path, experts in parts.items()}
+    return Places(base, found | on_disk, parts)
+
+
+def _as_stack(module: ModuleSpec) -> ModuleSpec:
+    """Three dimensions under a name with ``.weight`` are a convolution's, but for a module that is a stack in memory."""
+    is_stack = module.kind is ModuleKind.CONV and module.shape is not None and len(module.shape) == 3
+    return replace(module, kind=ModuleKind.EXPERTS) if is_stack else module
 
 
 def _shared(name: str, module: ModuleSpec, modules: Mapping[str, ModuleSpec]) -> list[str]:
@@ -139,6 +149,25 @@ def _shared(name: str, module: ModuleSpec, modules: Mapping[str, ModuleSpec]) ->
     return [f"{side}.embed_tokens" for side in sides if any(path.startswith(f"{side}.") for path in modules)]
 
 
+def places_for(config: AdapterConfig, base: BaseModelSpec) -> Places:
+    """With the names that the adapter's class has where it is one tower of the base: ``encoder.layers.0`` for what CLIP
+    keeps under ``vision_model``."""
+    places, name = places_of(base), class_of(config)
+    tower = tower_of_class(name) if name is not None and config.task_type is None else None
+    if tower is None:
+        return places
+    start = f"{tower}."
+    inside = {path.removeprefix(start): one for path, one in places.by_name.items() if path.startswith(start)}
+    return replace(places, by_name={**inside, **places.by_name})
+
+
+def class_of(config: AdapterConfig) -> str | None:
+    """The class that was trained, where the config names one: PEFT does so for models without a task type."""
+    mapping = config.raw.get("auto_mapping")
+    name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def prefix_of(config: AdapterConfig, places: Places) -> str | None:
     """What the class that the adapter was trained on writes before the backbone's modules, None if nothing tells.
 
@@ -146,49 +175,23 @@ def prefix_of(config: AdapterConfig, places: Places) -> str | None:
     this model, and nothing is demanded.
     """
     model_type = places.base.model_type
-    mapping = config.raw.get("auto_mapping")
-    name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    name = class_of(config)
     if config.task_type is not None:
         prefix = prefix_of_task(model_type, config.task_type)
     else:
-        prefix = prefix_of_class(model_type, name) if isinstance(name, str) else None
+        prefix = prefix_of_class(model_type, name) if name is not None else None
     if prefix and not places.has_prefix:
         own = [prefix_of_class(model_type, architecture) for architecture in places.base.architectures]
         return None if prefix in own else prefix
     return prefix
 
 
-def _in_memory(module: ModuleSpec, model_type: str | None) -> str:
+def in_memory(path: str, model_type: str | None) -> str:
+    """What transformers 5 calls the module; a name in memory stays as it is."""
     rules = renamed(model_type)
     if not rules:
-        return module.path
-    name = f"{module.path}.weight"
+        return path
+    name = f"{path}.weight"
     for pattern, into in rules:
         name = pattern.sub(into, name)
     return name.removesuffix(".weight")
-
-
-def _stacked(stack: Stack, modules: Mapping[str, ModuleSpec]) -> dict[str, tuple[tuple[ModuleSpec, ...], ...]]:
-    """The fused parameter of every layer that has all its parts for experts 0, 1, 2 …"""
-    experts: dict[str, dict[int, dict[str, ModuleSpec]]] = {}
-    for name, module in modules.items():
-        above, _, part = name.rpartition(".")
-        holder, _, number = above.rpartition(".")
-        if part in stack.parts and number.isdecimal() and holder.endswith("experts"):
-            experts.setdefault(holder, {}).setdefault(int(number), {})[part] = module
-    found = {}
-    for holder, numbered in experts.items():
-        whole = range(len(numbered))
-        if all(len(numbered.get(number, ())) == len(stack.parts) for number in whole):
-            found[f"{holder}.{stack.parameter}"] = tuple(
-                tuple(numbered[number][part] for part in stack.parts) for number in whole
-            )
-    return found
-
-
-def _fused(path: str, experts: tuple[tuple[ModuleSpec, ...], ...]) -> ModuleSpec:
-    shapes = [module.shape for module in experts[0]]
-    known = [shape for shape in shapes if shape is not None and len(shape) == 2]
-    if len(known) < len(shapes):
-        return ModuleSpec(path, ModuleKind.PACKED, None)
-    return ModuleSpec(path, ModuleKind.EXPERTS, (len(experts), sum(rows for rows, _ in known), known[0][1]))

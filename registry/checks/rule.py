@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from registry.domain.digest import Digest
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import Manifest
 
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An adapter, with the base it is held against and the engine that is to serve it, as far as they are known."""
+    """An adapter, with the base it is held against and the engine that is to serve it, as far as they are known.
+
+    ``trained_weights`` is the weights fingerprint of the base that the adapter records, where somebody has hashed it.
+    """
 
     manifest: Manifest
     config: AdapterConfig
     base: BaseModelSpec | None = None
     profile: Profile | None = None
+    trained_weights: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)

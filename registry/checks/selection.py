@@ -23,12 +23,12 @@ from registry.variants.wanted import is_all_linear, picked
 
 _FIX = "save the adapter again with PEFT, or correct target_modules, exclude_modules and layers_to_transform"
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
-#: PEFT's own, where ``layers_pattern`` is not given.
-_LAYER = re.compile(r".*\.[^.]*\.(\d+)\.")
+#: PEFT's own, where ``layers_pattern`` is not given: the first number, not that of an expert or of a part of the layer.
+_LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 
 
 def _not_chosen(subject: Subject) -> Iterator[Finding]:
-    chosen = _chooser(subject.config)
+    chosen = chooser(subject.config)
     if chosen is None:
         return
     matching, targets = match(subject), {target.path for target in subject.manifest.targets}
@@ -48,20 +48,20 @@ def _not_chosen(subject: Subject) -> Iterator[Finding]:
 
 
 def _layers_without(subject: Subject) -> Iterator[Finding]:
-    """A kind of module that is adapted in some layers of the base and not in others, where the config means all."""
+    """A kind of module that is adapted in some layers of the base and not in others, where the config means all. Kinds are
+    told apart by the base's names, and chosen by the adapter's, which may be those of another spelling."""
     matching = match(subject)
-    chosen = _chooser(subject.config)
+    chosen = chooser(subject.config)
     if matching is None or chosen is None:
         return
-    adapted: dict[str, set[str]] = {}
-    for path in matching.layers:
-        adapted.setdefault(_NUMBER.sub("*", path), set()).add(path)
+    homes = {matching.homes[path]: path for path in matching.layers if path in matching.homes}
+    called = {_NUMBER.sub("*", name): path for name, path in homes.items()}
     missing: dict[str, list[str]] = {}
     for name in matching.places.by_name:
-        path = matching.places.spelled(name, matching.prefix)
-        shape = _NUMBER.sub("*", path)
-        if shape in adapted and path not in adapted[shape] and chosen(path):
-            missing.setdefault(shape, []).append(path)
+        like = called.get(_NUMBER.sub("*", name)) if name not in homes else None
+        path = _numbered(like, name) if like is not None else None
+        if path is not None and chosen(path):
+            missing.setdefault(_NUMBER.sub("*", path), []).append(path)
     for shape, paths in missing.items():
         yield warning(
             "layer-without-tensors",
@@ -71,6 +71,15 @@ def _layers_without(subject: Subject) -> Iterator[Finding]:
             target=paths[0],
             fix="check against the base it was trained on, or save the adapter again",
         )
+
+
+def _numbered(path: str, name: str) -> str | None:
+    """The path with the numbers that the name has: what an adapter calls another layer."""
+    numbers = _NUMBER.findall(name)
+    parts = _NUMBER.split(path)
+    if len(parts) != len(numbers) + 1:
+        return None
+    return parts[0] + "".join(number + part for number, part in zip(numbers, parts[1:], strict=True))
 
 
 def _comes_along(path: str, subject: Subject, chosen: Callable[[str], bool]) -> bool:
@@ -90,7 +99,7 @@ def _is_module(path: str, layer: LoraLayer) -> bool:
     return path == without_base_layer(layer.path)
 
 
-def _chooser(config: AdapterConfig) -> Callable[[str], bool] | None:
+def chooser(config: AdapterConfig) -> Callable[[str], bool] | None:
     """PEFT's own rule (``peft/tuners/tuners_utils.py``, ``check_target_module_exists``); None where the choice is made by
     the model's class, or by an expression that takes more than linear time."""
     asked, spared = (_names(config, field) for field in ("target_modules", "exclude_modules"))

@@ -94,9 +94,10 @@ def targets(subject: Subject, profile: Profile) -> Iterator[Noticed]:
         ]
         if strange:
             words = profile.messages.get("target", "")
+            names = sorted({target.name for target in strange})
             yield Noticed(
                 Severity.ERROR,
-                f"{some(sorted({target.name for target in strange}))} is adapted, which {profile.title} "
+                f"{some(names)} {'is' if len(names) == 1 else 'are'} adapted, which {profile.title} "
                 f"{'refuses' if words else 'leaves out without a word'}{quoted(words, name=strange[0].path)}",
                 strange[0].path,
                 profile.way_out,

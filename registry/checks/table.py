@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from registry.checks import experts, heads, identity, merging, selection, shapes, targets, vocabulary
+from registry.checks import (
+    biases,
+    experts,
+    heads,
+    identity,
+    merging,
+    method,
+    missing,
+    saved,
+    selection,
+    shapes,
+    strays,
+    targets,
+    vocabulary,
+)
 from registry.checks.rule import Rule, Subject
 from registry.checks.serving import SERVING_RULES
 from registry.domain.finding import Finding
 
 RULES: tuple[Rule, ...] = (
+    method.METHOD_UNKNOWN,
     identity.BASE_ID,
     identity.BASE_UNPROVEN,
+    identity.BASE_WEIGHTS,
+    identity.BASE_REVISION,
     identity.BASE_FINGERPRINT,
     targets.NO_MATCH,
     targets.PREFIX_DRIFT,
     targets.UNMATCHED_TARGET,
+    targets.REPLICATION_BEYOND,
+    strays.UNMATCHED_TENSOR,
     selection.TARGET_NOT_CHOSEN,
     selection.LAYER_WITHOUT_TENSORS,
+    missing.KIND_WITHOUT_TENSORS,
     shapes.WRONG_SHAPE,
-    shapes.BIAS_WITHOUT_BASE,
+    biases.BIAS_WITHOUT_BASE,
+    biases.BIAS_ADDED,
+    biases.BIAS_LOST,
     shapes.SHAPES_UNCHECKED,
     experts.EXPERTS_LAYOUT,
     heads.HEAD_NOWHERE,
+    saved.SAVED_INCOMPLETE,
     heads.HEAD_RESIZED,
     heads.HEAD_BROUGHT,
     vocabulary.VOCABULARY_RESIZED,

@@ -11,6 +11,7 @@ from registry.checks.misfit import error
 from registry.checks.rule import Rule, Subject
 from registry.domain.finding import Finding, Severity
 from registry.variants.findings import some
+from registry.variants.settings import layer_spans
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 #: Names looked through for a similar one; a base has a few dozen once its numbers are put aside.
@@ -98,6 +99,29 @@ def _similar(shape: str, names: Iterable[str]) -> str | None:
     return f"the nearest name is {near[0]}" if near else None
 
 
+def _replicated_beyond(subject: Subject) -> Iterator[Finding]:
+    """``layer_replication`` copies layers that the base has to have, in the part of the model that the adapter is in."""
+    matching, spans = match(subject), layer_spans(subject.config)
+    if matching is None or not spans:
+        return
+    parts = {home[: found.start()] for home in matching.homes.values() if (found := _NUMBER.search(home))}
+    numbers = [
+        int(found[0])
+        for name in matching.places.by_name
+        if (found := _NUMBER.search(name)) and name[: found.start()] in parts and len(found[0]) < 9
+    ]
+    depth, highest = max(numbers, default=-1) + 1, max(end for _, end in spans)
+    if numbers and highest > depth:
+        yield error(
+            "replication-beyond-base",
+            f"layer_replication copies layers up to {highest - 1:,}, and the base has {depth:,}: PEFT cannot load the adapter",
+            where="layer_replication",
+            expected=f"layers 0 to {depth - 1}",
+            found=str(highest - 1),
+            fix="check against the base it was trained on",
+        )
+
+
 NO_MATCH = Rule(
     "no-match",
     Severity.ERROR,
@@ -118,4 +142,11 @@ UNMATCHED_TARGET = Rule(
     "A target that the base lacks is dropped on load without a word, and the adapter does less than was trained.",
     "Check against the base it was trained on.",
     _unmatched,
+)
+REPLICATION_BEYOND = Rule(
+    "replication-beyond-base",
+    Severity.ERROR,
+    "An adapter on copied layers needs the layers that were copied, or it does not load.",
+    "Check against the base it was trained on.",
+    _replicated_beyond,
 )

@@ -17,8 +17,8 @@ from registry.domain.evaluation import NOISE, Evaluation
 from registry.domain.query import MetricCondition, MetricName
 from registry.errors import GateClosedError, InvalidNameError
 
-#: What stands behind the last colon when it is meant as a tolerance; ``pass@k:k=1`` is the name of a metric.
-_TOLERANCE = re.compile(r"[-+.0-9][^/]*|nan|inf|\s*")
+#: What stands behind the last colon is meant as a tolerance, unless it cannot be: ``pass@k:k=1`` is the name of a metric.
+_TOLERANCE = re.compile(r"[^/=]*")
 
 
 class Reason(StrEnum):
@@ -41,7 +41,8 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NoRegression:
-    """``acc`` or ``acc:0.01``: not worse than the baseline by more than the tolerance, which is in the unit of the score."""
+    """``acc`` or ``acc:0.01``: not worse than the baseline by more than the tolerance, which is in the unit of the score. A
+    metric with a colon of its own needs one: ``f1:macro:0``."""
 
     name: MetricName
     tolerance: float = 0.0
@@ -49,18 +50,26 @@ class NoRegression:
     @classmethod
     def parse(cls, text: str) -> Self:
         metric, colon, tail = text.rpartition(":")
-        if not colon or not _TOLERANCE.fullmatch(tail.strip().lower()):
+        if not colon or not _TOLERANCE.fullmatch(tail):
             return cls(MetricName.parse(text))
         try:
             tolerance = float(tail)
         except ValueError:
             tolerance = inf
         if not 0 <= tolerance < inf:
-            raise InvalidNameError("no-regression condition", text, "METRIC or METRIC:TOLERANCE, such as acc:0.01")
+            raise InvalidNameError(
+                "no-regression condition",
+                text,
+                "METRIC or METRIC:TOLERANCE, such as acc:0.01",
+                hint=f"{tail.strip()!r:.40} is no number from 0; a metric whose own name has a colon needs one: f1:macro:0",
+            )
         return cls(MetricName.parse(metric), tolerance)
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.tolerance:g}" if self.tolerance else str(self.name)
+        name = str(self.name)
+        _, colon, tail = name.rpartition(":")
+        has_colon = bool(colon) and _TOLERANCE.fullmatch(tail) is not None
+        return f"{name}:{self.tolerance:g}" if self.tolerance or has_colon else name
 
 
 @dataclass(frozen=True, slots=True)

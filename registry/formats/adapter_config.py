@@ -3,7 +3,8 @@
 The raw bytes stay the truth; this is a typed view of them. Values that matter to the mathematics are asked for by
 name and type and refused when they are of another type, numeric strings included. Everything else is left alone:
 unknown keys, wrong types in fields nobody reads and random key order are normal in the wild.
-Absent and null mean PEFT's default; every modern file contains every field, so presence says nothing.
+Absent and null are read as PEFT's default, though PEFT takes null for some fields only (:mod:`registry.variants.lora_refusals`);
+every modern file contains every field, so presence says nothing.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class AdapterConfig:
             f"{field} is {_shown(found)}, expected {expected}",
             field=field,
             code="config-field",
-            hint="correct the value in adapter_config.json; a null means PEFT's default",
+            hint="correct the value in adapter_config.json; a field that is left away has PEFT's default",
         )
 
     def _text(self, field: str) -> str | None:

@@ -23,7 +23,7 @@ _HEADED = re.compile(r"For[A-Z]|(?:LMHead|DoubleHeads)Model$")
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """One fused parameter of the experts, and the matrices of each expert that it holds, one below the other."""
+    """One fused parameter or matrix, and the matrices that it holds, one below the other; of experts, those of each."""
 
     parameter: str
     parts: tuple[str, ...]
@@ -54,6 +54,34 @@ def prefix_of_task(model_type: str | None, task: str) -> str | None:
     return tasks[task].get(model_type or "", backbone_prefix(model_type)) if task in tasks else None
 
 
+def tower_of_class(name: str) -> str | None:
+    """What a model of several towers keeps the backbone of this class under: ``vision_model`` for ``CLIPVisionModel``."""
+    towers: dict[str, str] = _table("base_prefixes.toml")["tower"]
+    return towers.get(name)
+
+
+def head_names(model_type: str | None) -> frozenset[str]:
+    """What this model type alone calls a head: ``decoder`` for ModernBERT's output embedding."""
+    return frozenset(_table("base_prefixes.toml")["head_names"].get(model_type, ()))
+
+
+def head_inputs(model_type: str | None) -> tuple[int, ...]:
+    """How often the width of the backbone goes into the input of a head: twice for DINOv2's classifier."""
+    return (1, *_table("base_prefixes.toml")["head_inputs"].get(model_type, ()))
+
+
+def has_projected_classifier(model_type: str | None) -> bool:
+    """Whether ``classifier`` reads what a ``projector`` of the same class puts out, as wide as its config says."""
+    return model_type in _table("base_prefixes.toml")["projected"]["model_types"]
+
+
+def answers_elsewhere(model_type: str | None) -> bool:
+    """Whether the class for question answering has, or may have, no ``qa_outputs``."""
+    return backbone_prefix(model_type) is None or (
+        model_type in _table("base_prefixes.toml")["other_answers"]["model_types"]
+    )
+
+
 def conv1d_names(model_type: str | None) -> frozenset[str]:
     """The modules that are transformers' ``Conv1D``: linear layers that store their weight (in, out)."""
     return frozenset(_table("base_prefixes.toml")["conv1d"].get(model_type, ()))
@@ -78,9 +106,19 @@ def renamed(model_type: str | None) -> tuple[tuple[re.Pattern[str], str], ...]:
 @cache
 def stacks(model_type: str | None) -> tuple[Stack, ...]:
     """The experts' parameters that memory has for the single matrices on disk."""
+    return _fused("stacked", model_type)
+
+
+@cache
+def splits(model_type: str | None) -> tuple[Stack, ...]:
+    """The matrices on disk that memory has in parts."""
+    return _fused("split", model_type)
+
+
+def _fused(table: str, model_type: str | None) -> tuple[Stack, ...]:
     return tuple(
         Stack(parameter, tuple(parts))
-        for entry in _table("base_spellings.toml")["stacked"]
+        for entry in _table("base_spellings.toml")[table]
         if model_type in entry["model_types"]
         for parameter, parts in _lists(entry)
     )

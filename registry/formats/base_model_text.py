@@ -141,13 +141,13 @@ def _about_revision(revision: str, named: str, canonical: str) -> list[Finding]:
                 "revision",
             )
         )
-    if _is_copy(named):
+    if is_copy(named):
         message = f"the base's revision {revision!r:.80} is one of {named}, not of {canonical}"
         found.append(_info("base-revision-of-copy", message, "revision"))
     return found
 
 
-def _is_copy(repository: str) -> bool:
+def is_copy(repository: str) -> bool:
     """Whether the canonical name is another repository, and not this one after its move; only Unsloth's are copies."""
     owner = "unsloth/"
     return repository.lower().startswith(owner) and canonical_name(repository).lower() != repository.lower()

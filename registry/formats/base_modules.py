@@ -31,7 +31,7 @@ _BYTES = frozenset({"U8", "I32", "F4"})
 
 def modules_of(tensors: Iterable[TensorSpec], config: ModelConfig) -> tuple[ModuleSpec, ...]:
     """The modules in the order of their names; tensors that only unpack others (scales, zero points) are none."""
-    conv1d = conv1d_names(config.model_type)
+    conv1d = frozenset(name for model_type in config.model_types for name in conv1d_names(model_type))
     found: dict[str, tuple[ModuleKind, tuple[int, ...] | None]] = {}
     biased: set[str] = set()
     for spec in tensors:

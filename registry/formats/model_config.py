@@ -29,6 +29,13 @@ class ModelConfig:
         return _text(self.raw.get("model_type"))
 
     @property
+    def model_types(self) -> frozenset[str]:
+        """Of the model, of its text part and of its decoder, which have classes of their own."""
+        fields = (self.raw, self.text_config, self.raw.get("decoder"))
+        found = (_text(one.get("model_type")) for one in fields if isinstance(one, dict))
+        return frozenset(one for one in found if one is not None)
+
+    @property
     def architectures(self) -> tuple[str, ...]:
         names = self.raw.get("architectures")
         return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()

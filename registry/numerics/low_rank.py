@@ -11,6 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_OVERSAMPLING = 16
+_ITERATIONS = 4
+
 
 class Factors(NamedTuple):
     """The delta ``scaling``·``up``·``down``: ``down`` (r, in), ``up`` (out, r)."""
@@ -93,6 +96,20 @@ def spectrum(down: Tensor, up: Tensor) -> Tensor:
     left, right = torch.linalg.qr(_wide(up), mode="r"), torch.linalg.qr(_wide(down).mT, mode="r")
     values: Tensor = torch.linalg.svdvals(left.R @ right.R.mT)
     return values
+
+
+def randomized(dense: Tensor, rank: int, generator: torch.Generator) -> Decomposition:
+    """The largest ``rank`` singular values and vectors of a dense matrix (out, in), near enough: the range of dense is found
+    by a few more random vectors than wanted and four power iterations. https://arxiv.org/abs/0909.4061, algorithm 4.4
+    """
+    wide = _wide(dense)
+    count = min(rank + _OVERSAMPLING, *dense.shape)
+    sample = torch.randn(dense.shape[1], count, generator=generator, dtype=torch.float64)
+    basis = torch.linalg.qr(wide @ sample).Q
+    for _ in range(_ITERATIONS):
+        basis = torch.linalg.qr(wide @ torch.linalg.qr(wide.mT @ basis).Q).Q
+    u, values, v = torch.linalg.svd(basis.mT @ wide, full_matrices=False)
+    return Decomposition((basis @ u)[:, :rank], values[:rank], v[:rank])
 
 
 def balanced(found: Decomposition, rank: int) -> tuple[Tensor, Tensor]:

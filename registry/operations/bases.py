@@ -19,17 +19,16 @@ from registry.checks.misfit import Misfit, warning
 from registry.domain.base_model import BaseModelId, BaseModelSpec, StoredBase, parse_base_model_spec
 from registry.domain.digest import Digest
 from registry.errors import (
-    ConflictError,
     DigestMismatchError,
     InvalidInputError,
     InvalidNameError,
-    NotFoundError,
     RegistryError,
     UnavailableError,
 )
 from registry.formats.base_model_text import is_repository, resolve_base
 from registry.formats.model_config import parse_model_config
-from registry.operations.know_base import built, has_weights, know_base, spec_of
+from registry.operations.build_base import built
+from registry.operations.know_base import has_weights, know_base, spec_of
 
 _GIVE_DIRECTORY = "give the directory of a checkpoint: --base DIR"
 
@@ -69,6 +68,7 @@ class Shelf:
     catalog: Catalog
     online: bool = False
     known: dict[tuple[str, str | None], CheckedBase] = field(default_factory=dict)  #: looked up once for a whole batch
+    weights: dict[tuple[str, str], Digest | None] = field(default_factory=dict)  #: likewise
 
     def named(self, name: str, revision: str | None) -> CheckedBase:
         key = (name.lower(), revision)
@@ -79,6 +79,16 @@ class Shelf:
     def same_name(self, identity: BaseModelId) -> BaseModelId:
         """The identity under the name that this registry's aliases give it."""
         return replace(identity, id=self._aliases.get((identity.id or "").lower(), identity.id))
+
+    def weights_of(self, identity: BaseModelId) -> Digest | None:
+        """The weights fingerprint of exactly this base, at exactly this revision, where the registry has hashed it."""
+        if identity.id is None:
+            return None
+        key = (identity.id.lower(), identity.revision or "")
+        if key not in self.weights:
+            stored = self.catalog.find_base(identity.id, key[1])
+            self.weights[key] = stored_spec(stored, self.blobs).weights_fingerprint if stored is not None else None
+        return self.weights[key]
 
     @cached_property
     def _aliases(self) -> Mapping[str, str]:
@@ -97,7 +107,7 @@ class Shelf:
             spec = stored_spec(stored, self.blobs)
             return CheckedBase(replace(stored.id, id=identity.id, fingerprint=spec.fingerprint), spec)
         try:
-            spec = _from_hub(identity, online=self.online)  # 3
+            spec = from_hub(identity, online=self.online)  # 3
         except RegistryError as error:
             return CheckedBase(identity, problem=_unknown(error.message, error.hint))  # 4
         return CheckedBase(spec.id, spec)
@@ -140,66 +150,6 @@ def base_of(recorded: BaseModelId, shelf: Shelf) -> CheckedBase:
     return exact if exact.spec is not None else shelf.named(recorded.id, None)
 
 
-def add_base(
-    source: str,
-    *,
-    name: str | None = None,
-    hash_weights: bool = False,
-    blobs: BlobStore,
-    catalog: Catalog,
-) -> tuple[StoredBase, BaseModelSpec, bool]:
-    """Store what can be known of a base, under ``name`` (``ID[@REVISION]``; default: the source's own), for later checks.
-
-    ``source`` is a directory or a repository on the Hub. ``hash_weights`` reads every byte of a directory. Returns whether
-    anything changed. Raises UnavailableError where the shapes cannot be known, InvalidNameError where a name is needed.
-    """
-    stated = repository_and_revision(name) if name is not None else (None, None)
-    if is_path(source):
-        spec = know_base(Path(source).expanduser(), hash_weights=hash_weights)
-    else:
-        repository, revision = repository_and_revision(source)
-        identity, _ = resolve_base(repository, revision)
-        spec = _from_hub(identity, online=True)
-    identity, _ = resolve_base(stated[0] or spec.id.id, stated[1] or spec.id.revision)
-    if identity.id is None:
-        raise InvalidNameError(
-            "base model",
-            stated[0] or source,
-            "a Hub repository such as meta-llama/Llama-3.1-8B",
-            hint="name it: --name OWNER/NAME[@REVISION]",
-        )
-    known = catalog.find_base(identity.id, identity.revision or "")
-    if known is not None and stated[0] is not None and stated[0].lower() != identity.id.lower():
-        raise ConflictError(
-            f"{stated[0]} is a copy of {identity.id}, which is known already; a copy does not take its place",
-            code="base-known",
-            hint=f"nothing is to be done: {stated[0]} means {identity.id}; to replace it, name that one",
-        )
-    spec = replace(spec, id=replace(identity, raw=None, fingerprint=spec.fingerprint))
-    data = spec.canonical_bytes
-    stored = StoredBase(identity, Digest.of(data))
-    catalog.prepare()
-    blobs.put(stored.digest, iter((data,)))
-    with catalog.writing() as writer:
-        blobs.put(stored.digest, iter((data,)))  # a collector may have run meanwhile
-        created = writer.add_base(stored)
-    return stored, spec, created
-
-
-def show_base(text: str, *, blobs: BlobStore, catalog: Catalog) -> tuple[StoredBase, BaseModelSpec]:
-    """Raises NotFoundError for a base that this registry does not know, CorruptionError."""
-    name, revision = repository_and_revision(text)
-    identity, _ = resolve_base(name, revision)
-    stored = catalog.find_base(identity.id or name, revision)
-    if stored is None:
-        raise NotFoundError(
-            f"there is no base {text}",
-            code="unknown-base",
-            hint="`adapters base list` shows them; add it: adapters base add",
-        )
-    return stored, stored_spec(stored, blobs)
-
-
 def stored_spec(stored: StoredBase, blobs: BlobStore) -> BaseModelSpec:
     """Raises MissingBlobError, DigestMismatchError."""
     data = b"".join(blobs.read(stored.digest))
@@ -230,7 +180,8 @@ def is_path(text: str) -> bool:
     return os.path.isdir(text) or text.startswith((".", "/", "~"))
 
 
-def _from_hub(identity: BaseModelId, *, online: bool) -> BaseModelSpec:
+def from_hub(identity: BaseModelId, *, online: bool) -> BaseModelSpec:
+    """Raises UnavailableError where neither the Hub nor its cache on this machine has it."""
     from registry.hub.bases import base_in_cache, base_on_hub
 
     repository = identity.id or ""

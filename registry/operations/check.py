@@ -8,18 +8,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.checks.identity import other_base
+from registry.checks.identity import other_base, other_revision
 from registry.checks.matching import match
+from registry.checks.method import is_understood
 from registry.checks.misfit import WORDS, Misfit, warning
 from registry.checks.profile import Profile
 from registry.checks.rule import Subject
 from registry.checks.table import RULES, run
+from registry.domain.digest import Digest
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import MERGED, Manifest
 from registry.domain.names import Reference
@@ -38,12 +40,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CheckedAdapter:
-    """An adapter that can be held against a base. ``findings`` are about the adapter itself."""
+    """An adapter that can be held against a base. ``findings`` are about the adapter itself; ``trained_weights`` is the
+    weights fingerprint of the base it records, where the registry knows it."""
 
     name: str
     manifest: Manifest
     config: AdapterConfig
     findings: tuple[Finding, ...] = ()
+    trained_weights: Digest | None = None
 
 
 #: What a push says that could not be held against a base. It is about the push, and not kept with the version.
@@ -90,12 +94,14 @@ def check(
     allow: Collection[str] = (),
 ) -> Verdict:
     """Everything that was noticed. An adapter whose own files contradict each other is broken input, whatever the base."""
-    noticed = [_in_earnest(finding) for finding in adapter.findings]
-    subject = Subject(adapter.manifest, adapter.config, base.spec if base else None, profile)
+    noticed = [_in_earnest(finding) for finding in _own(adapter.findings)]
+    spec = base.spec if base else None
+    subject = Subject(adapter.manifest, adapter.config, spec, profile, adapter.trained_weights)
     findings = [*noticed, *run(subject)]  # 3
     if base is not None and base.spec is None:
-        misnamed = other_base(adapter.manifest.base_model, base.id)
-        findings += [finding for finding in (misnamed, base.problem) if finding is not None]
+        recorded = adapter.manifest.base_model
+        about_base = (other_base(recorded, base.id), other_revision(recorded, base.id), base.problem)
+        findings += [finding for finding in about_base if finding is not None]
     unmet = sorted(set(allow) - {finding.rule for finding in findings})
     findings = [_allowed(finding, allow) for finding in findings]
     findings += [
@@ -113,7 +119,7 @@ def check(
     if errors:
         own = {finding.rule for finding in noticed if finding.severity is Severity.ERROR}
         answer, failure = Answer.DOES_NOT_FIT, (InvalidInputError if errors & own else RejectedError)
-    elif base is not None and base.spec is None:
+    elif (base is not None and base.spec is None) or not is_understood(adapter.manifest):
         answer, failure = Answer.CANNOT_CHECK, UnavailableError
     matching = match(subject)
     return Verdict(
@@ -149,18 +155,25 @@ def against_base(package: AdapterPackage, base: str | None, shelf: Shelf) -> Ada
         loud = warning(NOT_CHECKED, f"not checked against a base: {message}", where="base_model_name_or_path", fix=fix)
         return replace(package, findings=(*package.findings, loud))
     adapter = under_alias(_of_package(package), shelf)
-    subject = Subject(adapter.manifest, adapter.config, replace(asked.spec, id=asked.id))
+    held_against = replace(asked.spec, id=asked.id)
+    subject = Subject(adapter.manifest, adapter.config, held_against, trained_weights=adapter.trained_weights)
     noticed = [finding for finding in run(subject) if finding.severity is not Severity.INFO]
     if base is None and recorded.revision and held.revision and recorded.revision != held.revision:
         which = f"held against {held.id}@{held.revision}, for want of @{recorded.revision}: "
         noticed = [replace(one, severity=Severity.WARNING, message=which + one.message) for one in noticed]
-    return replace(package, findings=(*package.findings, *noticed), fingerprint=asked.spec.fingerprint)
+    return replace(package, findings=(*_own(package.findings), *noticed), fingerprint=asked.spec.fingerprint)
+
+
+def _own(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Without what a rule says again here, and better, since it knows the base: whether biases were lost."""
+    return (finding for finding in findings if finding.rule not in _ABOUT_BASES)
 
 
 def under_alias(adapter: CheckedAdapter, shelf: Shelf) -> CheckedAdapter:
-    """With its base under the name that this registry's aliases give it."""
+    """With its base under the name that this registry's aliases give it, and what the registry knows of its weights."""
     base_model = shelf.same_name(adapter.manifest.base_model)
-    return replace(adapter, manifest=replace(adapter.manifest, base_model=base_model))
+    manifest = replace(adapter.manifest, base_model=base_model)
+    return replace(adapter, manifest=manifest, trained_weights=shelf.weights_of(base_model))
 
 
 def adapter_in(directory: Path) -> CheckedAdapter:

@@ -10,12 +10,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from registry.domain.checkpoint import Shard
@@ -28,12 +26,13 @@ from registry.formats.adapter_directory import CONFIG, WEIGHTS
 from registry.operations.bases import Shelf
 from registry.operations.check import adapter_in
 from registry.operations.describe import describe
-from registry.operations.ingredients import Found, Subject, find_adapter
+from registry.operations.ingredients import Found, Subject, find_adapter, temporary
 from registry.operations.placing import placed
 from registry.operations.publish import Submission, publish
+from registry.operations.writing import write_new
 from registry.plans.combine_config import with_ranks
 from registry.plans.combine_plan import SameNumbers, plan_combine
-from registry.plans.combining import CombinePlan
+from registry.plans.combining import LINEAR, METHODS, CombinePlan
 from registry.plans.merge_draft import Ingredient
 from registry.variants.lora_targets import LoraDelta, deltas
 
@@ -61,19 +60,25 @@ class Workshop:
     """What :mod:`registry.transforms.combine` does with tensors."""
 
     combine: Callable[[CombinePlan, Sequence[Shard], Any, Path], Sequence[Layer]]
-    errors: Callable[[CombinePlan, Sequence[Shard], Path, Mapping[str, LoraDelta]], Iterator[tuple[str, float, float]]]
+    errors: Callable[
+        [CombinePlan, Sequence[Shard], Any, Path, Mapping[str, LoraDelta]], Iterator[tuple[str, float, float]]
+    ]
     same_numbers: SameNumbers
-    truncation: Callable[[int | None, float | None], Any]
+    method: Callable[[str, int | None, float | None, float, int], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class CombineRequest:
-    """``rank`` is the most that a layer keeps, ``energy`` the least share of Σσ² it has to; without either the sum is exact.
-    ``dtype`` is safetensors' name, None for the widest of the inputs; ``kind`` is how the lineage calls the parents."""
+    """``method`` is ``linear`` or a key of METHODS. ``rank`` is the most that a layer keeps, ``energy`` the least share of Σσ² it
+    has to; without either the weighted sum is exact. ``density`` is the share of elements that some methods keep, ``dtype``
+    safetensors' name, None for the widest of the inputs; ``kind`` is how the lineage calls the parents."""
 
     adapters: Sequence[tuple[Subject, float]]
+    method: str = LINEAR
     rank: int | None = None
     energy: float | None = None
+    density: float = 0.5
+    seed: int = 0
     dtype: str | None = None
     kind: str = "combined-from"
 
@@ -135,8 +140,7 @@ def combine(
 
     Raises OutputExistsError, NotFoundError, InvalidInputError, and RejectedError with every reason where there is no sum.
     """
-    with TemporaryDirectory(prefix="adapters-") as temporary:
-        work = Path(temporary)
+    with temporary() as work:
         found = [  # 1
             find_adapter(subject, work / str(number), shelf) for number, (subject, _) in enumerate(request.adapters)
         ]
@@ -146,7 +150,7 @@ def combine(
         adapters = [
             one.ingredient(number, weight) for number, (one, weight) in enumerate(zip(found, weights, strict=True))
         ]
-        plan, problems = plan_combine(adapters, workshop.same_numbers, dtype=request.dtype)  # 2
+        plan, problems = plan_combine(adapters, workshop.same_numbers, dtype=request.dtype, method=request.method)  # 2
         if plan is None:
             raise UncombinableError(", ".join(one.name for one in adapters), problems)
         with placed(into if into is not None else work / "combined") as copy:
@@ -175,9 +179,10 @@ def _made(
     workshop: Workshop,
 ) -> Combined:
     files = [one.weights for one in adapters]
-    layers = workshop.combine(plan, files, workshop.truncation(request.rank, request.energy), copy / WEIGHTS)  # 3
+    method = workshop.method(request.method, request.rank, request.energy, request.density, request.seed)
+    layers = workshop.combine(plan, files, method, copy / WEIGHTS)  # 3
     config = with_ranks(plan.config, {layer.path: layer.rank for layer in layers})
-    _write(json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n", copy / CONFIG)
+    write_new(json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n", copy / CONFIG)
     _carry(found, copy)
     written = adapter_in(copy)  # 4
     wrong = [one for one in written.findings if one.severity is Severity.ERROR]
@@ -188,7 +193,9 @@ def _made(
             hint="report this with the adapters' configs",
         )
     found_there = deltas(written.config, written.manifest)
-    measured = {path: (error, size) for path, error, size in workshop.errors(plan, files, copy / WEIGHTS, found_there)}
+    measured = {
+        path: (error, size) for path, error, size in workshop.errors(plan, files, method, copy / WEIGHTS, found_there)
+    }
     _require_stated(plan, layers, measured)
     return _combined(adapters, layers, {path: error for path, (error, _) in measured.items()}, written.findings)
 
@@ -250,8 +257,13 @@ def _stored(
     stated = f"{base.id}@{base.revision}" if base.id and base.revision else base.id
     package = describe(directory, base=stated, lineage=lineage)
     recipe = {
-        "method": "linear",
-        "rank": "exact" if request.rank is None and request.energy is None else request.rank or "auto",
+        "method": request.method,
+        "rank": request.rank or ("auto" if request.energy is not None or request.method != LINEAR else "exact"),
+        **{
+            key: value
+            for key, value in {"density": request.density, "seed": request.seed}.items()
+            if _uses(request, key)
+        },
         "energy": request.energy,
         "error": done.error,
         "discarded": done.discarded,
@@ -269,6 +281,11 @@ def _stored(
     return replace(done, version=published[0].version)
 
 
+def _uses(request: CombineRequest, key: str) -> bool:
+    options = METHODS.get(request.method, ())
+    return key in options or (key == "seed" and "generator" in options)
+
+
 def _carry(found: Sequence[Found], into: Path) -> None:
     """A tokenizer's files, where all that have one have the same."""
     from registry.formats.adapter_directory import TOKENIZER
@@ -276,11 +293,4 @@ def _carry(found: Sequence[Found], into: Path) -> None:
     for name in TOKENIZER:
         held = {path.read_bytes() for one in found if (path := one.directory / name).is_file()}
         if len(held) == 1:
-            _write(held.pop(), into / name)
-
-
-def _write(data: bytes, path: Path) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+            write_new(held.pop(), into / name)

@@ -154,7 +154,7 @@ def _about_numbers(scanned: Scan, reading: Reading) -> list[Finding]:
                 Severity.ERROR,
                 f"{_count(scanned.nonfinite, 'tensor')} with NaN or infinity: {_some(scanned.nonfinite)}",
                 scanned.nonfinite[0],
-                "the training diverged: push an earlier checkpoint, or `--allow nonfinite` to keep it for the record",
+                "the training diverged: take an earlier checkpoint; `push --allow nonfinite` keeps this one for the record",
             )
         )
     silent = sorted(set(reading.silent_if_zero) & set(scanned.zero))

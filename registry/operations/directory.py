@@ -8,6 +8,7 @@ import stat
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import FileRole
@@ -24,6 +25,9 @@ from registry.formats.adapter_directory import (
     disposition,
     ignored_folder,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _CONVERT = (
     "convert it on a machine that trusts it: load it with PEFT and save_pretrained(..., safe_serialization=True), "
@@ -108,7 +112,29 @@ def open_regular(path: Path) -> FileIO:
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         raise _not_a_file(path, mode)
-    return open(descriptor, "rb", buffering=0)  # the caller closes it
+    return _Input(path, descriptor)  # the caller closes it
+
+
+class _Input(FileIO):
+    """Trouble with the disk is not a bug of whoever reads."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        super().__init__(descriptor, "rb")
+        self._path = path
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        try:
+            return super().read(-1 if size is None else size)
+        except OSError as error:
+            _refuse_machine_trouble(error, self._path)
+            raise
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            _refuse_machine_trouble(error, self._path)
+            raise
 
 
 def _refuse_machine_trouble(error: OSError, path: Path) -> None:

@@ -1,16 +1,22 @@
-"""The adapters that a verb is handed: directories, references, repositories of the Hub; each becomes a directory that was read."""
+"""What a verb is handed to work on: adapters and bases, as directories, references or repositories of the Hub; each becomes a
+directory that was read."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from registry.domain.base_model import BaseModelId
 from registry.domain.digest import Digest
 from registry.domain.names import Reference
-from registry.errors import NotFoundError
+from registry.errors import NotFoundError, UnavailableError
 from registry.formats.adapter_directory import WEIGHTS
-from registry.operations.bases import Shelf, repository_and_revision
+from registry.formats.base_model_text import is_repository, resolve_base
+from registry.operations.bases import CheckedBase, Shelf, is_path, repository_and_revision
 from registry.operations.check import CheckedAdapter, adapter_in, require_adapter, under_alias
 from registry.operations.fetch import fetch
 from registry.operations.know_base import read_shard
@@ -58,3 +64,41 @@ def find_adapter(subject: Subject, work: Path, shelf: Shelf) -> Found:
     known = shelf.named(base.id, base.revision).spec if base.id else None
     weights = known.weights_fingerprint if known is not None else None
     return Found(work, under_alias(replace(checked, name=version.reference, manifest=recorded), shelf), weights)
+
+
+def base_directory(text: str, shelf: Shelf) -> tuple[Path, CheckedBase]:
+    """The directory of a checkpoint with its weights: a path, or a Hub repository in the cache or fetched into it."""
+    if is_path(text):
+        directory = Path(text).expanduser()
+        if not directory.is_dir():
+            raise NotFoundError(f"{text} is not a directory", code="no-directory", hint="give the base's checkpoint")
+        return directory, CheckedBase(shelf.same_name(_identity(directory, text)))
+    if not is_repository(text.removeprefix("hf://").partition("@")[0]):
+        raise NotFoundError(
+            f"{text} is neither a directory here nor a repository's name",
+            code="unknown-base",
+            hint="give the base's checkpoint, or hf://OWNER/NAME@REVISION",
+        )
+    from registry.hub.snapshots import CHECKPOINT, snapshot
+
+    name, revision = repository_and_revision(text)
+    directory = snapshot(name, revision, CHECKPOINT)
+    return directory, CheckedBase(shelf.same_name(_identity(directory, text)))
+
+
+def _identity(directory: Path, text: str) -> BaseModelId:
+    """As far as the directory's own name tells: a snapshot in the Hub's cache says repository and commit."""
+    return replace(resolve_base(str(directory.absolute()), None)[0], raw=text)
+
+
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """What cannot be removed, because there is no descriptor left for it, hides no reason."""
+    try:
+        place = TemporaryDirectory(prefix="adapters-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UnavailableError(
+            f"no room for temporary files: {error.strerror or error}", hint="make room, or set TMPDIR to another place"
+        ) from error
+    with place as work:
+        yield Path(work)

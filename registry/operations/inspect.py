@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import hypot
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from registry.checks.matching import match
@@ -23,9 +21,8 @@ from registry.errors import RejectedError
 from registry.formats.adapter_directory import WEIGHTS
 from registry.formats.model_config import ModelConfig
 from registry.operations.bases import Shelf
-from registry.operations.ingredients import Found, Subject, find_adapter
+from registry.operations.ingredients import Found, Subject, base_directory, find_adapter, temporary
 from registry.operations.know_base import read_checkpoint, read_shard, spec_of
-from registry.operations.merge import base_directory
 from registry.plans.merging import FLOATS
 from registry.variants.lora_targets import LoraDelta, deltas
 
@@ -254,8 +251,8 @@ def _one_shape(held: Sequence[LoraDelta]) -> bool:
 
 @contextmanager
 def _found(subjects: Sequence[Subject], shelf: Shelf) -> Iterator[list[Found]]:
-    with TemporaryDirectory(prefix="adapters-") as work:
-        yield [find_adapter(subject, Path(work) / str(number), shelf) for number, subject in enumerate(subjects)]
+    with temporary() as work:
+        yield [find_adapter(subject, work / str(number), shelf) for number, subject in enumerate(subjects)]
 
 
 def _deltas(one: Found) -> tuple[Shard, Deltas]:

@@ -2,7 +2,7 @@
 
 1. Read ``config.json``, if it is there.
 2. With safetensors files: read the header of each shard that the index names, or of the one file.
-3. Without: ask transformers, if it is installed, to build the model without weights, in a process of its own.
+3. Without: ask transformers, if it is installed, to build the model without weights (:mod:`registry.operations.build_base`).
 4. Make modules of tensors, and the fingerprint of the table of names and shapes.
 
 Links are followed here, unlike in an adapter's directory: the Hub's cache is made of them, and the base is the user's.
@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +21,14 @@ from registry.domain.base_model import BaseModelId, BaseModelSpec
 from registry.domain.checkpoint import Checkpoint, Shard
 from registry.domain.digest import PREFIX, Digest
 from registry.domain.tensors import TensorSpec
-from registry.errors import MalformedFileError, NotFoundError, UnavailableError, UnsuitableDirectoryError
+from registry.errors import MalformedFileError, NotFoundError, UnsuitableDirectoryError
 from registry.formats import model_config, shard_index
 from registry.formats.base_model_text import resolve_base
 from registry.formats.base_modules import modules_of
 from registry.formats.model_config import ModelConfig, parse_model_config
 from registry.formats.safetensors_header import read_header
 from registry.formats.shard_index import parse_index_metadata, parse_shard_index
+from registry.operations.build_base import built
 from registry.operations.directory import open_regular
 
 WEIGHTS = "model.safetensors"
@@ -37,34 +36,6 @@ WEIGHTS = "model.safetensors"
 MAX_HEADER = 16 << 20
 MAX_SHARDS = 1024
 _STEP = 1 << 20
-_PATIENCE = 120.0
-
-#: Prints name and shape of every parameter. ``config.json`` comes on stdin, so that no code beside it is ever loaded.
-_BUILD = """
-import json, os, pathlib, resource, signal, sys, tempfile, warnings
-resource.setrlimit(resource.RLIMIT_CPU, (120, 120))  # also when nobody is there any more to end it
-signal.alarm(150)
-os.environ["HF_HUB_OFFLINE"] = "1"
-warnings.simplefilter("ignore")
-import torch, transformers
-transformers.logging.set_verbosity_error()
-with tempfile.TemporaryDirectory() as place:
-    pathlib.Path(place, "config.json").write_text(sys.stdin.read())
-    config = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
-make = getattr(transformers, (config.architectures or [""])[0], None)
-with torch.device("meta"):
-    if isinstance(make, type) and issubclass(make, transformers.PreTrainedModel):
-        model = make(config)
-    else:
-        model = transformers.AutoModel.from_config(config, trust_remote_code=False)
-print(json.dumps([[name, list(one.shape)] for name, one in model.named_parameters()]))
-"""
-
-
-#: What architectures call their width or depth.
-_SIZES = frozenset(
-    {"hidden_size", "d_model", "n_embd", "dim", "num_hidden_layers", "num_layers", "n_layer", "n_layers"}
-)
 
 
 def know_base(directory: Path, *, hash_weights: bool = False) -> BaseModelSpec:
@@ -191,39 +162,9 @@ def _shards(place: Path, files: Mapping[str, Sequence[str]]) -> tuple[Shard, ...
 def read_shard(path: Path) -> Shard:
     """The table of one file of a checkpoint. Raises MalformedHeaderError."""
     with open_regular(Path(os.path.realpath(path))) as file:
-        size = os.fstat(file.fileno()).st_size
-        header = read_header(file, size=size, where=str(path), max_header=MAX_HEADER)
-    return Shard(path, header.tensors, header.metadata, header.data_start, size)
-
-
-def built(where: str, config: ModelConfig) -> list[TensorSpec]:
-    """What transformers makes of the config. A default model of the type is nobody's base: some of it has to be said.
-
-    Raises UnavailableError (``shapes-unknown``).
-    """
-    if not config.architectures and not _SIZES & config.raw.keys() and not config.text_config:
-        raise UnavailableError(
-            f"the {model_config.NAME} of {where} names neither an architecture nor a size, so it is no model's",
-            code="shapes-unknown",
-            hint="give the directory that transformers' save_pretrained wrote",
-        )
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _BUILD],
-            input=json.dumps(config.raw),
-            timeout=_PATIENCE,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
-        rows = json.loads(done.stdout.splitlines()[-1])
-    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError):
-        raise UnavailableError(
-            f"{where} has a {model_config.NAME} and no {WEIGHTS}, so the base's shapes cannot be known",
-            code="shapes-unknown",
-            hint="give a directory with the checkpoint's safetensors files, or install transformers and torch",
-        ) from None
-    return [TensorSpec(str(name), "F32", tuple(int(size) for size in shape)) for name, shape in rows]
+        status = os.fstat(file.fileno())
+        header = read_header(file, size=status.st_size, where=str(path), max_header=MAX_HEADER)
+    return Shard(path, header.tensors, header.metadata, header.data_start, status.st_size, status.st_mtime_ns)
 
 
 def _fingerprint(tensors: Iterable[TensorSpec]) -> Digest:

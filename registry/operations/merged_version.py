@@ -15,7 +15,7 @@ from registry.operations.describe import AdapterPackage
 from registry.operations.directory import open_regular
 
 if TYPE_CHECKING:
-    from registry.operations.merge import Prepared
+    from registry.operations.merge_prepare import Prepared
     from registry.operations.verify import Verification
 
 _KIND = "merged-with"

@@ -1,26 +1,28 @@
 """Which adapters fit this base, and will this engine serve them? One verdict for each adapter in the registry.
 
-1. Page through the newest versions that are not yanked: those recorded for the base's repository, whatever the revision,
-   or all of them where the base has no name or none was given.
+1. Page through the newest versions that are not yanked: those recorded for the base's repository, whatever the revision;
+   all of them where no base was given. A directory has no name: of it those that something ties to it (:class:`Kin`).
 2. Check each as it was recorded.
 3. One that cannot be read gets a verdict too, and stops nobody else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 
 from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog
 from registry.checks.profile import Profile
+from registry.domain.base_model import BaseModelId
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import MERGED
 from registry.domain.names import Reference
 from registry.domain.query import VersionQuery
 from registry.domain.version import Version
-from registry.errors import MalformedFileError, RegistryError
-from registry.operations.bases import CheckedBase, Shelf
+from registry.errors import InvalidInputError, MalformedFileError, RegistryError, UnavailableError
+from registry.operations.bases import CheckedBase, Shelf, stored_spec
 from registry.operations.check import Answer, Verdict, adapter_stored, check, under_alias
 
 _PAGE = 500
@@ -37,9 +39,12 @@ def survey(
 ) -> Iterator[Verdict]:
     """By name. ``progress`` is told the bytes of each adapter that is done."""
     shelf = Shelf(blobs, catalog)
+    kin = Kin(base, shelf) if base is not None and base.id.id is None else None
     for version in _newest(catalog, base.id.id if base else None):  # 1
         if version.summary.get("peft_type") == MERGED:
             continue  # a checkpoint, no adapter
+        if kin is not None and not kin.has(version):
+            continue
         try:
             adapter = under_alias(
                 adapter_stored(Reference.parse(version.reference), blobs=blobs, catalog=catalog), shelf
@@ -52,13 +57,52 @@ def survey(
 
 
 def refused(
-    subject: str, error: RegistryError, base: CheckedBase | None = None, profile: Profile | None = None
+    subject: str,
+    error: RegistryError,
+    base: CheckedBase | None = None,
+    profile: Profile | None = None,
+    *,
+    is_at_fault: bool = True,
 ) -> Verdict:
-    """The verdict where an error came before any: it could not be checked, and the error is the finding."""
+    """The verdict where an error came before any: the error is the finding. An adapter that cannot be read is broken, and
+    fits nothing; one that is not there, not whole, or not ``at fault``, could not be checked."""
     where = error.where if isinstance(error, MalformedFileError) else None
-    finding = Finding(error.code, Severity.ERROR, error.message, where, error.hint)
+    severity = (
+        Severity.WARNING if isinstance(error, UnavailableError) else Severity.ERROR
+    )  # as where a base is not known
+    finding = Finding(error.code, severity, error.message, where, error.hint)
     name = profile.name if profile else None
-    return Verdict(subject, base, name, Answer.CANNOT_CHECK, (finding,), frozenset(), None, type(error))
+    is_broken = is_at_fault and isinstance(error, InvalidInputError)
+    answer = Answer.DOES_NOT_FIT if is_broken else Answer.CANNOT_CHECK
+    return Verdict(subject, base, name, answer, (finding,), frozenset(), None, type(error))
+
+
+class Kin:
+    """Which versions may have been trained on a base that is a directory: by its path or its name, by the shapes that were
+    recorded at the push, or because the registry keeps a base of these shapes under the name that the version says."""
+
+    def __init__(self, base: CheckedBase, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._path = os.path.realpath(os.path.expanduser(base.id.raw or ""))
+        self._name = os.path.basename((base.id.raw or "").rstrip("/")).lower()
+        self._fingerprint = base.spec.fingerprint if base.spec is not None else None
+        self._ids = {
+            (stored.id.id or "").lower()
+            for stored in (shelf.catalog.bases() if self._fingerprint is not None else ())
+            if stored_spec(stored, shelf.blobs).fingerprint == self._fingerprint
+        }
+
+    def has(self, version: Version) -> bool:
+        recorded = version.summary.get("base_model")
+        if not isinstance(recorded, Mapping):
+            return False
+        name = (self._shelf.same_name(BaseModelId(recorded.get("id"))).id or "").lower()
+        raw = str(recorded.get("raw") or "")
+        if name and (name in self._ids or name.rpartition("/")[2] == self._name):
+            return True
+        if self._fingerprint is not None and recorded.get("fingerprint") == self._fingerprint:
+            return True
+        return os.path.isabs(raw) and os.path.realpath(raw) == self._path
 
 
 def _newest(catalog: Catalog, base: str | None) -> Iterator[Version]:

@@ -17,7 +17,7 @@ from registry.checks.merging import unmergeable
 from registry.checks.misfit import Misfit, error
 from registry.domain.tensors import DTYPE_BITS, TensorSpec
 from registry.plans.combine_config import fresh_config
-from registry.plans.combining import CombinePlan, Passed, Share, Stack
+from registry.plans.combining import EXACTLY, LINEAR, CombinePlan, Passed, Share, Stack
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merging import Origin
 from registry.variants.lora import MARK
@@ -49,13 +49,20 @@ class _Draft:
 
 
 def plan_combine(
-    adapters: Sequence[Ingredient], same: SameNumbers, *, dtype: str | None = None
+    adapters: Sequence[Ingredient], same: SameNumbers, *, dtype: str | None = None, method: str = LINEAR
 ) -> tuple[CombinePlan | None, Sequence[Misfit]]:
     """The plan, or all reasons against it. ``dtype`` is safetensors' name of the result's type; None for the widest there is."""
     draft = _Draft(adapters, dtype)
     for one in adapters:
         _refuse_uncombinable(draft, one)  # 1
     _refuse_different(draft)  # 2
+    wanted, given = EXACTLY.get(method), sum(one.weight != 0 for one in adapters)
+    if wanted is not None and given != wanted:
+        draft.refuse(
+            "other-count",
+            f"{method} is a way between {wanted} adapters, and {given} have a weight",
+            fix="take karcher, which is the same for any number",
+        )
     if draft.problems:
         return None, draft.problems
     for one in adapters:
@@ -147,7 +154,7 @@ def _add(draft: _Draft, one: Ingredient) -> None:
                 fix="simplify rank_pattern and alpha_pattern in adapter_config.json",
             )
             continue
-        share = Share(one.number, *layer.pair, one.weight * scaling, layer.bias if settings.lora_bias else None)
+        share = Share(one.number, *layer.pair, scaling, one.weight, layer.bias if settings.lora_bias else None)
         experts = share.down.shape[0] // rank if len(share.down.shape) == 2 else 1
         draft.shares.setdefault(path, []).append((share, layer, experts))
     factors = {spec.name for layer in layers.values() for spec in layer.tensors}

@@ -16,19 +16,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from registry.domain.tensors import TensorSpec
+
+#: The weighted sum, which is exact in factors.
+LINEAR = "linear"
+#: What there is besides: the keys of numerics.combining.COMBINERS, and which of them draw at random or take a density.
+METHODS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "ties": ("density",),
+        "dare_linear": ("density", "generator"),
+        "dare_ties": ("density", "generator"),
+        "della": ("density", "generator"),
+        "della_linear": ("density", "generator"),
+        "magnitude_prune": ("density",),
+        "breadcrumbs": ("density",),
+        "sce": ("density",),
+        "model_stock": (),
+        "slerp": (),
+        "karcher": (),
+    }
+)
+#: Methods that take so many adapters and no other number.
+EXACTLY: Mapping[str, int] = MappingProxyType({"slerp": 2})
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The factors of one adapter, and what B is multiplied by: weight times scaling."""
+    """The factors of one adapter: its delta is scaling · B · A, and it is wanted with this weight."""
 
     adapter: int
     down: TensorSpec
     up: TensorSpec
-    factor: float
+    scaling: float
+    weight: float
     bias: TensorSpec | None = None
+
+    @property
+    def factor(self) -> float:
+        """What B is multiplied by in the sum."""
+        return self.weight * self.scaling
 
 
 @dataclass(frozen=True, slots=True)

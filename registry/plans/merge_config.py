@@ -10,6 +10,7 @@ from registry.formats.model_config import ModelConfig
 #: safetensors' names → torch's, as configs have them.
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _TIED = "tie_word_embeddings"
+_OF_PACKING = frozenset({"quantization_config", "_pre_quantization_dtype"})
 #: PEFT's task → the class's ending in transformers.
 TASK_CLASSES = {
     "SEQ_CLS": "ForSequenceClassification",
@@ -58,6 +59,14 @@ class ConfigEdit:
             keys = [key for key in ("dtype", "torch_dtype") if key in part]
             for key in keys or (["dtype"] if part is self._config else []):
                 part[key] = name
+
+    def unpack(self, dtype: str | None) -> None:
+        """Weights that are stored as numbers again, if packed ones were, then of this type."""
+        for part in (self._config, *self._parts()):
+            for key in _OF_PACKING & part.keys():
+                del part[key]
+        if dtype is not None:
+            self.store_as(dtype)
 
     def become(self, task: str, labels: int | None) -> bool:
         """Another class of the same model, with so many labels. False where nobody knows what it is called."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from registry.checks.matching import Matching, match
 from registry.checks.misfit import Misfit, error
@@ -30,14 +31,14 @@ class Ingredient:
     #: What its tokenizer and card can be taken from; empty for an adapter in memory.
     base: BaseModelSpec | None = None
 
-    @property
+    @cached_property
     def matching(self) -> Matching:
         found = match(Subject(self.manifest, self.config, self.base))
         if found is None:
             raise ValueError("a merge needs a base")
         return found
 
-    @property
+    @cached_property
     def targets(self) -> Mapping[str, Target]:
         return {target.path: target for target in self.manifest.targets}
 

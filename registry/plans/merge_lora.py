@@ -93,6 +93,14 @@ def _add_layer(
         _add_view(draft, one, path, layer, settings, scaling, draft.views[module.path])
         return
     spec = draft.stored(module)
+    if spec is None and module.path not in one.matching.places.by_name:
+        draft.refuse(
+            "other-form",
+            f"{path} is one matrix, and the base holds it as part of a larger one, or in parts",
+            target=path,
+            fix="merge into the base as transformers saves it (save_pretrained), or serve it unmerged",
+        )
+        return
     if spec is None or module.kind is ModuleKind.PACKED:
         draft.refuse(
             "quantized-base",

@@ -23,8 +23,18 @@ from registry.domain.tensors import TensorSpec
 from registry.plans.merge_config import ConfigEdit
 from registry.plans.merge_draft import Draft, Ingredient
 from registry.plans.merge_lora import add_lora, consumed
+from registry.plans.merge_methods import add_method
 from registry.plans.merge_refusals import refuse_unmergeable
-from registry.plans.merge_tied import SCALED, Tie, heads_of, is_kept, share, tie_of
+from registry.plans.merge_tied import (
+    Tie,
+    heads_of,
+    is_kept,
+    refuse_entangled,
+    share,
+    tie_of,
+    unite_rows,
+    unite_saved,
+)
 from registry.plans.merge_views import Part
 from registry.plans.merge_whole import add_whole, replace_whole
 from registry.plans.merging import FLOATS, Change, MergePlan, Origin, PlannedShard, PlannedTensor
@@ -34,7 +44,7 @@ from registry.variants.lora_layers import TAILS, gather, is_of_training
 from registry.variants.tensor_names import Place, places
 
 #: Formulas whose results add up, so that several may act on one weight.
-ADDITIVE = frozenset({"lora", "bias"})
+ADDITIVE = frozenset({"adalora", "bias", "loha", "loha_kernel", "lokr", "lokr_sequence", "lora", "miss"})
 _WEIGHTS = "model.safetensors"
 #: The last layer of a head, with a row for each label; before it there may be layers of any width.
 _LABELLED = frozenset({"classifier", "out_proj", "score"})
@@ -43,7 +53,8 @@ _LABELLED = frozenset({"classifier", "out_proj", "score"})
 @dataclass(frozen=True, slots=True)
 class MergeOptions:
     """``dtype`` is safetensors' name, or None to keep each tensor's. ``embeddings`` says whose embedding is taken where an
-    adapter's copy differs: ``adapter`` or ``base``. ``packing`` of fused experts is ``peft`` or ``unsloth``."""
+    adapter's copy differs: ``adapter`` or ``base``. ``packing`` of fused experts is ``peft`` or ``unsloth``.
+    ``base_view`` is ``16bit``, or ``nf4``: the base is given as QLoRA saw it (:mod:`registry.operations.base_view`)."""
 
     dtype: str | None = None
     max_shard_bytes: int | None = None
@@ -80,6 +91,8 @@ def plan_merge(
     _settle_copies(draft, adapters, tie, options, same)  # 3
     if tie is not None:  # 4
         share(draft, tie, adapters)
+        unite_rows(draft, tie, adapters, same)
+        unite_saved(draft, tie, same)
         for number, down, up in draft.transposes:
             ours = Origin(adapters[number].weights, down, number)
             if not same(ours, replace(ours, spec=up), transposed=True):
@@ -90,13 +103,7 @@ def plan_merge(
                     fix="train without ensure_weight_tying, or on a base in float32",
                 )
     untied = tie is not None and not is_kept(draft, tie)
-    if untied and spec.model_type in SCALED:
-        draft.refuse(
-            "tied-output-scaled",
-            f"an adapter changes one side of the tied embeddings, and {spec.model_type} scales its output by whether they are tied",
-            where="config.json",
-            fix="serve it unmerged with PEFT, or train without the embedding",
-        )
+    refuse_entangled(draft, tie, spec)
     _settle_replacements(draft, same)  # 5
     _refuse_stacked(draft, adapters)
     tensors = {name: _planned(draft, name, options) for name in draft.tensors}
@@ -111,10 +118,15 @@ def plan_merge(
             tensors[name] = _planned(draft, name, options)
     if untied and tie is not None and tie.head not in tensors:
         tensors[tie.head] = _planned(draft, tie.head, options, origin=_base_origin(draft, tie.embedding))
-    if untied:
+    if untied and tie is not None:
+        stored, other = tie.biases
+        if stored in tensors and other not in tensors:
+            tensors[other] = replace(tensors[stored], name=other)
         config.untie()
     takes = _resize(draft, tensors, spec, adapters, config, tie, options)  # 6
     _label(draft, tensors, adapters, config)
+    if options.base_view == "nf4":
+        config.unpack(base.unpacked_dtype)
     if options.dtype is not None:
         config.store_as(options.dtype)
     shards = _laid_out(base, tensors, options.max_shard_bytes)
@@ -144,7 +156,7 @@ def _add(draft: Draft, one: Ingredient, tie: Tie | None, options: MergeOptions) 
             place.spec.name for place in found if place.spec.name not in known and not is_of_training(place.spec.name)
         ]
     else:
-        lost = []
+        left, lost = add_method(draft, one, head, tie), []
     if lost and "partial" not in options.allow:
         draft.refuse(
             "unmatched-tensor",
@@ -167,6 +179,11 @@ def _settle_copies(
         original = _base_origin(draft, own)
         for copied in copies:
             one = adapters[copied.adapter or 0]
+            if tie is not None and name in (tie.embedding, tie.head) and one.config.truthy("ensure_weight_tying"):
+                sides = [*draft.replaced.get(tie.embedding, []), *draft.replaced.get(tie.head, [])]
+                if any(each.adapter == copied.adapter and same(copied, each) for each in sides):
+                    replace_whole(draft, one, name, copied.spec)  # one matrix, saved under both of its names
+                    continue
             if copied.spec.shape != original.spec.shape:
                 replace_whole(draft, one, name, copied.spec)
             elif same(copied, original) or options.embeddings == "base":
@@ -258,7 +275,8 @@ def _require_fit(draft: Draft, name: str, spec: TensorSpec, changes: tuple[Chang
     rows = spec.shape[0] if spec.shape else 1
     whole = {rows, rows * spec.shape[1]} if len(spec.shape) == 3 else {rows}
     stop = max((change.stop for change in changes), default=rows)
-    if stop not in whole:
+    fused = {part.module.path for parts in draft.views.values() for part in parts}
+    if stop not in whole and not (stop < rows and name.rpartition(".")[0] in fused):
         draft.refuse(
             "wrong-shape",
             f"{name} has {rows:,} rows, and an adapter changes {stop:,}",
@@ -378,7 +396,7 @@ def _laid_out(
         shards.append(PlannedShard(shard.name, tuple(mine), shard.metadata))
     if rest:
         shards[-1] = replace(shards[-1], tensors=(*shards[-1].tensors, *rest.values()))
-    return tuple(shards)
+    return tuple(shard for shard in shards if shard.tensors)  # one may have held nothing but scales
 
 
 def _anew(base: Checkpoint, tensors: Sequence[PlannedTensor], most: int) -> tuple[PlannedShard, ...]:

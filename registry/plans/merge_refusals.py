@@ -6,27 +6,33 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from registry.checks.merging import unmergeable
-from registry.domain.base_model import BaseModelSpec
+from registry.domain.base_model import BaseModelSpec, ModuleKind
+from registry.formats.model_config import ModelConfig
+from registry.formats.nf4 import MARK
+from registry.formats.packing import NF4, packing_of
 from registry.plans.merge_draft import Draft, Ingredient
+from registry.plans.merge_methods import PLANNERS
 from registry.variants.settings import layer_spans
 
 if TYPE_CHECKING:
     from registry.plans.merge_plan import MergeOptions
 
 #: Methods of which a merger exists.
-MERGEABLE = frozenset({"LORA"})
+MERGEABLE = frozenset({"LORA", *PLANNERS})
+#: Variants that are no delta: what they are called, and the field that says so.
+_NO_DELTA = {
+    "boft": ("BOFT", "peft_type"),
+    "dora": ("DoRA", "use_dora"),
+    "hra": ("HRA", "peft_type"),
+    "ia3": ("IA3", "peft_type"),
+    "oft": ("OFT", "peft_type"),
+}
 
 
 def refuse_unmergeable(
     draft: Draft, base: BaseModelSpec, adapters: Sequence[Ingredient], options: MergeOptions
 ) -> None:
-    if base.is_quantized:
-        draft.refuse(
-            "quantized-base",
-            "the base is quantised (quantization_config): a change would be rounded away to its few levels",
-            where="config.json",
-            fix="merge into the base before it was quantised",
-        )
+    refuse_packing(draft, base, options)
     for one in adapters:
         manifest = one.manifest
         why = unmergeable(manifest)
@@ -71,11 +77,43 @@ def refuse_unmergeable(
         refuse_weight(draft, one)
 
 
-def refuse_weight(draft: Draft, one: Ingredient) -> None:
-    if one.weight != 1 and one.manifest.variant == "dora":
+def refuse_packing(draft: Draft, base: BaseModelSpec, options: MergeOptions) -> None:
+    packing = packing_of(ModelConfig(draft.base.config)) or NF4
+    through_nf4 = options.base_view == "nf4"
+    if through_nf4 and any(module.kind is ModuleKind.CONV1D for module in base.modules):
         draft.refuse(
-            "weight-on-dora",
-            f"{one.name}: DoRA is no delta that a share of {one.weight:g} could be taken of",
-            where="use_dora",
+            "nf4-conv1d",
+            f"bitsandbytes turns the Conv1D layers of {base.model_type} round before it packs them, so that its blocks lie across "
+            "the rows that are stored: they cannot be seen as QLoRA saw them",
+            where="model_type",
+            fix="merge into the base before it was quantised, without --base-view",
+        )
+    is_nf4 = any(name.endswith(MARK) for name in draft.tensors)
+    if not (base.is_quantized or is_nf4):
+        return
+    if through_nf4:
+        draft.refuse(
+            "quantized-base",
+            f"the base is packed ({packing}), and --base-view nf4 can only unpack bitsandbytes' NF4",
+            where="config.json",
+            fix="merge into the base before it was quantised",
+        )
+    else:
+        draft.refuse(
+            "quantized-base",
+            f"the base is quantised ({packing}): a change would be rounded away to its few levels",
+            where="config.json",
+            fix="merge into the base before it was quantised"
+            + ("; or into the numbers that its codes stand for: --base-view nf4" if is_nf4 else ""),
+        )
+
+
+def refuse_weight(draft: Draft, one: Ingredient) -> None:
+    if one.weight != 1 and one.manifest.variant in _NO_DELTA:
+        name, field = _NO_DELTA[one.manifest.variant]
+        draft.refuse(
+            f"weight-on-{one.manifest.variant}",
+            f"{one.name}: {name} is no delta that a share of {one.weight:g} could be taken of",
+            where=field,
             fix="merge it with weight 1",
         )

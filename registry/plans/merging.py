@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
-from registry.domain.checkpoint import Shard
+from registry.domain.checkpoint import Packed, Shard
 from registry.domain.finding import Finding
 from registry.domain.tensors import DTYPE_BITS, TensorSpec
 
@@ -67,6 +67,17 @@ class Origin:
     spec: TensorSpec
     adapter: int | None = None
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether reading gives other numbers than the bytes that are stored: those of NF4."""
+        return self.spec.name in self.shard.nf4
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that is read for it."""
+        seen = self.shard.nf4.get(self.spec.name)
+        return seen.files if isinstance(seen, Packed) else (self.shard.path,)
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedTensor:
@@ -93,7 +104,7 @@ class PlannedTensor:
     @property
     def is_copy(self) -> bool:
         """Whether the bytes are those of the origin."""
-        return not self.changes and not self.rows and self.dtype == self.origin.spec.dtype
+        return not (self.changes or self.rows or self.origin.is_seen) and self.dtype == self.origin.spec.dtype
 
     @property
     def bytes(self) -> int:
@@ -141,5 +152,5 @@ class MergePlan:
     @property
     def sources(self) -> tuple[Path, ...]:
         """Every file that is read."""
-        base = dict.fromkeys(tensor.origin.shard.path for tensor in self.tensors)
+        base = dict.fromkeys(path for tensor in self.tensors for path in tensor.origin.files)
         return tuple(dict.fromkeys((*base, *(shard.path for shard in self.adapters))))

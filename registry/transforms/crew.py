@@ -51,7 +51,7 @@ class Crew:
     def wait(self) -> None:
         """Until all is done. Raises what the first failed with."""
         for future in tuple(self._running):
-            future.exception()
+            self._note(future)  # waiters are told before callbacks are
         if self._failed is not None:
             raise self._failed
 
@@ -61,10 +61,13 @@ class Crew:
                 self._own.worker = Cpu() if self._device.type == "cpu" else Cuda(self._device)
             job(self._own.worker)
 
-    def _done(self, future: Future[None]) -> None:
-        error = future.exception()
+    def _note(self, future: Future[None]) -> None:
+        error = None if future.cancelled() else future.exception()
         if error is not None and self._failed is None:
             self._failed = error
+
+    def _done(self, future: Future[None]) -> None:
+        self._note(future)
         self._running.discard(future)
         self._room.release()
 

@@ -35,10 +35,9 @@ from registry.transforms.recipes import Recipe, prepared
 from registry.transforms.streaming import loader, read
 from registry.transforms.workers import Cpu, Cuda
 from registry.weights.adapter import open_adapter
-from registry.weights.dtypes import TORCH_DTYPES
+from registry.weights.dtypes import NAMES
 from registry.weights.streams import Sources, sources
 
-_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 _MEMORY = Path("the weights in memory")
 
 
@@ -66,6 +65,12 @@ def merge_(
     Raises InvalidInputError for a broken adapter, RejectedError with every reason where the weights cannot become the merge in
     place: a tensor would be added, untied, or of another shape.
     """
+    if options is not None and options.base_view != "16bit":
+        raise RejectedError(
+            "weights in memory are merged into as they are, not as NF4 would show them",
+            code="not-in-place",
+            hint="merge into a checkpoint and load that: adapters merge BASE ADAPTER -o DIR --base-view nf4",
+        )
     asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
     base = _checkpoint(weights, config or {})
     spec, views = with_views(_spec(base))
@@ -122,7 +127,7 @@ class _Same:
 
 
 def _checkpoint(weights: Mapping[str, Tensor], config: Mapping[str, object]) -> Checkpoint:
-    specs = tuple(TensorSpec(name, _NAMES.get(one.dtype, "U8"), tuple(one.shape)) for name, one in weights.items())
+    specs = tuple(TensorSpec(name, NAMES.get(one.dtype, "U8"), tuple(one.shape)) for name, one in weights.items())
     return Checkpoint(_MEMORY, config, (Shard(_MEMORY, specs, {}, 0, 0),))
 
 

@@ -28,7 +28,7 @@ from registry.transforms.recipes import Block, Load, Recipe, prepared
 from registry.transforms.workers import Worker
 from registry.weights.dtypes import TORCH_DTYPES
 from registry.weights.rows import read_into
-from registry.weights.streams import Sources, copy_range, sources
+from registry.weights.streams import Sources, copy_range, sources, write_at
 from registry.weights.writing import header_of, in_order
 
 #: Bytes that one job copies.
@@ -72,6 +72,8 @@ def write_merged(
             progress(count)
 
     with sources(plan.sources) as files, _settling() as settle, crew(device) as workers:
+        files.require_as_read(one.origin.shard for one in plan.tensors)
+        files.require_as_read(plan.adapters)
         for shard in plan.shards:
             if shard.name not in finished:
                 path = into / f"{shard.name}{PARTIAL}"
@@ -126,7 +128,7 @@ def _write(shard: PlannedShard, plan: MergePlan, path: Path, files: Sources, wor
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         os.ftruncate(descriptor, len(header) + shard.bytes)
-        os.pwrite(descriptor, header, 0)
+        write_at(descriptor, memoryview(header), 0)
         places = [(one, len(header) + spec.start) for one, spec in zip(shard.tensors, specs, strict=True)]
         for piece in _ranges((one, at) for one, at in places if one.is_copy):
             workers.do(partial(_copy, piece, files, descriptor, progress))

@@ -1,15 +1,16 @@
 """Merged weights, held against the sum in float64.
 
 What is compared was read back from the disk. The expected value of an element is computed with the same formulas in
-float64; an ulp is the distance of neighbouring numbers of the stored type at the largest of weight, delta and result, so
-that a sum that nearly cancels is not called wrong for the roundings of its parts. Rounding once is 0.5.
+float64; an ulp is the distance of neighbouring numbers of the stored type at the largest of weight, delta and result.
+Rounding once is 0.5. What float32's arithmetic adds goes with the size of the terms of a sum, not with what is left of them:
+it is held against the largest number of the row, where it can be many ulps of a small one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from typing import TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from registry.plans.merging import MergePlan, PlannedTensor
 from registry.transforms.recipes import Block, Recipe, prepared
 from registry.transforms.streaming import loader
 from registry.weights.dtypes import TORCH_DTYPES
+from registry.weights.rows import read_into
 from registry.weights.streams import Sources, sources
 
 #: Rows that are looked at in one go, and elements of such a piece.
@@ -34,8 +36,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One changed tensor. ``largest`` and ``typical`` (the median) are errors in ulps; norms are Frobenius norms of the change
-    in the rows that were looked at."""
+    """One changed tensor. ``largest`` and ``typical`` (the median) are errors in ulps; ``beyond`` is the largest part of one that
+    the rounding to the stored type does not explain, in units of float32's last place at the largest number of its row; norms
+    are Frobenius norms of the change in the rows that were looked at."""
 
     name: str
     elements: int
@@ -43,6 +46,7 @@ class Compared:
     changed: int
     largest: float
     typical: float
+    beyond: float
     expected_norm: float
     found_norm: float
 
@@ -88,7 +92,7 @@ def _compared(recipe: Recipe, shard: Shard, files: Sources, samples: int | None)
     rows = max(1, min(_ROWS, _ELEMENTS // max(recipe.columns, 1))) if samples is not None else None
     pieces = list(recipe.blocks(rows * max(recipe.columns, 1) if rows else _ELEMENTS))
     looked_at = changed = 0
-    largest = expected_square = found_square = 0.0
+    largest = beyond = expected_square = found_square = 0.0
     middles: list[float] = []
     for block in _spread(pieces, samples):
         before = _origin(recipe, block, files)
@@ -99,6 +103,7 @@ def _compared(recipe: Recipe, shard: Shard, files: Sources, samples: int | None)
         rounded = before.to(TORCH_DTYPES[one.dtype]).to(torch.float64)
         changed += int((found != rounded).sum())
         largest = max(largest, float(errors.max()))
+        beyond = max(beyond, float(_beyond(before, expected, found, TORCH_DTYPES[one.dtype]).max()))
         middles.append(float(errors.flatten()[:_SOME].median()))
         expected_square += float((expected - before).square().sum())
         found_square += float((found - before).square().sum())
@@ -110,30 +115,43 @@ def _compared(recipe: Recipe, shard: Shard, files: Sources, samples: int | None)
         changed,
         largest,
         middles[len(middles) // 2],
+        beyond,
         sqrt(expected_square),
         sqrt(found_square),
     )
 
 
 def _ulps(before: Tensor, expected: Tensor, found: Tensor, dtype: torch.dtype) -> Tensor:
-    size = torch.maximum(torch.maximum(before.abs(), expected.abs()), (expected - before).abs())
+    return (found - expected).abs() / _ulp(_size(before, expected), dtype)
+
+
+def _beyond(before: Tensor, expected: Tensor, found: Tensor, dtype: torch.dtype) -> Tensor:
+    rest = ((found - expected).abs() - _ulp(expected.abs(), dtype) / 2).clamp(min=0)
+    arithmetic = torch.float64 if dtype == torch.float64 else torch.float32
+    found = rest / _ulp(_size(before, expected).amax(dim=1, keepdim=True), arithmetic)
+    return found.nan_to_num(nan=inf, posinf=inf)
+
+
+def _size(before: Tensor, expected: Tensor) -> Tensor:
+    return torch.maximum(torch.maximum(before.abs(), expected.abs()), (expected - before).abs())
+
+
+def _ulp(size: Tensor, dtype: torch.dtype) -> Tensor:
     limits = torch.finfo(dtype)
     exponent = torch.frexp(size.clamp(min=limits.smallest_normal)).exponent - 1
-    return (found - expected).abs() / torch.ldexp(torch.full_like(size, limits.eps), exponent)
+    return torch.ldexp(torch.full_like(size, limits.eps), exponent)
 
 
 def _origin(recipe: Recipe, block: Block, files: Sources) -> Tensor:
-    origin = recipe.tensor.origin
-    return _rows(origin.shard, origin.spec.start, origin.spec.dtype, block, recipe.columns, files)
+    origin, count = recipe.tensor.origin, (block.stop - block.start) * recipe.columns
+    found = torch.empty(count, dtype=TORCH_DTYPES[origin.spec.dtype])
+    read_into(files, origin, block.start * recipe.columns, found)
+    return found.view(-1, recipe.columns).to(torch.float64)
 
 
 def _stored(one: PlannedTensor, shard: Shard, block: Block, columns: int, files: Sources) -> Tensor:
     start = next(spec.start for spec in shard.tensors if spec.name == one.name)
-    return _rows(shard, start, one.dtype, block, columns, files)
-
-
-def _rows(shard: Shard, start: int, dtype: str, block: Block, columns: int, files: Sources) -> Tensor:
-    stored = TORCH_DTYPES[dtype]
+    stored = TORCH_DTYPES[one.dtype]
     row = columns * stored.itemsize
     data = bytearray((block.stop - block.start) * row)
     files.read_into(shard.path, shard.data_start + start + block.start * row, memoryview(data))

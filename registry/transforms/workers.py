@@ -12,6 +12,7 @@ from registry.errors import MalformedFileError, RejectedError
 from registry.plans.merging import PlannedTensor
 from registry.transforms.recipes import Block, Recipe
 from registry.weights.dtypes import TORCH_DTYPES
+from registry.weights.rows import read_into
 from registry.weights.streams import Sources, write_at
 
 
@@ -99,14 +100,12 @@ class Cuda:
 
 
 def read_block(recipe: Recipe, block: Block, files: Sources, buffer: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows as they are stored at the tensor's origin, in ``buffer`` (or a larger one, which is the first result)."""
+    """The rows as the tensor's origin has them, in ``buffer`` (or a larger one, which is the first result)."""
     origin = recipe.tensor.origin
     count = _bytes_of(recipe, block)
     buffer = _room(buffer, count)
-    row = count // max(block.stop - block.start, 1)
-    start = origin.shard.data_start + origin.spec.start + block.start * row
-    files.read_into(origin.shard.path, start, buffer.numpy().data[:count])
     stored = buffer[:count].view(TORCH_DTYPES[origin.spec.dtype])
+    read_into(files, origin, block.start * recipe.columns, stored)
     return buffer, stored.view(block.stop - block.start, recipe.columns)
 
 

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from registry.domain.finding import Finding
+from registry.domain.tensors import TensorSpec
 from registry.formats.adapter_config import AdapterConfig
 from registry.variants.findings import error, info, some, warning
 from registry.variants.settings import saved_modules, trained_biases
 from registry.variants.tensor_names import Place
+from registry.variants.token_rows import DELTA, WRAPPER, token_findings
 
 #: Embeddings and heads that PEFT saves without being told when the vocabulary was resized or they are targets.
 _EMBEDDINGS = frozenset(
@@ -18,11 +20,12 @@ _EMBEDDINGS = frozenset(
 )
 #: PEFT lists both for classification tasks, and a model has one of them (``peft/utils/constants.py``).
 _CLASSIFICATION_HEADS = frozenset({"classifier", "score"})
+_CLASSIFICATION_TASKS = frozenset({"SEQ_CLS", "TOKEN_CLS"})
 
 #: Parameters of PEFT methods; in another method's file nobody would load them.
 _METHOD_PARAMETERS = re.compile(
     r"(?:^|\.)(?:lora_(?:[ABE]|embedding_[AB]|magnitude_vector|diag)|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2)"
-    r"|ia3_l|p?vera_lambda_[bd]|oft_R|boft_[Rs]|hra_u|(?:miss|bone)_block|c3a_kernel|(?:fourierft|waveft)_spectrum"
+    r"|ia3_l|p?vera_lambda_[bd]|oft_(?:embedding_)?R|boft_[Rs]|hra_u|(?:miss|bone)_block|c3a_kernel|(?:fourierft|waveft)_spectrum"
     r"|ln_tuning_layers|delora_(?:A|B|lambda)|randlora_(?:lambda|gamma)|vblora_logits_[AB]|road_(?:theta|alpha)"
     r"|shira_weight|gralora_[AB]|hira_[AB]|prompt_embeddings)(?:\.|$)"
 )
@@ -34,29 +37,29 @@ class Extras:
     findings: tuple[Finding, ...]
 
 
-def read_extras(config: AdapterConfig, left: Iterable[Place], mark: str) -> Extras:
+def read_extras(config: AdapterConfig, left: Sequence[Place], mark: str) -> Extras:
     """What tensors belong to that are no factors of the adapter's own method, whose parameters start with ``mark``."""
     declared = saved_modules(config)
     biases = trained_biases(config)
     modules: set[str] = set()
     undeclared: set[str] = set()
     unknown: list[str] = []
-    has_bias = False
-    findings: list[Finding] = []
+    rows: dict[str, TensorSpec] = {}
+    saved: list[tuple[str, Place]] = []
     for place in left:
         path = without_base_layer(place.path)
         tail = place.tail
-        if tail == "trainable_tokens_delta" or path.endswith(".token_adapter"):
-            path = path.removesuffix(".token_adapter")
+        if path.endswith(WRAPPER):
+            path = path.removesuffix(WRAPPER)
             modules.add(path)
-            if tail == "trainable_tokens_delta":
-                findings += _token_rows(config, path, place)
+            if tail == DELTA:
+                rows[path] = place.spec
             continue
-        has_bias |= tail == "bias"
-        saved = _saved_as(declared, path)
-        if saved is not None:
-            modules.add(saved)
-        elif not path or tail.startswith(mark) or _METHOD_PARAMETERS.search(f"{path}.{tail}"):
+        whole = _saved_as(declared, path)
+        if whole is not None:
+            modules.add(whole)
+            saved.append((whole, place))
+        elif not path or tail.startswith(mark) or tail == DELTA or _METHOD_PARAMETERS.search(f"{path}.{tail}"):
             unknown.append(place.spec.name)
         else:
             modules.add(path)
@@ -67,11 +70,12 @@ def read_extras(config: AdapterConfig, left: Iterable[Place], mark: str) -> Extr
     return Extras(
         tuple(sorted(modules)),
         (
-            *findings,
+            *token_findings(config, rows),
             *_unknown(unknown),
             *_undeclared(undeclared),
-            *_absent(declared, modules),
-            *_lost_biases(biases, has_bias),
+            *_wrapped(saved),
+            *_absent(config, declared, modules),
+            *lost_biases(biases, has_bias=any(place.tail == "bias" for place in left)),
         ),
     )
 
@@ -92,29 +96,6 @@ def _saved_as(declared: Sequence[str], path: str) -> str | None:
         if module.endswith(tuple(declared)):
             return module
     return None
-
-
-def _token_rows(config: AdapterConfig, path: str, place: Place) -> Iterable[Finding]:
-    """One row for each of ``trainable_token_indices``: a list for the input embedding, or lists by module."""
-    indices = config.raw.get("trainable_token_indices")
-    if not (
-        indices is None or _is_tokens(indices) or (isinstance(indices, dict) and all(map(_is_tokens, indices.values())))
-    ):
-        raise config.refuse("trainable_token_indices", indices, "a list of token ids, or such lists by module")
-    if isinstance(indices, dict):
-        indices = next((value for name, value in indices.items() if path.endswith(name)), None)
-    rows = place.spec.shape[0] if place.spec.shape else 0
-    if isinstance(indices, list) and len(indices) != rows:
-        yield error(
-            "shape-mismatch",
-            f"{place.spec.name} has {rows} rows, and trainable_token_indices names {len(indices)} tokens",
-            where=place.spec.name,
-            fix="correct trainable_token_indices, or save the adapter again",
-        )
-
-
-def _is_tokens(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
 
 
 def _unknown(names: Iterable[str]) -> Iterable[Finding]:
@@ -139,16 +120,36 @@ def _undeclared(modules: set[str]) -> Iterable[Finding]:
         )
 
 
-def _absent(declared: Sequence[str], modules: set[str]) -> Iterable[Finding]:
+def _wrapped(saved: Iterable[tuple[str, Place]]) -> Iterable[Finding]:
+    """PEFT reads a module saved whole under its own name; below ``base_layer`` lies what an adapted module wraps."""
+    saved = tuple(saved)
+    plain = {(place.path, place.tail) for _, place in saved}
+    inside: dict[str, str] = {}
+    for module, place in saved:
+        outside = without_base_layer(place.path)
+        if outside != place.path and (outside, place.tail) not in plain:
+            inside.setdefault(module, place.spec.name)
+    for module, name in inside.items():
+        yield error(
+            "saved-below-wrapper",
+            f"modules_to_save names {module}, and the file has it as {name}, where PEFT does not look for it: the adapter "
+            "cannot be loaded",
+            where=name,
+            fix="rename the tensor, without base_layer, or remove the name from modules_to_save",
+        )
+
+
+def _absent(config: AdapterConfig, declared: Sequence[str], modules: set[str]) -> Iterable[Finding]:
     absent = [name for name in declared if not any(module.endswith(name) for module in modules)]
     heads = [name for name in absent if name in _CLASSIFICATION_HEADS]
-    if len(heads) == len(_CLASSIFICATION_HEADS):
+    if len(heads) == len(_CLASSIFICATION_HEADS) or config.task_type not in _CLASSIFICATION_TASKS:
         heads = []
     rest = [name for name in absent if name not in heads]
     if heads:
         yield info(
             "declared-module-absent",
-            f"modules_to_save also names {some(heads)}, which the file does not have; PEFT always lists both heads",
+            f"modules_to_save also names {some(heads)}, which the file does not have; PEFT lists both heads for "
+            f"{config.task_type}, and a model has one of them",
             where="modules_to_save",
             fix="nothing to do",
         )
@@ -162,7 +163,8 @@ def _absent(declared: Sequence[str], modules: set[str]) -> Iterable[Finding]:
         )
 
 
-def _lost_biases(biases: str, has_bias: bool) -> Iterable[Finding]:
+def lost_biases(biases: str, *, has_bias: bool) -> Iterable[Finding]:
+    """What can be said without the base, which tells whether its modules have biases at all."""
     if biases.endswith("_only") and not has_bias:
         yield warning(
             "bias-lost",

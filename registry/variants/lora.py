@@ -30,6 +30,7 @@ from registry.variants.extras import read_extras, without_base_layer
 from registry.variants.findings import error, info, some, warning
 from registry.variants.lora_layers import TAILS, LoraLayer, gather
 from registry.variants.lora_parameters import name_wrappers, parameters_of, wrapped_module
+from registry.variants.lora_refusals import refusals
 from registry.variants.lora_settings import LoraSettings, read_settings
 from registry.variants.natural_order import natural
 from registry.variants.pattern_age import patterns_changed_meaning
@@ -93,6 +94,11 @@ def read_lora(config: AdapterConfig, tensors: Sequence[TensorSpec], patterns: Pa
         absent_targets=absent.names,
         base_change=settings.base_change,
         findings=(
+            *refusals(
+                config,
+                has_parameters=any(one.is_parameter for one in named),
+                has_embeddings=any(layer.embedding for layer in layers),
+            ),
             *findings,
             *_nothing(layers, left, findings),
             *(problem for layer in layers for problem in lora_checks.undeclared(layer, settings)),

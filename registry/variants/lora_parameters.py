@@ -38,12 +38,19 @@ def parameters_of(module: str, targets: Iterable[str]) -> list[str]:
     return list(names)
 
 
+def _held_beside(candidates: list[str], wrappers: int) -> list[str]:
+    """A name without its module (``gate_up_proj``) may mean a parameter of any module. Where that is too many, one that
+    holds a plain parameter (a router's ``weight``) holds none of the experts' own."""
+    plain = [name for name in candidates if name not in _REGISTERED]
+    return plain if plain and len(candidates) > wrappers else candidates
+
+
 def name_wrappers(
     module: str, layers: Sequence[LoraLayer], targets: Sequence[str]
 ) -> tuple[dict[str, str | None], list[Finding]]:
     """Layer path → parameter name, for the wrappers of one module; None where it cannot be told."""
     by_depth = sorted(layers, key=lambda layer: -wrapped_module(layer.path)[1])
-    candidates = parameters_of(module, targets)
+    candidates = _held_beside(parameters_of(module, targets), len(by_depth))
     unnamed: dict[str, str | None] = {layer.path: None for layer in by_depth}
     where = next(iter(by_depth[0].tensors)).name
     if [wrapped_module(layer.path)[1] for layer in by_depth] != list(reversed(range(len(by_depth)))):

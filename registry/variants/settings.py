@@ -30,11 +30,11 @@ def positive_ranks(config: AdapterConfig, default: int = 8, *, with_pattern: boo
 
 
 def saved_modules(config: AdapterConfig) -> tuple[str, ...]:
-    """``modules_to_save``: ends of module paths, with or without a dot before them."""
+    """``modules_to_save``: ends of module paths, with or without a dot before them, each once."""
     names = config.names("modules_to_save")
     if isinstance(names, str):
         raise config.refuse("modules_to_save", names, "a list of module names")
-    return names or ()
+    return tuple(dict.fromkeys(names or ()))
 
 
 def layer_spans(config: AdapterConfig) -> list[tuple[int, int]]:

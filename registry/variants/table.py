@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
+from registry.domain.finding import Finding
 from registry.domain.tensors import TensorSpec
 from registry.formats.adapter_config import AdapterConfig
 from registry.variants import (
@@ -19,6 +21,7 @@ from registry.variants import (
     vectors,
 )
 from registry.variants.anatomy import Anatomy, PatternMatcher, Reading
+from registry.variants.findings import error
 from registry.variants.lora import read_lora
 from registry.variants.prompts import read_prompt
 from registry.variants.unknown import read_unknown
@@ -88,4 +91,17 @@ ANATOMIES: Mapping[str, Anatomy] = MappingProxyType(
 
 def read_anatomy(config: AdapterConfig, tensors: Sequence[TensorSpec], patterns: PatternMatcher) -> Reading:
     """Read the adapter by its method's anatomy, or name what can be named without one."""
-    return ANATOMIES.get(config.peft_type.upper(), read_unknown)(config, tensors, patterns)
+    method = config.peft_type.upper()
+    reading = ANATOMIES.get(method, read_unknown)(config, tensors, patterns)
+    if method not in ANATOMIES or method == config.peft_type:
+        return reading
+    return replace(reading, findings=(_misspelt(config.peft_type, method), *reading.findings))
+
+
+def _misspelt(written: str, method: str) -> Finding:
+    return error(
+        "config-refused",
+        f"peft_type is {written!r:.40}; expected {method!r} in capitals, so PEFT cannot load the adapter",
+        where="peft_type",
+        fix="write it in capitals",
+    )

@@ -9,7 +9,7 @@ from registry.domain.tensors import TensorSpec
 from registry.formats.adapter_config import AdapterConfig
 from registry.variants.anatomy import PatternMatcher, Reading
 from registry.variants.extras import without_base_layer
-from registry.variants.findings import info
+from registry.variants.findings import warning
 from registry.variants.lora_checks import zero_size
 from registry.variants.tensor_names import PREFIX
 
@@ -24,11 +24,13 @@ def read_unknown(config: AdapterConfig, tensors: Sequence[TensorSpec], _patterns
         targets=tuple(Target(path) for path in targets),
         findings=(
             *zero_size(tensors),
-            info(
+            warning(
                 "method-not-understood",
-                f"{config.peft_type} is recorded, and its tensors are not understood",
+                f"peft_type is {config.peft_type!r:.80}, which is no method of PEFT 0.21: the adapter is recorded, and its "
+                "tensors are not understood",
                 where="peft_type",
-                fix="nothing to do; ranks and scalings are not known, and it cannot be merged",
+                fix="correct peft_type if it is misspelt; otherwise ranks and scalings stay unknown, it can be checked "
+                "against no base, and not be merged",
             ),
         ),
     )

@@ -30,3 +30,5 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
         "C64": torch.complex64,
     }
 )
+#: The other way round.
+NAMES: Mapping[torch.dtype, str] = MappingProxyType({dtype: name for name, dtype in TORCH_DTYPES.items()})

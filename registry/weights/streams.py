@@ -12,11 +12,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from registry.errors import MalformedFileError
+from registry.domain.checkpoint import Shard
+from registry.errors import MalformedFileError, UnavailableError
 
 _STEP = 8 << 20
-#: What a file system answers that cannot do it.
-_UNABLE = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ETXTBSY, errno.EPERM})
+#: What a file system answers that cannot do it; or that a disk failed, and by hand it turns out which.
+_UNABLE = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ETXTBSY, errno.EPERM, errno.EIO})
 
 
 class Sources:
@@ -26,10 +27,17 @@ class Sources:
         self._files: dict[Path, int] = {}
         self._seen: dict[Path, tuple[int, ...]] = {}
         for path in paths:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            with _reading(path):
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, descriptor)
             self._files[path] = descriptor
             self._seen[path] = _identity(os.fstat(descriptor))
+
+    def require_as_read(self, shards: Iterable[Shard]) -> None:
+        """The files whose tables were read before, not others that took their names or were written since."""
+        for shard in shards:
+            if self._seen[shard.path][2:] != (shard.size, shard.modified):
+                raise _changed(shard.path, "was changed since its table was read")
 
     def descriptor(self, path: Path) -> int:
         return self._files[path]
@@ -38,7 +46,8 @@ class Sources:
         """Fill ``into`` from the byte ``start`` on. Raises MalformedFileError where the file ends before."""
         filled = 0
         while filled < len(into):
-            count = os.preadv(self._files[path], [into[filled:]], start + filled)
+            with _reading(path):
+                count = os.preadv(self._files[path], [into[filled:]], start + filled)
             if not count:
                 raise _changed(path, "became shorter while it was read")
             filled += count
@@ -83,11 +92,23 @@ def copy_range(source: int, start: int, count: int, target: int, at: int, *, whe
 
 def _copy_by_hand(source: int, start: int, count: int, target: int, at: int, where: Path) -> None:
     while count:
-        piece = os.pread(source, min(count, _STEP), start)
+        with _reading(where):
+            piece = os.pread(source, min(count, _STEP), start)
         if not piece:
             raise _changed(where, "became shorter while it was read")
         write_at(target, memoryview(piece), at)
         start, at, count = start + len(piece), at + len(piece), count - len(piece)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """An input that cannot be read is not to be taken for an output that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(
+            f"cannot read {path}: {error.strerror}", hint="look at the disk and at `ulimit -a`, then try again"
+        ) from error
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

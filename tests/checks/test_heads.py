@@ -23,6 +23,58 @@ def test_a_declared_head_that_is_nowhere() -> None:
     assert noticed(subject(K, modules_to_save=["score"])) == ["head-nowhere"]
 
 
+def test_a_head_for_answers_that_peft_lists_and_the_class_calls_otherwise() -> None:
+    """ModernBERT answers with ``classifier``; PEFT lists ``qa_outputs`` for every model, and loads such an adapter."""
+    config = {"task_type": "QUESTION_ANS", "modules_to_save": ["qa_outputs"]}
+    layer = {"model.layers.0.attn.Wqkv.weight": (24, 8)}
+    wqkv = pair("model.layers.0.attn.Wqkv", inputs=8, outputs=24)
+    modernbert = base(layer, model_type="modernbert", architecture="ModernBertForMaskedLM")
+    assert noticed(subject(wqkv, modernbert, **config)) == []
+    with_one = base({**layer, "qa_outputs.weight": (2, 8)}, model_type="made-up", architecture="Made")
+    query = pair("transformer.layers.0.self_attn.k_proj")
+    for on, tensors in ((with_one, wqkv), (None, query)):
+        assert "head-nowhere" in noticed(subject(tensors, on, **config))
+
+
+def test_a_classifier_behind_a_projection_of_its_class() -> None:
+    """Whisper's reads ``classifier_proj_size``, which neither the base nor the file shows."""
+    layer = "encoder.layers.0.self_attn.q_proj"
+    on = base({f"model.{layer}.weight": (8, 8)}, model_type="whisper", architecture="WhisperForConditionalGeneration")
+    mapping = {"base_model_class": "WhisperForAudioClassification", "parent_library": "transformers"}
+    config = {"task_type": None, "auto_mapping": mapping, "modules_to_save": ["classifier", "projector"]}
+    query, head = pair(layer, inputs=8, outputs=8), tensor("classifier.weight", 3, 20)
+    projector, narrow = tensor("projector.weight", 20, 8), tensor("projector.weight", 19, 8)
+    assert "wrong-shape" not in noticed(subject([*query, head], on, **{**config, "modules_to_save": ["classifier"]}))
+    assert "wrong-shape" not in noticed(subject([*query, head, projector], on, **config))
+    assert "wrong-shape" in noticed(subject([*query, head, narrow], on, **config))
+
+
+def test_a_head_that_reads_two_vectors_of_the_backbone() -> None:
+    layer = "layers.0.mlp.fc1"
+    mapping = {"base_model_class": "Dinov2ForImageClassification", "parent_library": "transformers"}
+    config = {"task_type": None, "auto_mapping": mapping, "modules_to_save": ["classifier"]}
+    on = base({f"{layer}.weight": (32, 8)}, model_type="dinov2", architecture="Dinov2Model")
+    for width, said in ((16, False), (20, True)):
+        tensors = [*pair(f"dinov2.{layer}", inputs=8, outputs=32), tensor("classifier.weight", 3, width)]
+        assert ("wrong-shape" in noticed(subject(tensors, on, **config))) is said
+
+
+@pytest.mark.parametrize(
+    ("model_type", "head"), [("electra", "generator_lm_head"), ("modernbert", "decoder"), ("xlnet", "lm_loss")]
+)
+def test_an_output_embedding_of_another_name(model_type: str, head: str) -> None:
+    """Tied to the input embedding, it is not in the checkpoint."""
+    on = base({"embeddings.word_embeddings.weight": (VOCABULARY, 8)}, model_type=model_type, tie_word_embeddings=True)
+    tensors = [
+        tensor("embeddings.word_embeddings.lora_embedding_A", 8, VOCABULARY),
+        tensor("embeddings.word_embeddings.lora_embedding_B", 8, 8),
+        *pair(head, inputs=8, outputs=VOCABULARY),
+    ]
+    assert "unmatched-target" not in noticed(subject(tensors, on, task_type=None))
+    elsewhere = base({"embeddings.word_embeddings.weight": (VOCABULARY, 8)}, model_type="gpt2")
+    assert "unmatched-target" in noticed(subject(tensors, elsewhere, task_type=None))
+
+
 def test_a_head_for_another_number_of_labels() -> None:
     on = base({**LLAMA, "score.weight": (2, HIDDEN)})
     config = {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}

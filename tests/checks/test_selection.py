@@ -73,6 +73,16 @@ def test_the_one_embedding_of_an_encoder_and_a_decoder() -> None:
         assert "unmatched-target" not in found
 
 
+@pytest.mark.parametrize(("layer", "chosen"), [(0, False), (1, True)])
+def test_the_layer_is_the_first_number_of_the_path(layer: int, chosen: bool) -> None:
+    """``encoder.block.1.layer.0``: PEFT 0.21 takes the block's, and experts and parts of a layer are no layers."""
+    paths = [f"encoder.block.{layer}.layer.{part}.SelfAttention.q" for part in range(2)]
+    on = base({f"{path}.weight": (8, 8) for path in paths}, model_type="t5", architecture="T5ForConditionalGeneration")
+    tensors = [spec for path in paths for spec in pair(path, inputs=8, outputs=8)]
+    config = {"target_modules": ["q"], "layers_to_transform": [1], "task_type": "SEQ_2_SEQ_LM"}
+    assert noticed(subject(tensors, on, **config)) == ([] if chosen else ["target-not-chosen"])
+
+
 def test_it_is_said_without_a_base_too() -> None:
     held = replace(subject(BOTH, target_modules=["k_proj"]), base=None)
     assert "target-not-chosen" in noticed(held)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from registry.domain.finding import Severity
 from registry.domain.tensors import TensorSpec
 from tests.checks.bases import GPT2, HIDDEN, LLAMA, base, finding, noticed, subject
 from tests.variants.adapters import pair, tensor
@@ -39,6 +40,20 @@ def test_conv1d_stores_its_weight_the_other_way_round() -> None:
     path = "transformer.h.0.attn.c_attn"
     assert noticed(subject(pair(path, inputs=HIDDEN, outputs=3 * HIDDEN), GPT)) == []
     assert "wrong-shape" in noticed(subject(pair(path, inputs=3 * HIDDEN, outputs=HIDDEN), GPT))
+
+
+def test_the_conv1d_of_a_decoder_inside_another_model() -> None:
+    tensors = {f"decoder.{name}": shape for name, shape in GPT2.items()}
+    on = base(
+        tensors,
+        model_type="vision-encoder-decoder",
+        architecture="VisionEncoderDecoderModel",
+        decoder={"model_type": "gpt2"},
+    )
+    path = "decoder.transformer.h.0.attn.c_attn"
+    config = {"task_type": "SEQ_2_SEQ_LM"}
+    assert noticed(subject(pair(path, inputs=HIDDEN, outputs=3 * HIDDEN), on, **config)) == []
+    assert "wrong-shape" in noticed(subject(pair(path, inputs=3 * HIDDEN, outputs=HIDDEN), on, **config))
 
 
 def test_a_whole_conv1d_weight_is_as_stored() -> None:
@@ -84,11 +99,17 @@ def test_the_magnitude_of_dora_has_one_number_per_output() -> None:
     assert noticed(subject([*pair(K), wrong], use_dora=True)) == ["wrong-shape"]
 
 
-def test_a_bias_needs_a_bias() -> None:
+def test_a_bias_that_is_added_is_applied_and_never_merged() -> None:
+    """PEFT's ``lora_bias`` needs no bias in the base to load, only to merge."""
     added = tensor(f"{K}.lora_B.bias", 32)
-    assert noticed(subject([*pair(K), added], lora_bias=True)) == ["bias-without-base"]
+    assert noticed(subject([*pair(K), added], lora_bias=True)) == ["bias-added"]
+    assert finding(subject([*pair(K), added], lora_bias=True), "bias-added").severity is Severity.WARNING
     on = base({**LLAMA, f"{K}.bias": (32,)})
     assert noticed(subject([*pair(K), added], on, lora_bias=True)) == []
+
+
+def test_a_bias_that_is_replaced_needs_a_bias() -> None:
+    on = base({**LLAMA, f"{K}.bias": (32,)})
     replaced = tensor(f"{K}.base_layer.bias", 32)
     assert noticed(subject([*pair(K), replaced], bias="lora_only")) == ["bias-without-base"]
     assert noticed(subject([*pair(K), replaced], on, bias="lora_only")) == []

@@ -22,8 +22,8 @@ OTHER = "Qwen/Qwen2.5-0.5B"
 @pytest.fixture
 def upgrade(tmp_path: Path) -> Path:
     """A new release of the base: its q_proj is square, its k_proj has lost a row."""
-    directory = tmp_path / "new-release"
-    directory.mkdir()
+    directory = tmp_path / "new-release" / "gpt2"
+    directory.mkdir(parents=True)
     shapes = {Q: (WIDTH, WIDTH), K: (WIDTH - 1, WIDTH)}
     tensors = {f"{name}.weight": ("F32", shape, floats(0.5, count=shape[0] * shape[1])) for name, shape in shapes.items()}
     (directory / "model.safetensors").write_bytes(safetensors_bytes(tensors))
@@ -61,10 +61,19 @@ def test_text_is_a_line_each_and_the_counts(adapters: Adapters, filled: Registry
     said = adapters("check", "--all", "--base", str(upgrade))
     assert said.code == 6
     lines = said.out.splitlines()
-    assert [line.split()[0] for line in lines[1:-1]] == ["local/elsewhere@1", "local/old@1", "local/stays@1"]
-    assert "does not fit" in lines[2]
-    assert "[wrong-shape]" in lines[2]
-    assert lines[-1] == "3 checked: 1 fit, 2 do not fit, 0 could not be checked"
+    assert [line.split()[0] for line in lines[1:-1]] == ["local/old@1", "local/stays@1"]  # the other has another base
+    assert "does not fit" in lines[1]
+    assert "[wrong-shape]" in lines[1]
+    assert lines[-1] == "2 checked: 1 fit, 1 do not fit, 0 could not be checked"
+
+
+def test_a_directory_that_nothing_ties_to_an_adapter_lets_nobody_pass(
+    adapters: Adapters, filled: Registry, upgrade: Path
+) -> None:
+    nameless = upgrade.rename(upgrade.with_name("checkpoint"))
+    refusal = adapters.refusal("check", "--all", "--base", str(nameless))
+    assert (refusal["exit_code"], refusal["code"]) == (8, "base-unnamed")
+    assert f"base add {nameless} --name" in refusal["hint"]
 
 
 def test_an_engine_alone_is_asked_about_all(adapters: Adapters, filled: Registry) -> None:
@@ -79,15 +88,12 @@ def test_every_report_has_all(adapters: Adapters, filled: Registry, upgrade: Pat
     }
     assert {one.code for one in said.values()} == {6}
     suites = {suite.get("name"): int(suite.get("failures", "-1")) for suite in ET.fromstring(said["junit"].out)}
-    assert suites == {"local/elsewhere@1": 1, "local/old@1": 1, "local/stays@1": 0}
+    assert suites == {"local/old@1": 1, "local/stays@1": 0}
     results = json.loads(said["sarif"].out)["runs"][0]["results"]
     errors = [one["locations"][0]["physicalLocation"] for one in results if one["level"] == "error"]
-    assert [place["artifactLocation"]["uri"] for place in errors] == [
-        "local/elsewhere@1/adapter_model.safetensors",
-        "local/old@1/adapter_model.safetensors",
-    ]
+    assert [place["artifactLocation"]["uri"] for place in errors] == ["local/old@1/adapter_model.safetensors"]
     lines = [line for line in said["github"].out.splitlines() if line.startswith("::error")]
-    assert [line.partition("::local/")[2].partition("@")[0] for line in lines] == ["elsewhere", "old"]
+    assert [line.partition("::local/")[2].partition("@")[0] for line in lines] == ["old"]
 
 
 def test_nobody_to_check_is_a_failure_if_the_base_is_not_known_either(adapters: Adapters, filled: Registry) -> None:

@@ -161,7 +161,7 @@ def test_a_regular_expression_becomes_the_paths_that_tensors_are_for(
     ("rule", "said", "written"),
     [
         ("bias-none", {"bias": "lora_only"}, {"bias": "none"}),  # PEFT before 0.21 saved no bias
-        ("defaults-written", {"lora_alpha": None}, {"lora_alpha": 8}),
+        ("defaults-written", {"lora_alpha": None}, {"lora_alpha": 8}),  # None: the field is left away
         ("targets-listed", {"target_modules": ["v_proj", "q_proj"]}, {"target_modules": ["q_proj"]}),
         ("scaling-plain", {"alpha_pattern": {"v_proj": 3}}, {"alpha_pattern": {}, "lora_alpha": 4, "r": 2}),
     ],
@@ -175,6 +175,9 @@ def test_the_config_says_what_the_tensors_are(
     written: dict[str, object],
 ) -> None:
     directory = write_adapter("my-lora", None, **said)
+    absent = {field for field, value in said.items() if value is None}
+    stated = {field: value for field, value in config_of(directory).items() if field not in absent}
+    (directory / "adapter_config.json").write_text(json.dumps(stated))
     document = adapters.json("export", str(directory), "--for", "vllm", "-o", str(tmp_path / "out"))
     assert [change["rule"] for change in document["changes"]] == [rule]
     assert {field: config_of(tmp_path / "out")[field] for field in written} == written
@@ -234,9 +237,7 @@ REFUSALS = {
     "rank above the cap": (6, "serve-rank", lora_tensors(rank=32), {"r": 32}, ()),
     "copy without a base": (6, "base-needed", with_embedding(), {"target_modules": ["q_proj", "embed_tokens"]}, ()),
     "damage": (3, "rank-mismatch", lora_tensors(rank=4), {}, ()),
-    "engine": (3, "invalid-name", None, {}, ("--for", "triton")),
-    "version": (3, "invalid-name", None, {}, ("--for", "vllm==0.1")),
-    "cap": (3, "invalid-name", None, {}, ("--max-lora-rank", "17")),
+    "a null that PEFT refuses": (3, "config-refused", None, {"lora_alpha": None}, ()),
     "base": (8, "base-shapes-unknown", None, {}, ("--base", "EMPTY")),
 }
 
@@ -253,8 +254,19 @@ def test_a_refusal_names_its_rule_and_writes_nothing(
     before = tree(tmp_path)
     error = adapters.refusal("export", str(directory), "--for", "vllm", "-o", str(tmp_path / "out"), *options)
     assert (error["exit_code"], error["code"]) == (code, rule)
-    assert error["hint"] or rule == "invalid-name"
+    assert error["hint"]
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("options", [("--for", "triton"), ("--for", "vllm==0.1"), ("--max-lora-rank", "17")])
+def test_an_engine_that_is_not_is_wrong_usage(
+    adapters: Adapters, write_adapter: WriteAdapter, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    directory = str(write_adapter())
+    for line in (("export", directory, "-o", str(tmp_path / "out")), ("check", directory)):
+        said = adapters(*line, "--for", "vllm", *options)
+        assert (said.code, "Usage" in said.err) == (2, True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_all_reasons_are_said_at_once(adapters: Adapters, write_adapter: WriteAdapter, tmp_path: Path) -> None:

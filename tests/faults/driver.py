@@ -19,6 +19,7 @@ from typing import Any
 from registry.errors import RegistryError
 from tests.faults import plants, shim, warm
 from tests.faults.acts import ACTS
+from tests.faults.programs import PROGRAMS, warm_up_merges
 from tests.faults.scenes import NAME, write_contents
 
 _PATIENCE = 120  # seconds, then a child is stuck
@@ -77,7 +78,7 @@ def _perform(job: dict[str, Any], gate: int) -> dict[str, Any]:
     if job["fault"]:
         shim.arm(Path(job["work"]), shim.Fault(**job["fault"]))
     try:
-        document = ACTS[job["act"]](**job["arguments"])
+        document = {**ACTS, **PROGRAMS}[job["act"]](**job["arguments"])
         shim.mark("acknowledged")
         return {"answer": document}
     except RegistryError as error:
@@ -106,5 +107,5 @@ def _warm_up() -> None:
 
 
 if __name__ == "__main__":
-    _warm_up()
+    {"verbs": _warm_up, "merges": warm_up_merges}[sys.argv[1]]()
     serve()

@@ -15,6 +15,7 @@ import registry.catalog.writer as writer
 import registry.connect as connecting
 import registry.operations.fetch as fetching
 import registry.operations.publish as publishing
+import registry.operations.workplace as workplaces
 from registry.catalog.sql import SqlCatalog
 from registry.catalog.tables import AliasRow
 from registry.domain.digest import Digest
@@ -153,6 +154,31 @@ def collected_without_asking() -> None:
         return list(digests)
 
     writer.SqlWriter.unreferenced = unreferenced
+
+
+@plant
+def shards_not_synced() -> None:
+    import registry.transforms.streaming as streaming
+
+    streaming.os = _Sloppy(lambda descriptor: None)
+
+
+@plant
+def places_not_synced() -> None:
+    workplaces.sync = lambda directory: None
+
+
+@plant
+def merge_in_place() -> None:
+    workplaces.beside = lambda into, what: into
+
+
+@plant
+def half_files_believed() -> None:
+    """Files have their final name from the start, so that a resume takes an unfinished one for finished."""
+    import registry.transforms.streaming as streaming
+
+    streaming.PARTIAL = ""
 
 
 class _Sloppy:

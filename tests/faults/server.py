@@ -60,11 +60,13 @@ class Outcome:
 
 
 class Server:
-    def __init__(self, library: Path, log: Path) -> None:
+    """``warm`` says what its children need not import: ``verbs`` of a registry, or ``merges`` with torch."""
+
+    def __init__(self, library: Path, log: Path, warm: str = "verbs") -> None:
         self.library = library
         self._log = log.open("w")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.driver"],
+            [sys.executable, "-m", "tests.faults.driver", warm],
             cwd=_TOP,
             env={**os.environ, "LD_PRELOAD": str(library)},
             stdin=subprocess.PIPE,

@@ -5,7 +5,8 @@
 
      kill     SIGKILL, before the call is made
      errno    the call fails with `value` (a close closes all the same)
-     short    a write writes half
+     short    a write writes half, a read reads half
+     interrupt  SIGINT, as of a user who presses Ctrl-C, and the call is made
      lie      a write or sync answers success and does nothing
      quota    no counting: files below `root` may grow by `value` bytes in all, then writes are cut short or fail with ENOSPC
 
@@ -23,16 +24,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { OPEN = 1, CREATE = 2, WRITE = 4, SYNC = 8, RENAME = 16, UNLINK = 32, MKDIR = 64, TRUNCATE = 128, CHMOD = 256,
-       CLOSE = 512, READ = 1024, LIST = 2048 };
+       CLOSE = 512, READ = 1024, LIST = 2048, LOCK = 4096, COPY = 8192 };
 static const char *const KINDS[] = {"open", "create", "write", "sync", "rename", "unlink", "mkdir", "truncate", "chmod",
-                                    "close", "read", "list"};
-enum { NOTHING, KILL, ERRNO, SHORT, LIE, QUOTA };
-static const char *const ACTIONS[] = {"nothing", "kill", "errno", "short", "lie", "quota"};
+                                    "close", "read", "list", "lock", "copy"};
+enum { NOTHING, KILL, ERRNO, SHORT, LIE, INTERRUPT, QUOTA };
+static const char *const ACTIONS[] = {"nothing", "kill", "errno", "short", "lie", "interrupt", "quota"};
 
 static char root[PATH_MAX], only[PATH_MAX];
 static unsigned kinds;
@@ -106,15 +110,16 @@ static int verdict(unsigned kind, const char *call, const char *path, const char
     *number = 0;
     if (!below(path) && !below(second)) return NOTHING;
     if (only[0] && !strstr(path, only) && !strstr(second, only)) return NOTHING;
-    if (action == QUOTA) return kind == WRITE ? QUOTA : NOTHING;
+    if (action == QUOTA) return kind & WRITE ? QUOTA : NOTHING;
     if (!(kinds & kind)) return NOTHING;
-    *number = ++seen;
-    if (!nth || seen < nth || (times && seen >= nth + times)) return NOTHING;
+    *number = __atomic_add_fetch(&seen, 1, __ATOMIC_RELAXED);
+    if (!nth || *number < nth || (times && *number >= nth + times)) return NOTHING;
     if (action == KILL) {
         note(call, *number, -SIGKILL, path, second);
         syscall(SYS_kill, getpid(), SIGKILL);
         for (;;) pause();
     }
+    if (action == INTERRUPT) syscall(SYS_kill, getpid(), SIGINT);
     if (action == ERRNO) errno = value;
     return action;
 }
@@ -189,16 +194,99 @@ ssize_t pwrite64(int fd, const void *data, size_t count, off64_t offset) {
     WRITING("write", offset, next(fd, data, part, offset));
 }
 
+/* Several pieces in one call; one that is cut short is the first half of the first piece. */
+static size_t total(const struct iovec *pieces, int many) {
+    size_t count = 0;
+    for (int i = 0; i < many; i++) count += pieces[i].iov_len;
+    return count;
+}
+
+static struct iovec half(const struct iovec *pieces) {
+    size_t length = pieces->iov_len;
+    return (struct iovec){pieces->iov_base, length > 1 ? length / 2 : length};
+}
+
+#define PIECES const struct iovec *pieces, int many
+#define WRITING_PIECES(position, whole, cut) \
+    size_t count = total(pieces, many); struct iovec first = half(pieces); \
+    WRITING("write", position, part == (ssize_t)count ? whole : cut)
+
+ssize_t writev(int fd, PIECES) {
+    NEXT(writev);
+    WRITING_PIECES(lseek(fd, 0, SEEK_CUR), next(fd, pieces, many), next(fd, &first, 1));
+}
+ssize_t pwritev(int fd, PIECES, off_t at) {
+    NEXT(pwritev);
+    WRITING_PIECES(at, next(fd, pieces, many, at), next(fd, &first, 1, at));
+}
+ssize_t pwritev64(int fd, PIECES, off64_t at) {
+    NEXT(pwritev64);
+    WRITING_PIECES(at, next(fd, pieces, many, at), next(fd, &first, 1, at));
+}
+ssize_t pwritev64v2(int fd, PIECES, off64_t at, int flags) {
+    NEXT(pwritev64v2);
+    WRITING_PIECES(at, next(fd, pieces, many, at, flags), next(fd, &first, 1, at, flags));
+}
+
+/* From file to file in the kernel: a write to the one or, where that does not matter, a read of the other. */
+#define MOVING(call, target, source, position, made) \
+    char room[PATH_MAX], other[PATH_MAX]; const char *path = path_of(target, room), *from = path_of(source, other); \
+    long number; int met = verdict(WRITE | COPY, call, path, "", &number); \
+    if (!number && met != QUOTA) met = verdict(READ, call, from, "", &number); \
+    ssize_t part = allowance(met, target, count, position); \
+    ssize_t result = part < 0 ? -1 : met == LIE ? (ssize_t)count : made; \
+    note(call, number, result < 0 ? -errno : result, path, from); \
+    return result
+
+ssize_t copy_file_range(int in, off64_t *from_at, int out, off64_t *to_at, size_t count, unsigned flags) {
+    NEXT(copy_file_range);
+    MOVING("write", out, in, to_at ? *to_at : lseek(out, 0, SEEK_CUR), next(in, from_at, out, to_at, part, flags));
+}
+ssize_t sendfile(int out, int in, off_t *at, size_t count) {
+    NEXT(sendfile);
+    MOVING("write", out, in, lseek(out, 0, SEEK_CUR), next(out, in, at, part));
+}
+ssize_t sendfile64(int out, int in, off64_t *at, size_t count) {
+    NEXT(sendfile64);
+    MOVING("write", out, in, lseek(out, 0, SEEK_CUR), next(out, in, at, part));
+}
+
 #define ON_DESCRIPTOR(kind, call, made) char room[PATH_MAX]; const char *path = path_of(fd, room); \
     PLAIN(kind, call, path, "", made)
 
-ssize_t read(int fd, void *data, size_t count) { NEXT(read); ON_DESCRIPTOR(READ, "read", next(fd, data, count)); }
-ssize_t pread(int fd, void *data, size_t count, off_t at) { NEXT(pread); ON_DESCRIPTOR(READ, "read", next(fd, data, count, at)); }
-ssize_t pread64(int fd, void *data, size_t count, off64_t at) { NEXT(pread64); ON_DESCRIPTOR(READ, "read", next(fd, data, count, at)); }
+#define READING(whole, cut) ON_DESCRIPTOR(READ, "read", met == SHORT && count > 1 ? cut : whole)
+#define READING_PIECES(whole, cut) \
+    struct iovec first = half(pieces); ON_DESCRIPTOR(READ, "read", met == SHORT ? cut : whole)
+
+ssize_t read(int fd, void *data, size_t count) {
+    NEXT(read);
+    READING(next(fd, data, count), next(fd, data, count / 2));
+}
+ssize_t pread(int fd, void *data, size_t count, off_t at) {
+    NEXT(pread);
+    READING(next(fd, data, count, at), next(fd, data, count / 2, at));
+}
+ssize_t pread64(int fd, void *data, size_t count, off64_t at) {
+    NEXT(pread64);
+    READING(next(fd, data, count, at), next(fd, data, count / 2, at));
+}
+ssize_t preadv(int fd, PIECES, off_t at) {
+    NEXT(preadv);
+    READING_PIECES(next(fd, pieces, many, at), next(fd, &first, 1, at));
+}
+ssize_t preadv64(int fd, PIECES, off64_t at) {
+    NEXT(preadv64);
+    READING_PIECES(next(fd, pieces, many, at), next(fd, &first, 1, at));
+}
+ssize_t preadv64v2(int fd, PIECES, off64_t at, int flags) {
+    NEXT(preadv64v2);
+    READING_PIECES(next(fd, pieces, many, at, flags), next(fd, &first, 1, at, flags));
+}
 int fsync(int fd) { NEXT(fsync); ON_DESCRIPTOR(SYNC, "sync", next(fd)); }
 int fdatasync(int fd) { NEXT(fdatasync); ON_DESCRIPTOR(SYNC, "sync", next(fd)); }
 int ftruncate(int fd, off_t size) { NEXT(ftruncate); ON_DESCRIPTOR(TRUNCATE, "truncate", next(fd, size)); }
 int ftruncate64(int fd, off64_t size) { NEXT(ftruncate64); ON_DESCRIPTOR(TRUNCATE, "truncate", next(fd, size)); }
+int flock(int fd, int how) { NEXT(flock); ON_DESCRIPTOR(LOCK, "lock", next(fd, how)); }
 int fchmod(int fd, mode_t mode) { NEXT(fchmod); ON_DESCRIPTOR(CHMOD, "chmod", next(fd, mode)); }
 
 int close(int fd) {

@@ -93,6 +93,7 @@ def test_any_bytes_are_a_gate_or_one_error(data: bytes) -> None:
         ("arc/acc:0.01", "acc", "arc", 0.01),
         ("acc: 1e-3", "acc", None, 0.001),
         ("pass@k:k=1&n=16", "pass@k:k=1&n=16", None, 0),
+        ("f1:macro:0", "f1:macro", None, 0),
         ("lighteval|arc:challenge|25/acc", "acc", "lighteval|arc:challenge|25", 0),
         ("lighteval|arc:challenge|25/acc:0.5", "acc", "lighteval|arc:challenge|25", 0.5),
     ],
@@ -101,7 +102,7 @@ def test_a_tolerance_stands_behind_the_last_colon(text: str, metric: str, task: 
     assert NoRegression.parse(text) == NoRegression(MetricName(metric, task), tolerance)
 
 
-@pytest.mark.parametrize("text", ["", ":0.1", "arc/:0.1", "acc:", "acc: ", "acc:0,01", "acc:1%", "acc:inf", "acc:-0.1"])
+@pytest.mark.parametrize("text", ["", ":0.1", "arc/:0.1", "acc:", "acc: ", "acc:0,01", "acc:1%", "acc:inf", "acc:-0.1", "acc:abc"])
 def test_no_tolerance(text: str) -> None:
     with pytest.raises(InvalidNameError):
         NoRegression.parse(text)

@@ -32,6 +32,17 @@ def full(store: Registry, tmp_path: Path) -> Registry:
     return store
 
 
+def a_base(directory: Path, *, rows: int) -> Path:
+    """Its q_proj reads three numbers and puts out so many as it has rows."""
+    directory.mkdir()
+    name = "model.layers.0.self_attn.q_proj.weight"
+    (directory / "model.safetensors").write_bytes(
+        safetensors_bytes({name: ("F32", (rows, 3), floats(0.5, count=3 * rows))})
+    )
+    (directory / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+    return directory
+
+
 def surveyed(registry: Registry, *about: object) -> list[str]:
     return [verdict.subject for verdict in survey(*about, blobs=registry.blobs, catalog=registry.catalog)]  # type: ignore[arg-type]
 
@@ -50,8 +61,18 @@ def test_of_a_named_base_those_that_were_trained_on_it_at_any_revision(full: Reg
     assert surveyed(full, base_called("nobody/nothing")) == []
 
 
-def test_of_a_base_without_a_name_all(full: Registry) -> None:
-    assert len(surveyed(full, CheckedBase(BaseModelId(None, raw="./somewhere")))) == 5
+def test_of_a_directory_those_that_something_ties_to_it(full: Registry, tmp_path: Path) -> None:
+    """By its name, by a recorded path, by the shapes of a push, by a base that the registry keeps; nobody else."""
+    assert surveyed(full, CheckedBase(BaseModelId(None, raw="./somewhere"))) == []
+    assert surveyed(full, CheckedBase(BaseModelId(None, raw="./bases/gpt2"))) == ["local/a@2", "local/c@2", "local/e@1"]
+    base = a_base(tmp_path / "mine", rows=3)
+    assert surveyed(full, base_called(str(base))) == []
+    full.push(write(tmp_path / "local", lora_tensors(value=3), base_model_name_or_path=str(base)), name="local")
+    assert surveyed(full, base_called(str(base))) == ["local/local@1"]
+    full.add_base(base, name=OTHER)
+    assert surveyed(full, base_called(str(base))) == ["local/b@2", "local/d@2", "local/local@1"]
+    again = a_base(tmp_path / "again", rows=3)  # the same shapes, which the push of `local` recorded
+    assert surveyed(full, base_called(str(again))) == ["local/b@2", "local/d@2", "local/local@1"]
 
 
 def test_the_registry_may_be_empty(store: Registry) -> None:
@@ -75,18 +96,14 @@ def test_a_damaged_one_has_a_verdict_and_stops_nobody(full: Registry, tmp_path: 
 
 
 def test_the_verdicts_are_those_of_a_check(full: Registry, tmp_path: Path) -> None:
-    base = tmp_path / "gpt2"
-    base.mkdir()
-    name = "model.layers.0.self_attn.q_proj.weight"
-    (base / "model.safetensors").write_bytes(safetensors_bytes({name: ("F32", (4, 3), floats(0.5, count=12))}))
-    (base / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+    base = a_base(tmp_path / "gpt2", rows=4)
     advanced: list[int] = []
     verdicts = list(
         survey(base_called(str(base)), blobs=full.blobs, catalog=full.catalog, allow=["x"], progress=advanced.append)
     )
     assert {one.failure for one in verdicts} == {RejectedError}
     assert all("wrong-shape" in [finding.rule for finding in one.findings] for one in verdicts)
-    assert len(advanced) == 5
+    assert len(advanced) == 3
     assert min(advanced) > 0
     allowed = survey(base_called(str(base)), blobs=full.blobs, catalog=full.catalog, allow=["wrong-shape"])
     assert {one.failure for one in allowed} == {None}

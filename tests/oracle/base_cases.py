@@ -8,7 +8,6 @@ from typing import Any
 
 import transformers as hf
 
-#: Forms of LoRA that every architecture is trained in.
 FORMS: dict[str, dict[str, Any]] = {
     "lora": {},
     "rslora": {"use_rslora": True, "alpha_pattern": {"q_proj": 32}},
@@ -47,6 +46,18 @@ _GPT2 = {
 }
 _T5 = {"vocab_size": 64, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
 _VIT = {**_ENCODER, "image_size": 8, "patch_size": 4}
+_TOWER = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 8,
+          "patch_size": 4}  # fmt: skip
+_MOE = {**_DECODER, "num_experts": 4, "num_experts_per_tok": 2}
+_STAGES = {"depths": [1, 1], "num_attention_heads": [1, 2]}
+_TEXT = {"vocab_size": 64, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
+_OPT = {"vocab_size": 64, "hidden_size": 24, "ffn_dim": 40, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "word_embed_proj_dim": 24, "max_position_embeddings": 32}  # fmt: skip
+_QFORMER = {**_TEXT, "encoder_hidden_size": 24, "cross_attention_frequency": 1}
+_AUDIO = {"d_model": 24, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 40, "num_mel_bins": 8,
+          "max_source_positions": 16}  # fmt: skip
+_TILES = {**_TOWER, "num_global_layers": 1, "attention_heads": 2, "vision_output_dim": 48,
+          "intermediate_layers_indices": [0], "supported_aspect_ratios": [[1, 1]]}  # fmt: skip
 _WHISPER = {
     "vocab_size": 64,
     "d_model": 16,
@@ -64,7 +75,8 @@ _WHISPER = {
 
 @dataclass(frozen=True)
 class BaseCase:
-    """``query`` is an adapted module of layer 0, as the adapter calls it; ``forms`` are those PEFT has for its targets."""
+    """``query`` is an adapted module of layer 0, as the adapter calls it; ``forms`` are those PEFT has for its targets;
+    ``part`` is the part of the base's config that the trained class is made from."""
 
     name: str
     config: str
@@ -76,6 +88,7 @@ class BaseCase:
     targets: Any
     forms: tuple[str, ...] = tuple(FORMS)
     options: Mapping[str, Any] = field(default_factory=dict)
+    part: str = ""
 
     def model_config(self) -> Any:
         return getattr(hf, self.config)(**self.sizes)
@@ -86,17 +99,19 @@ class BaseCase:
     def model(self) -> Any:
         config = self.model_config()
         config.num_labels = 3
-        return getattr(hf, self.trained)(config)
+        return getattr(hf, self.trained)(getattr(config, self.part) if self.part else config)
 
 
 def _case(name: str, config: str, sizes: Mapping[str, Any], classes: str, task: str | None, query: str, targets: Any,
           forms: tuple[str, ...] = tuple(FORMS), **options: Any) -> BaseCase:  # fmt: skip
     saved, _, trained = classes.partition(" → ")
-    return BaseCase(name, config, sizes, saved, trained or saved, task, query, targets, forms, options)
+    trained, _, part = trained.partition(": ")
+    return BaseCase(name, config, sizes, saved, trained or saved, task, query, targets, forms, options, part)
 
 
 _LLAMA_Q = "model.layers.0.self_attn.q_proj"
 _EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+_ONE = ("lora",)
 
 CASES = (
     _case("llama", "LlamaConfig", _DECODER, "LlamaForCausalLM", "CAUSAL_LM", _LLAMA_Q, "all-linear"),
@@ -157,4 +172,57 @@ CASES = (
     _case("whisper classifier", "WhisperConfig", _WHISPER,
           "WhisperForConditionalGeneration → WhisperForAudioClassification", None,
           "encoder.layers.0.self_attn.q_proj", ["q_proj"]),
+)  # fmt: skip
+
+#: Architectures and forms that PEFT loads and that are seldom seen, or are not to be merged: only the gate is held to them.
+MORE_CASES = (
+    _case("llama with added biases", "LlamaConfig", _DECODER, "LlamaForCausalLM", "CAUSAL_LM", _LLAMA_Q, "all-linear",
+          _ONE, lora_bias=True),
+    _case("whisper classifier saved whole", "WhisperConfig", {**_WHISPER, "classifier_proj_size": 20},
+          "WhisperForConditionalGeneration → WhisperForAudioClassification", None,
+          "encoder.layers.0.self_attn.q_proj", ["q_proj"], _ONE, modules_to_save=["classifier"]),
+    _case("mixtral all-linear", "MixtralConfig", {**_DECODER, "num_local_experts": 4}, "MixtralForCausalLM", "CAUSAL_LM",
+          _LLAMA_Q, "all-linear", ("lora", "rslora", "biases")),
+    _case("qwen3-moe all-linear", "Qwen3MoeConfig", {**_MOE, "moe_intermediate_size": 12, "head_dim": 6},
+          "Qwen3MoeForCausalLM", "CAUSAL_LM", _LLAMA_Q, "all-linear", _ONE),
+    _case("olmoe all-linear", "OlmoeConfig", {**_MOE, "hidden_size": 24}, "OlmoeForCausalLM", "CAUSAL_LM", _LLAMA_Q,
+          "all-linear", _ONE),
+    _case("t5 one layer", "T5Config", _T5, "T5ForConditionalGeneration", "SEQ_2_SEQ_LM",
+          "encoder.block.1.layer.0.SelfAttention.q", ["q", "wi"], _ONE, layers_to_transform=[1]),
+    _case("modernbert answers", "ModernBertConfig", _ENCODER, "ModernBertForMaskedLM → ModernBertForQuestionAnswering",
+          "QUESTION_ANS", "model.layers.0.attn.Wqkv", ["Wqkv"], _ONE),
+    _case("modernbert embeddings", "ModernBertConfig", _ENCODER, "ModernBertForMaskedLM", None,
+          "model.layers.0.attn.Wqkv", ["Wqkv", "tok_embeddings", "decoder"], _ONE),
+    _case("electra embeddings", "ElectraConfig", {**_ENCODER, "embedding_size": 8}, "ElectraForMaskedLM", None,
+          "electra.encoder.layer.0.attention.self.query", ["query", "word_embeddings", "generator_lm_head"], _ONE),
+    _case("electra saved bare", "ElectraConfig", {**_ENCODER, "embedding_size": 8}, "ElectraModel → ElectraForCausalLM",
+          "CAUSAL_LM", "electra.encoder.layer.0.attention.self.query", "all-linear", _ONE),
+    _case("beit", "BeitConfig", _TOWER, "BeitForImageClassification", None, "beit.layers.0.attention.q_proj",
+          ["q_proj", "fc1"], _ONE, modules_to_save=["classifier"]),
+    _case("dinov2", "Dinov2Config", _TOWER, "Dinov2Model → Dinov2ForImageClassification", None,
+          "dinov2.encoder.layer.0.attention.q_proj", ["q_proj"], _ONE, modules_to_save=["classifier"]),
+    _case("swin", "SwinConfig", {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1],
+          "num_heads": [1, 2], "window_size": 2}, "SwinForImageClassification", None,
+          "swin.encoder.layers.0.blocks.0.attention.q_proj", ["q_proj", "fc1", "reduction"], _ONE,
+          modules_to_save=["classifier"]),
+    _case("segformer", "SegformerConfig", {**_STAGES, "num_encoder_blocks": 2, "sr_ratios": [2, 1],
+          "hidden_sizes": [8, 16], "patch_sizes": [3, 3], "strides": [2, 2], "mlp_ratios": [2, 2]},
+          "SegformerForImageClassification", None, "segformer.stages.0.blocks.0.attention.q_proj", ["q_proj", "fc1"],
+          _ONE, modules_to_save=["classifier"]),
+    _case("clip vision", "CLIPConfig", {"vision_config": _TOWER, "text_config": _TEXT},
+          "CLIPModel → CLIPVisionModel: vision_config", None, "encoder.layers.0.self_attn.q_proj", ["q_proj", "fc1"],
+          _ONE),
+    _case("mllama", "MllamaConfig", {"text_config": {**_TEXT, "num_key_value_heads": 2, "cross_attention_layers": [1],
+          "pad_token_id": 0}, "vision_config": _TILES}, "MllamaForConditionalGeneration", "CAUSAL_LM",
+          "model.language_model.layers.0.self_attn.q_proj", "all-linear", _ONE),
+    _case("qwen2-audio", "Qwen2AudioConfig", {"text_config": {**_TEXT, "model_type": "qwen2", "num_key_value_heads": 2},
+          "audio_config": _AUDIO, "audio_token_index": 63}, "Qwen2AudioForConditionalGeneration", "CAUSAL_LM",
+          "model.language_model.layers.0.self_attn.q_proj", "all-linear", _ONE),
+    _case("llava", "LlavaConfig", {"text_config": {**_TEXT, "model_type": "llama", "num_key_value_heads": 2},
+          "vision_config": {**_TOWER, "model_type": "clip_vision_model"}, "image_token_index": 63},
+          "LlavaForConditionalGeneration", "CAUSAL_LM", "model.language_model.layers.0.self_attn.q_proj", "all-linear",
+          _ONE),
+    _case("blip-2", "Blip2Config", {"text_config": {**_OPT, "model_type": "opt"}, "vision_config": _TOWER,
+          "qformer_config": _QFORMER, "num_query_tokens": 4, "image_token_index": 63}, "Blip2ForConditionalGeneration",
+          "CAUSAL_LM", "language_model.model.decoder.layers.0.self_attn.q_proj", "all-linear", _ONE),
 )  # fmt: skip

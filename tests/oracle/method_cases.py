@@ -83,6 +83,7 @@ METHODS = (
     method("OFT", peft.OFTConfig, oft_block_size=4, bias="oft_only"),
     method("OFT-r", peft.OFTConfig, r=2, oft_block_size=0, target_modules=[*_PAIR, "c2"]),
     method("OFT-one-block", peft.OFTConfig, oft_block_size=16, target_modules=["lin0"]),
+    method("OFT-embedding", peft.OFTConfig, oft_block_size=4, target_modules=["emb", "lin0"]),
     method("OFT-shared", peft.OFTConfig, r=2, oft_block_size=0, block_share=True),
     method("OSF", peft.OSFConfig, effective_rank=4),
     method("PEANUT", peft.PeanutConfig, r=4, depth=2, scaling=1.5),

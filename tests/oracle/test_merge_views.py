@@ -67,7 +67,9 @@ def apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def trained(model: nn.Module, targets: list[str], into: Path, **options: Any) -> Path:
-    adapted = get_peft_model(model, LoraConfig(r=3, lora_alpha=7, target_modules=targets, task_type="CAUSAL_LM", **options))
+    adapted = get_peft_model(
+        model, LoraConfig(r=3, lora_alpha=7, target_modules=targets, task_type="CAUSAL_LM", **options)
+    )
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in adapted.parameters():

@@ -34,13 +34,56 @@ def test_scaling_is_alpha_over_r_or_its_root(r: int, alpha: int) -> None:
     assert read(tensors, r=r, lora_alpha=alpha, use_rslora=True).targets[0].scaling == alpha / sqrt(r)
 
 
-def test_null_and_absent_are_pefts_defaults() -> None:
+def test_absent_is_pefts_default_and_so_is_null_where_peft_takes_it() -> None:
     nulls: dict[str, Any] = dict.fromkeys(
-        ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "target_modules", "bias",
-         "modules_to_save", "target_parameters", "init_lora_weights", "use_bdlora", "kasa_config")
+        ("use_rslora", "use_dora", "target_modules", "modules_to_save", "target_parameters", "init_lora_weights",
+         "use_bdlora", "kasa_config", "layers_to_transform", "layers_pattern", "trainable_token_indices")
     )  # fmt: skip
     assert read(pair(Q), **nulls) == read(pair(Q))
     assert read(pair(Q)).targets == (Target(Q, 8, 8.0, 1.0),)
+
+
+@pytest.mark.parametrize(
+    ("field", "config"),
+    [
+        *(
+            (field, {field: None})
+            for field in ("r", "lora_alpha", "lora_dropout", "bias", "rank_pattern", "alpha_pattern")
+        ),
+        ("lora_dropout", {"lora_dropout": "0.1"}),
+        ("lora_dropout", {"lora_dropout": 1.5}),
+        ("layers_pattern", {"layers_pattern": "layers"}),
+        ("layers_to_transform", {"target_modules": ".*q_proj", "layers_to_transform": [0]}),
+        ("lora_bias", {"lora_bias": True, "init_lora_weights": "gaussian"}),
+        ("trainable_token_indices", {"trainable_token_indices": {"e": [1]}, "modules_to_save": ["e"]}),
+    ],
+)
+def test_a_config_that_peft_refuses_is_said_and_read_all_the_same(field: str, config: dict[str, Any]) -> None:
+    reading = read(pair(Q), **config)
+    refusal = next(one for one in reading.findings if one.rule == "config-refused")
+    assert (refusal.severity, refusal.where) == (Severity.ERROR, field)
+    assert refusal.fix
+    assert reading.targets == read(pair(Q)).targets
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"lora_dropout": 0.1},
+        {"layers_pattern": "layers", "layers_to_transform": [0]},
+        {"layers_pattern": [], "target_modules": ["q_proj"]},
+        {"lora_bias": True, "init_lora_weights": False},
+    ],
+)
+def test_a_config_that_peft_takes_is_not_refused(config: dict[str, Any]) -> None:
+    assert "config-refused" not in rules(read(pair(Q), **config))
+
+
+def test_bare_parameters_take_plain_lora_alone() -> None:
+    config = {"target_parameters": ["experts.w"], "r": 8}
+    assert rules(read(pair("experts", 16), **config)) == []
+    assert rules(read(pair("experts", 16), lora_dropout=0.5, **config)) == ["config-refused"]
+    assert rules(read(pair(Q), lora_dropout=0.5, target_modules=["q_proj"])) == []
 
 
 def test_whole_floats_are_integers_and_unknown_fields_are_nothing() -> None:
@@ -72,7 +115,7 @@ def test_values_that_matter_are_refused_when_of_the_wrong_type(field: str, value
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("lora_dropout", "0.1"), ("inference_mode", "yes"), ("layers_pattern", 3), ("task_type", []), ("revision", 7)],
+    [("inference_mode", "yes"), ("task_type", []), ("revision", 7)],
 )
 def test_values_that_do_not_matter_are_no_reason(field: str, value: Any) -> None:
     assert read(pair(Q), **{field: value}) == read(pair(Q))
@@ -373,10 +416,51 @@ def test_parameters_that_the_names_do_not_tell() -> None:
 
 def test_modules_to_save_are_extra_modules() -> None:
     head = [tensor("score.weight", 2, 8), tensor("model.mlp.up.weight", 8, 8), tensor("model.mlp.down.weight", 8, 8)]
-    reading = read([*pair(Q), *head], modules_to_save=["classifier", "score", "mlp"])
+    reading = read([*pair(Q), *head], modules_to_save=["classifier", "score", "mlp"], task_type="SEQ_CLS")
     assert reading.extra_modules == ("model.mlp", "score")
     assert found(reading, "declared-module-absent").severity is Severity.INFO
+    bare = read([*pair(Q), *head], modules_to_save=["classifier", "score", "mlp"])  # then PEFT has not listed it
+    assert found(bare, "declared-module-absent").severity is Severity.WARNING
     assert rules(read([*pair(Q), *head], modules_to_save=["score", "mlp"])) == []
+
+
+def test_a_declared_module_lies_under_its_own_name() -> None:
+    inside, plain = (tensor(f"lm_head.{name}", 32, 64) for name in ("base_layer.weight", "weight"))
+    config = {"modules_to_save": ["lm_head"]}
+    assert rules(read([*pair(Q), inside], **config)) == ["saved-below-wrapper"]
+    assert rules(read([*pair(Q), plain], **config)) == []
+
+
+def test_a_name_that_is_declared_twice_is_one() -> None:
+    twice = found(read(pair(Q), modules_to_save=["score", "score"]), "declared-module-absent")
+    assert "score, score" not in twice.message
+
+
+ROWS = tensor("e.token_adapter.trainable_tokens_delta", 2, 8)
+HEAD_ROWS = tensor("lm_head.token_adapter.trainable_tokens_delta", 1, 8)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "indices", "said"),
+    [
+        ([ROWS], [1, 2], []),
+        ([ROWS], {"e": [1, 2]}, []),
+        ([ROWS], {"e": [1, 2], "lm_head": [1, 2]}, []),  # they may be one matrix
+        ([ROWS, HEAD_ROWS], {"e": [1, 2], "lm_head": [3]}, []),
+        ([], {}, []),
+        ([], [1, 2], ["token-rows-missing"]),
+        ([], [], ["token-rows-missing"]),
+        ([], {"e": [1, 2]}, ["token-rows-missing"]),
+        ([ROWS], {"e": [1, 2], "lm_head": [3]}, ["token-rows-missing"]),
+        ([ROWS], None, ["token-rows-unasked"]),
+        ([ROWS], {}, ["token-rows-unasked"]),
+        ([ROWS, HEAD_ROWS], [1, 2], ["token-rows-unasked"]),
+        ([ROWS, HEAD_ROWS], {"e": [1, 2]}, ["token-rows-unasked"]),
+        ([tensor("e.trainable_tokens_delta", 2, 8)], [1, 2], ["token-rows-missing", "unknown-tensor"]),
+    ],
+)
+def test_trained_tokens_and_their_rows(tensors: list[TensorSpec], indices: Any, said: list[str]) -> None:
+    assert rules(read([*pair(Q), *tensors], trainable_token_indices=indices)) == said
 
 
 def test_a_declared_module_without_tensors() -> None:

@@ -79,7 +79,7 @@ def test_a_type_of_the_future_is_recorded_and_not_understood() -> None:
     tensors = [tensor("layers.0.q_proj.zora_C", 3, 3), tensor("layers.0.k_proj.zora_C", 3, 3)]
     reading = read(tensors, "ZORA", target_modules=["q_proj"], r="eight")
     assert (reading.variant, reading.targets) == ("zora", (Target("layers.0.q_proj"),))
-    assert found(reading, "method-not-understood").severity is Severity.INFO
+    assert found(reading, "method-not-understood").severity is Severity.WARNING
 
 
 _TAILS = st.sampled_from(

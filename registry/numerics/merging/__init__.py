@@ -10,7 +10,7 @@ no axis in the form that files have it in, is done once by ``prepare``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from torch import Tensor
@@ -40,9 +40,11 @@ class Merger:
 
 
 _FACTORS = {"down": (ANY, IN), "up": (OUT, ANY)}
-_OF_ALL_INPUTS = (OUT, ANY)
-_KERNEL = (ANY, ANY)
+_ROWS, _ALL = (OUT, ANY), (ANY, ANY)
 _ROTATION = {"rotation": (ANY, ANY, ANY)}
+_OFT = Merger(
+    oft.merged, _ROTATION, adds=False, whole=True, numbers=(), prepare=oft.rotations, settings=("terms", "limit")
+)
 
 MERGERS: Mapping[str, Merger] = MappingProxyType(
     {
@@ -56,39 +58,21 @@ MERGERS: Mapping[str, Merger] = MappingProxyType(
         "loha": Merger(loha.delta, {"w1_a": (OUT, ANY), "w1_b": (ANY, IN), "w2_a": (OUT, ANY), "w2_b": (ANY, IN)}),
         "loha_kernel": Merger(
             loha.kernel_delta,
-            {"w1_a": (ANY, OUT), "w1_b": _KERNEL, "t1": _KERNEL, "w2_a": (ANY, OUT), "w2_b": _KERNEL, "t2": _KERNEL},
+            {"w1_a": (ANY, OUT), "w1_b": _ALL, "t1": _ALL, "w2_a": (ANY, OUT), "w2_b": _ALL, "t2": _ALL},
             whole=True,
         ),
-        "lokr": Merger(lokr.delta, {"first": _OF_ALL_INPUTS, "second": _OF_ALL_INPUTS}, whole=True, prepare=lokr.rows),
-        "lokr_sequence": Merger(
-            lokr.sequence_delta, {"product": _OF_ALL_INPUTS}, whole=True, prepare=lokr.of_sequences
-        ),
+        "lokr": Merger(lokr.delta, {"first": _ROWS, "second": _ROWS}, whole=True, prepare=lokr.rows),
+        "lokr_sequence": Merger(lokr.sequence_delta, {"product": _ROWS}, whole=True, prepare=lokr.of_sequences),
         "miss": Merger(
             miss.delta,
-            {"block": _OF_ALL_INPUTS},
+            {"block": _ROWS},
             whole=True,
             numbers=("scaling", "inputs"),
             prepare=miss.outputs,
             settings=("outputs",),
         ),
-        "oft": Merger(
-            oft.merged,
-            _ROTATION,
-            adds=False,
-            whole=True,
-            numbers=(),
-            prepare=oft.rotations,
-            settings=("terms", "limit"),
-        ),
-        "oft_embedding": Merger(
-            oft.merged_embedding,
-            _ROTATION,
-            adds=False,
-            whole=True,
-            numbers=(),
-            prepare=oft.rotations,
-            settings=("terms", "limit"),
-        ),
+        "oft": _OFT,
+        "oft_embedding": replace(_OFT, compute=oft.merged_embedding),
         "boft": Merger(
             boft.merged,
             {**_ROTATION, "scale": (OUT,)},
@@ -99,7 +83,7 @@ MERGERS: Mapping[str, Merger] = MappingProxyType(
         ),
         "hra": Merger(
             hra.merged,
-            {"down": _KERNEL, "up": _KERNEL},
+            {"down": _ALL, "up": _ALL},
             adds=False,
             whole=True,
             numbers=(),

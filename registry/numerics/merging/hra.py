@@ -1,6 +1,6 @@
 """HRA: W' = W·H₀·H₁·…, a chain of reflections Hᵢ = I − 2·uᵢ·uᵢᵀ / ‖uᵢ‖². https://arxiv.org/abs/2405.17484
 
-U (in, r) has uᵢ as columns. Normalised, the chain is I − U·T·Uᵀ for a triangular T (r, r): with one more reflection, T gets
+U (in, r) has uᵢ as columns. With all of length 1 the chain is I − U·T·Uᵀ for a triangular T (r, r): one more reflection gives it
 the column −2·T·Uᵀ·u above a 2 (the compact form of Schreiber and Van Loan, https://doi.org/10.1137/0910005).
 """
 
@@ -11,8 +11,11 @@ from torch import Tensor
 
 
 def chain(*, vectors: Tensor, orthogonal: float) -> dict[str, Tensor]:
-    """U (in, r) and T·Uᵀ (r, in). ``orthogonal`` 1: Gram and Schmidt's process makes the vectors orthogonal first."""
-    units = gram_schmidt(vectors) if orthogonal else vectors / vectors.norm(dim=0)
+    """U (in, r) and T·Uᵀ (r, in). ``orthogonal`` 1: the vectors are made orthogonal first, so that T is twice the identity."""
+    if orthogonal:
+        units = gram_schmidt(vectors)
+        return {"down": units, "up": 2 * units.mT}
+    units = vectors / vectors.norm(dim=0)
     rank = units.shape[1]
     mixed = units.new_zeros(rank, rank)
     for i in range(rank):
@@ -27,11 +30,13 @@ def merged(weight: Tensor, *, down: Tensor, up: Tensor) -> Tensor:
 
 
 def gram_schmidt(vectors: Tensor) -> Tensor:
-    """Columns of length 1 that are orthogonal; each spans, with those before it, what it did."""
-    units = vectors.new_zeros(vectors.shape)
-    for i in range(vectors.shape[1]):
-        rest = vectors[:, i]
+    """Columns of length 1 that are orthogonal; each spans, with those before it, what it did. In float64: training starts with
+    pairs of equal vectors, and what is left of nearly equal ones is their difference."""
+    wide = vectors.to(torch.float64)
+    units = torch.zeros_like(wide)
+    for i in range(wide.shape[1]):
+        rest = wide[:, i]
         for j in range(i):
             rest = rest - (units[:, j] @ rest) * units[:, j]
         units[:, i] = rest / rest.norm()
-    return units
+    return units.to(vectors.dtype)

@@ -1,8 +1,8 @@
 """LoKr: W' = W + s·W₁ ⊗ W₂, Kronecker's product. https://arxiv.org/abs/2309.14859
 
 W₁ (l, m) and W₂ (c, n·k) of a weight (l·c, m·n·k), k being the size of a convolution's kernel. Each is whole or a product of two
-factors, and W₂ of a convolution may have a kernel tensor between them, as LoHa's. Output a·c + b has row a of W₁ and row b of
-W₂: these rows are what any block needs.
+factors, and W₂ of a convolution may have a kernel tensor T (r, r, k) between them, as LoHa's. Output a·c + b has row a of W₁
+and row b of W₂: these rows are all that a block needs.
 
 PEFT reads a Conv1d layer's W₂ (c, n, k), if that is whole, as a product of three dimensions, W₁ taken for (1, l, m), and the
 numbers of (c, l·n, m·k) as those of (l·c, m·n, k). That is no Kronecker product of the two, but it is what was trained.
@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-from registry.numerics.merging.loha import with_kernel
 
 
 def rows(
@@ -57,4 +55,8 @@ def whole(one: Tensor | None, up: Tensor | None, down: Tensor | None, kernel: Te
         return one
     if up is None or down is None:
         raise ValueError("neither whole nor both factors")
-    return torch.mm(up, down) if kernel is None else with_kernel(kernel, up, down)
+    if kernel is None:
+        return torch.mm(up, down)
+    rank = up.shape[0]
+    found: Tensor = torch.einsum("pqk,po,qi->oik", kernel.reshape(rank, rank, -1), up, down)
+    return found.flatten(1)

@@ -1,9 +1,9 @@
 """OFT: W' = W·Rᵀ, R block diagonal and orthogonal. https://arxiv.org/abs/2306.07280, https://arxiv.org/abs/2506.19847
 
 A block (b, b) of R is Cayley's transform (I − Q)(I + Q)⁻¹ of a skew-symmetric Q, whose b(b−1)/2 numbers above the diagonal
-are what is trained. Cayley-Neumann is its series instead, I + 2Q + 2Q² + … , with as many terms as were trained with, the last
-of them once. One block for all, or one for each b inputs. An embedding's dimensions are turned: W' = W·R, W (vocabulary,
-dimension).
+are what is trained. Cayley-Neumann is the series I + 2Q + 2Q² + … instead, cut off after as many terms as were trained with,
+the last of them taken once: that of the transform of −Q, which turns the other way. There is one block for all, or one for
+each b inputs. Of an embedding it is the dimensions that are turned: W' = W·R, W (vocabulary, dimension).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def merged_embedding(weight: Tensor, *, rotation: Tensor) -> Tensor:
 
 def by_blocks(weight: Tensor, blocks: Tensor) -> Tensor:
     """W times the block diagonal matrix of ``blocks`` (n, b, b), or of one of them (1, b, b) again and again."""
-    cut = weight.unflatten(1, (-1, blocks.shape[1])).transpose(0, 1)
+    cut = weight.reshape(weight.shape[0], -1, blocks.shape[1]).transpose(0, 1)
     return torch.matmul(cut, blocks).transpose(0, 1).flatten(1)
 
 

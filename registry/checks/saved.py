@@ -1,0 +1,107 @@
+"""Is what ``modules_to_save`` names in the file as a whole? PEFT wants every parameter of such a module from the file, and
+loads nothing of an adapter where one is missing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+
+from registry.checks.matching import Matching, match, path_of
+from registry.checks.misfit import error
+from registry.checks.places import Places, class_of, in_memory, upwards
+from registry.checks.rule import Rule, Subject
+from registry.domain.base_model import ModuleKind, ModuleSpec
+from registry.domain.finding import Finding, Severity
+from registry.formats.base_heads import has_bias
+from registry.variants.findings import some
+from registry.variants.settings import saved_modules
+
+_FIX = "save the adapter again; if the module was never trained, remove the name from modules_to_save"
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+#: Modules whose ``weight`` and ``bias`` are surely parameters of the loaded model.
+_PLAIN = frozenset({ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, ModuleKind.CONV})
+
+
+def _incomplete(subject: Subject) -> Iterator[Finding]:
+    matching = match(subject)
+    declared = saved_modules(subject.config)
+    if matching is None or not declared:
+        return
+    whole = [path for path in subject.manifest.extra_modules if path.endswith(declared)]
+    held = {path_of(spec.name).removeprefix("base_model.") for spec in subject.manifest.tensors}
+    below = _below(matching.places) if whole else {}
+    for path in whole:
+        home = matching.homes.get(path)
+        wanted = _of_head(subject, matching, path, held) if home is None else _parameters(path, home, below)
+        yield from _missing(path, [name for name in wanted if name not in held])
+    for shape, absent in _other_layers(matching, declared, whole).items():
+        yield from _missing(shape, absent)
+
+
+def _missing(path: str, names: list[str]) -> Iterator[Finding]:
+    if names:
+        yield error(
+            "saved-module-incomplete",
+            f"modules_to_save takes {path}, and the file has no {some(names)}: PEFT cannot load the adapter",
+            where="modules_to_save",
+            target=path,
+            expected=some(names),
+            found="none",
+            fix=_FIX,
+        )
+
+
+def _of_head(subject: Subject, matching: Matching, path: str, held: Collection[str]) -> Iterator[str]:
+    """A head of one matrix that the base lacks, and whose class gives it a bias."""
+    config = subject.config
+    if f"{path}.weight" in held and has_bias(path, matching.places.base.model_type, config.task_type, class_of(config)):
+        yield f"{path}.bias"
+
+
+def _parameters(path: str, home: str, below: Mapping[str, list[ModuleSpec]]) -> Iterator[str]:
+    """The parameters of the module and of what is below it, as the adapter has to call them."""
+    for module in below.get(home, ()):
+        own = path + module.path.removeprefix(home)
+        yield f"{own}.weight"
+        if module.has_bias:
+            yield f"{own}.bias"
+
+
+def _below(places: Places) -> Mapping[str, list[ModuleSpec]]:
+    """Every path of the base with the plain modules that are at it or below it, under their names in memory; what a
+    quantiser packed has other parameters."""
+    found: dict[str, list[ModuleSpec]] = {}
+    for name, module in places.by_name.items() if not places.base.is_quantized else ():
+        is_attention = (
+            f"{name}.out_proj" in places.by_name
+        )  # nn.MultiheadAttention, whose parameters are called otherwise
+        if module.kind not in _PLAIN or is_attention or ".experts." in name:
+            continue
+        if in_memory(name, places.base.model_type) == name:
+            for above in upwards(name):
+                found.setdefault(above, []).append(replace(module, path=name))
+    return found
+
+
+def _other_layers(matching: Matching, declared: tuple[str, ...], whole: list[str]) -> dict[str, list[str]]:
+    """Modules of the base that a declared name takes in one layer as in another, and that the file has in some layers only."""
+    held = set(whole)
+    shapes = {shape for path in whole if (shape := _NUMBER.sub("*", path)) != path}
+    absent: dict[str, list[str]] = {}
+    for name in (*matching.places.by_name, *matching.places.containers) if shapes else ():
+        path = matching.places.spelled(name, matching.prefix)
+        shape = _NUMBER.sub("*", path)
+        if shape in shapes and path not in held and path.endswith(declared):
+            absent.setdefault(shape, []).append(path)
+    return {shape: sorted(set(paths)) for shape, paths in absent.items()}
+
+
+SAVED_INCOMPLETE = Rule(
+    "saved-module-incomplete",
+    Severity.ERROR,
+    "A module that is saved whole has to be in the file with all its parameters, or the adapter does not load.",
+    _FIX,
+    _incomplete,
+)

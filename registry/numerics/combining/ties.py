@@ -1,0 +1,27 @@
+"""TIES: trim each delta, elect a sign for each element, and average those that have it. https://arxiv.org/abs/2306.01708
+
+The paper scales the mean of the agreeing deltas by one λ; here each delta has its weight within the mean, so that equal weights
+λ are the paper's formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from registry.numerics.combining.magnitude import pruned
+
+
+def combine(deltas: Sequence[Tensor], weights: Sequence[float], *, density: float) -> Tensor:
+    """``density`` is the share of each delta's elements that trimming leaves."""
+    return agreed([pruned(delta, density) for delta in deltas], weights)
+
+
+def agreed(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The mean of wᵢ·τᵢ over the adapters whose element has the sign of Σ wᵢ·τᵢ; 0 where nobody has."""
+    weighted = torch.stack([delta * weight for delta, weight in zip(deltas, weights, strict=True)])
+    sign = weighted.sum(dim=0).sign()
+    has_it = (weighted.sign() == sign) & (sign != 0)
+    return (weighted * has_it).sum(dim=0) / has_it.sum(dim=0).clamp(min=1)

@@ -1,0 +1,147 @@
+"""Base and fine-tuned model become an adapter, with what it misses stated, or nothing appears.
+
+1. Read the tables of both checkpoints; what is no difference of one model is refused.
+2. Write the factors and config beside the wanted place.
+3. Read it back: it is an adapter without an error, that fits the base.
+4. Only then it is renamed into place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import hypot
+from pathlib import Path
+from typing import Any, Protocol
+
+from registry.domain.finding import Severity
+from registry.errors import RejectedError, UnextractableError
+from registry.formats.adapter_directory import CONFIG, WEIGHTS
+from registry.formats.model_config import ModelConfig
+from registry.operations.bases import CheckedBase, Shelf
+from registry.operations.check import adapter_in, check
+from registry.operations.ingredients import base_directory
+from registry.operations.know_base import read_checkpoint, read_shard, spec_of
+from registry.operations.placing import placed
+from registry.operations.writing import write_new
+from registry.plans.combine_config import with_ranks
+from registry.plans.extracting import TRAINED_BIAS, Extract, plan_extract
+
+#: Classes whose adapters PEFT loads by a task.
+_TASKS = {
+    "ForCausalLM": "CAUSAL_LM",
+    "LMHeadModel": "CAUSAL_LM",
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
+}
+
+
+class Extracted(Protocol):
+    """What :class:`registry.transforms.extract.Extracted` says."""
+
+    path: str
+    tail: str
+    rank: int | None
+    norm: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractRequest:
+    """``rank`` is the most that a layer keeps, ``energy`` the least share of ‖M − B‖² within it; ``dtype`` safetensors' name."""
+
+    base: str
+    tuned: str
+    rank: int
+    energy: float | None = None
+    dtype: str = "F32"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """``error`` is what all layers miss, relative to the norm of the whole difference; ``whole`` are tensors saved as they are."""
+
+    directory: str
+    layers: tuple[Any, ...]
+    whole: tuple[str, ...]
+    norm: float
+    error: float
+
+    def document(self) -> dict[str, object]:
+        """``extract --json``. Keys are only ever added."""
+        return {
+            "directory": self.directory,
+            "norm": self.norm,
+            "error": self.error,
+            "whole": list(self.whole),
+            "layers": [
+                {"path": one.path, "rank": one.rank, "norm": one.norm, "error": one.error / one.norm}
+                for one in self.layers
+            ],
+        }
+
+
+def extract(request: ExtractRequest, into: Path, *, shelf: Shelf, workshop: Callable[..., Sequence[Any]]) -> Extraction:
+    """``into`` must not exist, or be an empty directory. Raises OutputExistsError, NotFoundError, InvalidInputError, and
+    RejectedError with every reason where there is no adapter."""
+    directory, identity = base_directory(request.base, shelf)  # 1
+    base, tuned = read_checkpoint(directory), read_checkpoint(base_directory(request.tuned, shelf)[0])
+    config = ModelConfig(base.config)
+    spec = spec_of(identity.id, config, [spec for _, spec in base])
+    wanted, problems = plan_extract(base, tuned, spec)
+    if problems:
+        raise UnextractableError(request.tuned, problems)
+    with placed(into) as place:
+        done = workshop(  # 2
+            wanted, place / WEIGHTS, rank=request.rank, energy=request.energy, dtype=request.dtype, seed=request.seed
+        )
+        layers = tuple(one for one in done if one.rank is not None)
+        if not layers:
+            raise RejectedError(
+                f"no matrix of {request.tuned} differs from the base's",
+                code="no-difference",
+                hint="check that these are the base and what was tuned from it",
+            )
+        has_bias = any(spec.name.endswith(TRAINED_BIAS) for spec in read_shard(place / WEIGHTS).tensors)
+        text = json.dumps(_config(done, wanted, identity, config, has_bias=has_bias), indent=2)
+        write_new(text.encode() + b"\n", place / CONFIG)
+        _require_sound(place, replace(identity, spec=spec))  # 3
+    norm = hypot(*(one.norm for one in done))
+    whole = tuple(f"{one.path}.{one.tail}" for one in done if one.rank is None)
+    return Extraction(str(into), layers, whole, norm, hypot(*(one.error for one in layers)) / norm)
+
+
+def _config(
+    done: Sequence[Any], wanted: Sequence[Extract], base: CheckedBase, config: ModelConfig, *, has_bias: bool
+) -> dict[str, object]:
+    ranks = {one.path: one.rank for one in done if one.rank is not None}
+    names = config.architectures or ("",)
+    task = next((task for end, task in _TASKS.items() if names[0].endswith(end)), None)
+    has_transposed = any(one.transposed for one in wanted if one.path in ranks)
+    return with_ranks(
+        {
+            "peft_type": "LORA",
+            "task_type": task,
+            "base_model_name_or_path": base.id.id or base.id.raw,
+            "inference_mode": True,
+            "bias": "lora_only" if has_bias else "none",
+            "fan_in_fan_out": has_transposed,
+            "target_modules": sorted(ranks),
+            "modules_to_save": sorted({one.path for one in done if one.rank is None}) or None,
+        },
+        ranks,
+    )
+
+
+def _require_sound(place: Path, base: CheckedBase) -> None:
+    verdict = check(adapter_in(place), base)
+    errors = [one for one in verdict.findings if one.severity is Severity.ERROR]
+    if errors:
+        raise RejectedError(
+            f"what was extracted is no adapter that PEFT would load: {errors[0].message}",
+            code="not-sound",
+            hint="report this with both models' config.json",
+        )

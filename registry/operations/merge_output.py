@@ -1,0 +1,63 @@
+"""What lies beside the weights of a merged checkpoint: config, index, tokenizer, card, and the base's other files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.formats import model_config, shard_index
+from registry.formats.adapter_directory import CONFIG, TOKENIZER, WEIGHTS, Disposition, disposition
+
+if TYPE_CHECKING:
+    pass
+
+
+if TYPE_CHECKING:
+    from registry.operations.merge_prepare import Prepared
+
+
+def write_rest(prepared: Prepared, into: Path, text: str) -> None:
+    plan, base = prepared.plan, prepared.base
+    tokenizer = prepared.directories[plan.takes_tokenizer_of] if plan.takes_tokenizer_of is not None else None
+    taken = {path.name for path in tokenizer.iterdir() if path.name in TOKENIZER} if tokenizer is not None else set()
+    replaced = set(TOKENIZER) if taken else set()
+    for path in sorted(base.directory.iterdir()):
+        if path.name not in replaced and _is_carried(path):
+            _copy(path, into / path.name)
+    if tokenizer is not None:
+        for name in sorted(taken):
+            _copy(tokenizer / name, into / name)
+    _write(text.encode(), into / "README.md")
+    if plan.config is None:
+        if (base.directory / model_config.NAME).exists():
+            _copy(base.directory / model_config.NAME, into / model_config.NAME)
+    else:
+        _write(json.dumps(plan.config, indent=2, ensure_ascii=False).encode() + b"\n", into / model_config.NAME)
+    if plan.index is not None:
+        index = {
+            "metadata": {**plan.index, "total_size": plan.bytes},
+            "weight_map": {one.name: shard.name for shard in plan.shards for one in shard.tensors},
+        }
+        _write(json.dumps(index, indent=2).encode() + b"\n", into / shard_index.NAME)
+
+
+def _is_carried(path: Path) -> bool:
+    """What belongs to the model besides weights: no code, no pickles, no other format, and nothing of an adapter."""
+    what = disposition(path.name)
+    own = path.name in (model_config.NAME, shard_index.NAME, "README.md", CONFIG, WEIGHTS)
+    weights = path.name.endswith((".safetensors", ".index.json"))
+    kept = what in (Disposition.SERVED, Disposition.SIDECAR)
+    return path.is_file() and kept and not own and not weights and not path.name.startswith(".")
+
+
+def _copy(source: Path, target: Path) -> None:
+    _write(source.read_bytes(), target)
+
+
+def _write(data: bytes, path: Path) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

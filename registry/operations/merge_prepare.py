@@ -1,0 +1,215 @@
+"""Everything that is known of a merge before a byte is written.
+
+1. Find the base's files and the adapters', and read what they are.
+2. Ask the rules about each adapter and this base; what they call an error is not merged.
+3. Plan every tensor of the output, or say all reasons why there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from registry.domain.checkpoint import Checkpoint, Shard
+from registry.domain.digest import Digest
+from registry.domain.finding import Finding, Severity
+from registry.domain.names import Reference
+from registry.errors import (
+    DefectiveAdapterError,
+    InvalidInputError,
+    RejectedError,
+    UnmergeableError,
+)
+from registry.formats import model_config
+from registry.formats.adapter_directory import WEIGHTS
+from registry.operations.base_view import AS_STORED, seen
+from registry.operations.bases import CheckedBase, Shelf
+from registry.operations.check import CheckedAdapter, check
+from registry.operations.ingredients import base_directory, find_adapter, temporary
+from registry.operations.know_base import read_checkpoint, read_shard, spec_of, weights_fingerprint
+from registry.operations.merge_card import Recipe, Share
+from registry.plans.merge_draft import Ingredient
+from registry.plans.merge_plan import MergeOptions, SameNumbers, plan_merge
+from registry.plans.merge_views import with_views
+from registry.plans.merging import MergePlan
+
+if TYPE_CHECKING:
+    pass
+
+Progress = Callable[[int], None]
+
+#: Findings of the rules that say a part of the adapter is missing; a merge makes errors of them.
+_PARTIAL = frozenset({"layer-without-tensors", "orphan-factor"})
+
+
+class WriteMerged(Protocol):
+    def __call__(
+        self, plan: MergePlan, into: Path, *, device: str, finished: Collection[str], progress: Progress
+    ) -> None: ...
+
+
+class Compare(Protocol):
+    def __call__(self, plan: MergePlan, output: Mapping[str, Shard], *, samples: int | None) -> Iterator[Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What :mod:`registry.transforms` does with tensors, handed in by whoever calls, since it needs torch."""
+
+    write_merged: WriteMerged
+    same_numbers: SameNumbers
+    compare: Compare
+    peak_memory: Callable[[MergePlan, str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRequest:
+    """``adapters`` are directories or references, each with its weight. ``allow`` names rules whose errors are accepted."""
+
+    base: str
+    adapters: Sequence[tuple[Path | Reference | str, float]]
+    options: MergeOptions = field(default_factory=MergeOptions)
+    device: str = "auto"
+    resume: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that is known before a byte is written."""
+
+    base: Checkpoint
+    identity: CheckedBase
+    adapters: tuple[Ingredient, ...]
+    directories: tuple[Path, ...]
+    plan: MergePlan
+    findings: tuple[Finding, ...]
+    recipe: Recipe
+    #: An estimate, in bytes.
+    peak_memory: int
+
+    def document(self) -> dict[str, object]:
+        """``merge --plan --json``. Keys are only ever added."""
+        plan = self.plan
+        return {
+            "base": self.identity.document(),
+            "base_view": self.recipe.options.get("base_view", AS_STORED),
+            "adapters": [share.document() for share in self.recipe.shares],
+            "tensors": {
+                "total": len(plan.tensors),
+                "changed": len(plan.changed),
+                "copied": sum(one.is_copy for one in plan.tensors),
+                "seen_as_nf4": sum(one.origin.is_seen for one in plan.tensors),
+            },
+            "bytes": {
+                "total": plan.bytes,
+                "changed": sum(one.bytes for one in plan.changed),
+                "copied": sum(one.bytes for one in plan.tensors if one.is_copy),
+            },
+            "files": [{"name": shard.name, "bytes": shard.bytes} for shard in plan.shards],
+            "config_changed": plan.config is not None,
+            "peak_memory": self.peak_memory,
+            "findings": [finding.document() for finding in self.findings],
+        }
+
+
+@contextmanager
+def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Workshop) -> Iterator[Prepared]:
+    """What was fetched is there as long as the block lasts.
+
+    Raises NotFoundError, InvalidInputError for damage, and RejectedError with all reasons against the merge.
+    """
+    with temporary() as work:
+        directory, identity = base_directory(request.base, shelf)  # 1
+        stored = read_checkpoint(directory)
+        spec = spec_of(identity.id, model_config.ModelConfig(stored.config), [spec for _, spec in stored])
+        base, spec = seen(stored, spec, request.options.base_view)
+        spec, views = with_views(spec)
+        identity = replace(identity, spec=spec)
+        adapters: list[Ingredient] = []
+        directories: list[Path] = []
+        findings: list[Finding] = []
+        for number, (subject, weight) in enumerate(request.adapters):
+            found = find_adapter(subject, work / str(number), shelf)
+            place, checked = found.directory, found.adapter
+            _require_weights(found.base_weights, stored, checked)
+            findings += _findings(checked, identity, request.options, shelf)  # 2
+            weights = read_shard(place / WEIGHTS)
+            adapters.append(Ingredient(number, checked.name, checked.manifest, checked.config, weights, weight, spec))
+            directories.append(place)
+        plan, problems = plan_merge(base, spec, adapters, request.options, workshop.same_numbers, views)  # 3
+        if problems:
+            raise UnmergeableError(", ".join(one.name for one in adapters), problems)
+        yield Prepared(
+            base=base,
+            identity=identity,
+            adapters=tuple(adapters),
+            directories=tuple(directories),
+            plan=plan,
+            findings=tuple(findings),
+            recipe=_recipe(request, identity, adapters),
+            peak_memory=workshop.peak_memory(plan, request.device),
+        )
+
+
+def _require_weights(fingerprint: Digest | None, base: Checkpoint, adapter: CheckedAdapter) -> None:
+    """The base's bytes, where the registry recorded them of the base that the adapter belongs to."""
+    if fingerprint is not None and weights_fingerprint(base.shards) != fingerprint:
+        raise RejectedError(
+            f"{adapter.name} belongs to {adapter.manifest.base_model.id}, and the weights in {base.directory} are others",
+            code="wrong-base",
+            hint="merge into the base it was trained on; `adapters base show` tells which that is",
+        )
+
+
+def _findings(adapter: CheckedAdapter, base: CheckedBase, options: MergeOptions, shelf: Shelf) -> tuple[Finding, ...]:
+    verdict = check(adapter, base, allow=options.allow - {"partial"})
+    errors = [one for one in verdict.findings if one.severity is Severity.ERROR]
+    partial = [one for one in verdict.findings if one.rule in _PARTIAL or _is_lost(one, adapter, base)]
+    if "partial" in options.allow:
+        errors = [one for one in errors if one.rule not in _PARTIAL]
+    else:
+        errors += [
+            replace(one, severity=Severity.ERROR, fix=f"{one.fix}; or merge what there is: --allow partial")
+            for one in partial
+            if one not in errors
+        ]
+    if errors and verdict.failure is not None and issubclass(verdict.failure, InvalidInputError):
+        raise DefectiveAdapterError(adapter.name, errors)
+    if errors:
+        raise UnmergeableError(adapter.name, errors)
+    return tuple(one for one in verdict.findings if one.rule != "nothing-to-allow" or one.where != "base-id")
+
+
+def _is_lost(finding: Finding, adapter: CheckedAdapter, base: CheckedBase) -> bool:
+    """A target that the config names and no tensor has, if the base has it; other names are only never met."""
+    modules = base.spec.modules if finding.rule == "absent-target" and base.spec is not None else ()
+    return any(module.path.endswith(f".{name}") for name in adapter.manifest.absent_targets for module in modules)
+
+
+def _recipe(request: MergeRequest, base: CheckedBase, adapters: Sequence[Ingredient]) -> Recipe:
+    proven = base.id.id is not None and all(
+        one.manifest.base_model.id is not None and one.manifest.base_model.id == base.id.id for one in adapters
+    )
+    return Recipe(
+        base=base.id,
+        shares=tuple(
+            Share(one.name, one.manifest.digest, one.weight, one.manifest.variant, one.manifest.rank)
+            for one in adapters
+        ),
+        dtype=request.options.dtype,
+        options={
+            key: value
+            for key, value in {
+                "embeddings": request.options.embeddings,
+                "expert_layout": request.options.packing,
+                "base_view": request.options.base_view if request.options.base_view != AS_STORED else None,
+                "base_is_residual": request.options.base_is_residual or None,
+                "allow": sorted(request.options.allow) or None,
+            }.items()
+            if value is not None
+        },
+        is_proven=proven,
+    )

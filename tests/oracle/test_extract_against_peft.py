@@ -1,0 +1,95 @@
+"""What is extracted from a fine-tune gives the fine-tune back, in transformers with PEFT; a truncation is the dense optimum."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch import nn
+
+from registry.connect import connect
+from registry.errors import RegistryError
+from tests.oracle import tiny_models as tiny
+from tests.oracle.tiny_models import seeded
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+TOKENS = torch.tensor([[3, 1, 2, 7, 9, 4, 1, 2, 5, 6]])
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def tuned(make: Any, *, rank: int | None) -> nn.Module:
+    """Every parameter moved: matrices by something of that rank, or by anything."""
+    model = seeded(make)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() != 2 or rank is None:
+                parameter += 0.05 * torch.randn_like(parameter)
+            else:
+                out, inputs = parameter.shape
+                parameter += 0.1 * torch.randn(out, rank) @ torch.randn(rank, inputs)
+    return model
+
+
+def saved(model: nn.Module, into: Path) -> Path:
+    model.save_pretrained(into)  # type: ignore[operator]
+    return into
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(input_ids=TOKENS)[0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("make", [tiny.llama, tiny.gpt2])
+def test_a_difference_of_low_rank_comes_back_whole(make: Any, tmp_path: Path) -> None:
+    model = tuned(make, rank=3)
+    base, other = saved(seeded(make), tmp_path / "base"), saved(model, tmp_path / "tuned")
+    done = connect(tmp_path / "registry").extract(base, other, tmp_path / "lora", rank=4)
+    assert done.error < 1e-6
+    adapted = PeftModel.from_pretrained(seeded(make), str(tmp_path / "lora"))
+    torch.testing.assert_close(logits(adapted), logits(model), rtol=1e-4, atol=1e-4)
+    names = {name.rpartition(".")[0] for name, one in seeded(make).named_parameters() if one.dim() == 2}
+    assert {layer.path for layer in done.layers} == names | {"lm_head"}
+
+
+def test_a_truncation_is_the_dense_optimum(tmp_path: Path) -> None:
+    base, other = saved(seeded(tiny.llama), tmp_path / "base"), saved(tuned(tiny.llama, rank=None), tmp_path / "tuned")
+    done = connect(tmp_path / "registry").extract(base, other, tmp_path / "lora", rank=5)
+    before, after = load_file(base / "model.safetensors"), load_file(other / "model.safetensors")
+    for layer in done.layers:
+        name = f"{layer.path}.weight"
+        values = torch.linalg.svdvals(after[name].double() - before[name].double())
+        assert layer.error == pytest.approx(float(torch.linalg.vector_norm(values[5:])), rel=1e-3)
+        assert layer.norm == pytest.approx(float(torch.linalg.vector_norm(values)), rel=1e-6)
+
+
+def test_energy_keeps_the_smallest_rank(tmp_path: Path) -> None:
+    base, other = saved(seeded(tiny.llama), tmp_path / "base"), saved(tuned(tiny.llama, rank=3), tmp_path / "tuned")
+    done = connect(tmp_path / "registry").extract(base, other, tmp_path / "lora", rank=8, energy=0.9999999)
+    assert {layer.rank for layer in done.layers} == {3}
+    assert json.loads((tmp_path / "lora" / "adapter_config.json").read_text())["r"] == 3
+
+
+def test_two_models_that_are_not_one_are_refused(tmp_path: Path) -> None:
+    base, other = saved(seeded(tiny.llama), tmp_path / "base"), saved(seeded(tiny.gpt2), tmp_path / "tuned")
+    with pytest.raises(RegistryError, match="lacks") as caught:
+        connect(tmp_path / "registry").extract(base, other, tmp_path / "lora", rank=4)
+    assert caught.value.exit_code == 6
+    with pytest.raises(RegistryError, match="differs") as caught:
+        connect(tmp_path / "registry").extract(base, base, tmp_path / "lora", rank=4)
+    assert caught.value.exit_code == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tuned"]
