@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc as garbage
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -117,6 +118,8 @@ def main() -> None:
         app(args=_options_last(sys.argv[1:]), prog_name="adapters")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    finally:
+        garbage.freeze()  # nothing is looked through once more on the way out
 
 
 def _options_last(arguments: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ imported by the push: look-ups start faster.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -716,6 +717,8 @@ def _inspect_workshop() -> InspectWorkshop:
 
 @contextmanager
 def _tensors() -> Iterator[None]:
+    collecting = gc.isenabled()
+    gc.disable()  # importing allocates much and frees nothing
     try:
         yield
     except ModuleNotFoundError as error:
@@ -724,6 +727,9 @@ def _tensors() -> Iterator[None]:
             code="tensors-missing",
             hint="pip install 'adapter-registry[tensors]'",
         ) from error
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _with_aliases(options: dict[str, object]) -> dict[str, object]:

@@ -15,6 +15,7 @@ from registry.checks import (
     shapes,
     strays,
     targets,
+    tokens,
     vocabulary,
 )
 from registry.checks.rule import Rule, Subject
@@ -48,6 +49,7 @@ RULES: tuple[Rule, ...] = (
     heads.HEAD_BROUGHT,
     vocabulary.VOCABULARY_RESIZED,
     vocabulary.TOKEN_OUT_OF_RANGE,
+    tokens.TOKEN_ROWS_ELSEWHERE,
     vocabulary.TIED_EMBEDDINGS,
     merging.NOT_MERGEABLE,
     merging.QUANTIZED_BASE,

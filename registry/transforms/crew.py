@@ -80,14 +80,21 @@ def workers_for(device: str) -> tuple[type[Worker], int]:
 
 @contextmanager
 def crew(device: str) -> Iterator[Crew]:
-    """Each thread computes on one core, so that how a number is summed does not depend on how many there are."""
     place = _device(device)
     threads = workers_for(device)[1]
+    with one_core_each(threads) as pool:
+        yield Crew(place, threads, pool)
+
+
+@contextmanager
+def one_core_each(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads, while torch computes on one core in each of them: how a number is summed does not depend on how many
+    cores there are, and no thread waits busily for another."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="merge")
     try:
-        yield Crew(place, threads, pool)
+        yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(before)

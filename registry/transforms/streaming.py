@@ -34,7 +34,7 @@ from registry.weights.writing import header_of, in_order
 #: Bytes that one job copies.
 _RANGE = 64 << 20
 #: Bytes of a process that has imported torch, and this program.
-_TORCH = 240 << 20
+_TORCH = 300 << 20
 #: What a file is called behind its name until it is complete and on the disk.
 PARTIAL = ".partial"
 

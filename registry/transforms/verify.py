@@ -18,6 +18,7 @@ from torch import Tensor
 
 from registry.domain.checkpoint import Shard
 from registry.plans.merging import MergePlan, PlannedTensor
+from registry.transforms.crew import one_core_each, workers_for
 from registry.transforms.recipes import Block, Recipe, prepared
 from registry.transforms.streaming import loader
 from registry.weights.dtypes import TORCH_DTYPES
@@ -30,6 +31,9 @@ _ELEMENTS = 1 << 20
 _PIECE = 1 << 20
 #: Errors of one piece among which the median is looked for.
 _SOME = 4096
+#: The bits of a float64's exponent, and its largest number.
+_EXPONENT = 0x7FF0000000000000
+_LARGEST = torch.finfo(torch.float64).max
 
 T = TypeVar("T")
 
@@ -60,14 +64,16 @@ def compare(
     evenly; None for all.
     """
     paths = dict.fromkeys((*plan.sources, *(shard.path for shard in output.values())))
-    with sources(paths) as files:
+    with sources(paths) as files, one_core_each(workers_for("cpu")[1]) as pool:
         load = loader(plan, files)
-        for one in plan.tensors:
-            if one.is_copy:
-                yield one, _is_copy(one, output[one.name], files, samples)
-            elif one.bytes:
-                recipe = prepared(one, load, torch.device("cpu"), compute=torch.float64)
-                yield _compared(recipe, output[one.name], files, samples)
+
+        def look(one: PlannedTensor) -> Compared | tuple[PlannedTensor, bool]:
+            if one.is_copy or not one.bytes:
+                return one, _is_copy(one, output[one.name], files, samples)
+            recipe = prepared(one, load, torch.device("cpu"), compute=torch.float64)
+            return _compared(recipe, output[one.name], files, samples)
+
+        yield from pool.map(look, plan.tensors)
 
 
 def _is_copy(one: PlannedTensor, shard: Shard, files: Sources, samples: int | None) -> bool:
@@ -85,7 +91,7 @@ def _is_copy(one: PlannedTensor, shard: Shard, files: Sources, samples: int | No
 
 
 def _compared(recipe: Recipe, shard: Shard, files: Sources, samples: int | None) -> Compared:
-    one = recipe.tensor
+    one, stored = recipe.tensor, TORCH_DTYPES[recipe.tensor.dtype]
     if recipe.needs_statistic:
         looks = [recipe.look(_origin(recipe, block, files), block) for block in recipe.blocks(_ELEMENTS)]
         recipe.know(torch.stack(looks).sum(dim=0))
@@ -98,12 +104,13 @@ def _compared(recipe: Recipe, shard: Shard, files: Sources, samples: int | None)
         before = _origin(recipe, block, files)
         found = _stored(one, shard, block, recipe.columns, files)
         expected = recipe.apply(before.clone(), block)
-        errors = _ulps(before, expected, found, TORCH_DTYPES[one.dtype])
+        size, apart = largest_term(before, expected), (found - expected).abs()
+        errors = ulps(apart, size, stored)
         looked_at += errors.numel()
-        rounded = before.to(TORCH_DTYPES[one.dtype]).to(torch.float64)
+        rounded = before.to(stored).to(torch.float64)
         changed += int((found != rounded).sum())
         largest = max(largest, float(errors.max()))
-        beyond = max(beyond, float(_beyond(before, expected, found, TORCH_DTYPES[one.dtype]).max()))
+        beyond = max(beyond, beyond_rounding(apart, expected, size, stored))
         middles.append(float(errors.flatten()[:_SOME].median()))
         expected_square += float((expected - before).square().sum())
         found_square += float((found - before).square().sum())
@@ -121,25 +128,29 @@ def _compared(recipe: Recipe, shard: Shard, files: Sources, samples: int | None)
     )
 
 
-def _ulps(before: Tensor, expected: Tensor, found: Tensor, dtype: torch.dtype) -> Tensor:
-    return (found - expected).abs() / _ulp(_size(before, expected), dtype)
+def ulps(apart: Tensor, size: Tensor, dtype: torch.dtype) -> Tensor:
+    """Errors in units of the last place of numbers of this size."""
+    return apart / _ulp(size, dtype)
 
 
-def _beyond(before: Tensor, expected: Tensor, found: Tensor, dtype: torch.dtype) -> Tensor:
-    rest = ((found - expected).abs() - _ulp(expected.abs(), dtype) / 2).clamp(min=0)
+def beyond_rounding(apart: Tensor, expected: Tensor, size: Tensor, dtype: torch.dtype) -> float:
+    """The largest part of an error that rounding to ``dtype`` does not explain, as :class:`Compared` counts it; infinity for
+    what is no number."""
+    rest = (apart - _ulp(expected.abs(), dtype) / 2).clamp(min=0).amax(dim=1)
     arithmetic = torch.float64 if dtype == torch.float64 else torch.float32
-    found = rest / _ulp(_size(before, expected).amax(dim=1, keepdim=True), arithmetic)
-    return found.nan_to_num(nan=inf, posinf=inf)
+    found = rest / _ulp(size.amax(dim=1), arithmetic)
+    return float(found.nan_to_num(nan=inf, posinf=inf).max())
 
 
-def _size(before: Tensor, expected: Tensor) -> Tensor:
+def largest_term(before: Tensor, expected: Tensor) -> Tensor:
     return torch.maximum(torch.maximum(before.abs(), expected.abs()), (expected - before).abs())
 
 
 def _ulp(size: Tensor, dtype: torch.dtype) -> Tensor:
+    """Of numbers of this size, as float64: the power of two below, which is a float64 without its fraction, times eps."""
     limits = torch.finfo(dtype)
-    exponent = torch.frexp(size.clamp(min=limits.smallest_normal)).exponent - 1
-    return torch.ldexp(torch.full_like(size, limits.eps), exponent)
+    bits = size.clamp(min=limits.smallest_normal, max=_LARGEST).view(torch.int64) & _EXPONENT
+    return bits.view(torch.float64) * limits.eps
 
 
 def _origin(recipe: Recipe, block: Block, files: Sources) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -36,6 +36,7 @@ PEFT_TYPES = frozenset({
     "UNILORA", "VBLORA", "VERA", "WAVEFT", "XLORA",
 })
 # fmt: on
+TASK_TYPES = frozenset({"CAUSAL_LM", "FEATURE_EXTRACTION", "QUESTION_ANS", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS"})
 
 ANATOMIES: Mapping[str, Anatomy] = MappingProxyType(
     {
@@ -93,15 +94,26 @@ def read_anatomy(config: AdapterConfig, tensors: Sequence[TensorSpec], patterns:
     """Read the adapter by its method's anatomy, or name what can be named without one."""
     method = config.peft_type.upper()
     reading = ANATOMIES.get(method, read_unknown)(config, tensors, patterns)
-    if method not in ANATOMIES or method == config.peft_type:
-        return reading
-    return replace(reading, findings=(_misspelt(config.peft_type, method), *reading.findings))
+    refused = tuple(_refused(config, method)) if method in ANATOMIES else ()
+    return replace(reading, findings=(*refused, *reading.findings)) if refused else reading
 
 
-def _misspelt(written: str, method: str) -> Finding:
-    return error(
-        "config-refused",
-        f"peft_type is {written!r:.40}; expected {method!r} in capitals, so PEFT cannot load the adapter",
-        where="peft_type",
-        fix="write it in capitals",
-    )
+def _refused(config: AdapterConfig, method: str) -> Iterator[Finding]:
+    """What PEFT refuses of any method's config: it knows both fields by their exact words."""
+    task = config.raw.get("task_type")
+    for field, written, expected, is_right in (
+        ("peft_type", config.peft_type, f"{method} in capitals", config.peft_type == method),
+        (
+            "task_type",
+            task,
+            f"null or one of {', '.join(sorted(TASK_TYPES))}",
+            isinstance(task, str) and task in TASK_TYPES,
+        ),
+    ):
+        if isinstance(written, str) and not is_right:
+            yield error(
+                "config-refused",
+                f"{field} is {written!r:.40}; expected {expected}, so PEFT cannot load the adapter",
+                where=field,
+                fix=f"correct {field} in adapter_config.json",
+            )

@@ -8,6 +8,7 @@ from typing import Any
 
 import transformers as hf
 
+#: Forms of LoRA that every architecture is trained in.
 FORMS: dict[str, dict[str, Any]] = {
     "lora": {},
     "rslora": {"use_rslora": True, "alpha_pattern": {"q_proj": 32}},

@@ -155,7 +155,8 @@ def test_both_spellings_of_a_module_are_one_place(case: BaseCase, tmp_path: Path
 
 
 def of_query(case: BaseCase, tensors: Tensors) -> list[str]:
-    names = [name for name in tensors if name.startswith(f"base_model.model.{case.query}.lora_")]
+    factors = tuple(f"base_model.model.{case.query}.lora_{one}.weight" for one in "AB")
+    names = [name for name in tensors if name in factors]
     assert len(names) == 2
     return sorted(names)
 
