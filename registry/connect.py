@@ -16,11 +16,12 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.catalog.journal import FileJournal
@@ -74,6 +75,8 @@ if TYPE_CHECKING:
     from registry.operations.publish import Published, Submission
     from registry.operations.verify import Verification
     from registry.plans.merge_plan import MergeOptions
+
+T = TypeVar("T")
 
 DirectoryOrRecord = str | Path | Mapping[str, object]
 _BATCH = 64
@@ -227,7 +230,9 @@ class Registry:
         adapter = self.adapter(name) if name is not None else None
         request = self._merge_request(base, adapters, options, device, resume=resume)
         shelf = self.shelf()
-        done = merge(request, Path(into), shelf=shelf, workshop=_merge_workshop(), expect=expect, progress=progress)
+        done = merge(
+            request, Path(into), shelf=shelf, workshop=_ahead(_merge_workshop), expect=expect, progress=progress
+        )
         return done if adapter is None else stored(done, adapter, shelf)
 
     def merge_plan(
@@ -242,7 +247,7 @@ class Registry:
         from registry.operations.merge_prepare import prepare
 
         request = self._merge_request(base, adapters, options, device)
-        with prepare(request, shelf=self.shelf(), workshop=_merge_workshop()) as prepared:
+        with prepare(request, shelf=self.shelf(), workshop=_ahead(_merge_workshop)) as prepared:
             return prepared
 
     def verify(
@@ -258,7 +263,7 @@ class Registry:
         from registry.operations.verify import verify
 
         request = self._merge_request(base, adapters, options, "cpu")
-        return verify(Path(output), request, whole=whole, shelf=self.shelf(), workshop=_merge_workshop())
+        return verify(Path(output), request, whole=whole, shelf=self.shelf(), workshop=_ahead(_merge_workshop))
 
     def combine(
         self,
@@ -695,6 +700,14 @@ def _merge_workshop() -> MergeWorkshop:
     with _tensors():
         from registry.transforms.merge import compare, peak_memory, same_numbers, write_merged
     return Workshop(write_merged, same_numbers, compare, peak_memory)
+
+
+def _ahead(make: Callable[[], T]) -> Callable[[], T]:
+    """Start at once, while files are read; who calls for it waits for what is left to do."""
+    pool = ThreadPoolExecutor(1)
+    made = pool.submit(make)
+    pool.shutdown(wait=False)
+    return made.result
 
 
 def _combine_workshop() -> CombineWorkshop:

@@ -28,19 +28,20 @@ _ROUTERS = frozenset({"gate", "router"})
 
 
 def _kinds_without(subject: Subject) -> Iterator[Finding]:
-    """Where the config lists names, absent-target speaks."""
+    """Where the config lists names, absent-target speaks of kinds; of single layers layer-without-tensors does, but for
+    ``all-linear``."""
     matching, asked = match(subject), subject.config.raw.get("target_modules")
     if matching is None or not isinstance(asked, str) or not matching.layers:
         return
     is_linear = is_all_linear(asked)
     chosen = _not_head if is_linear else chooser(subject.config)
     if chosen is not None:
-        missing = list(_missing(subject, matching, chosen, _LINEAR if is_linear else _ADAPTED))
+        missing = list(_missing(subject, matching, chosen, is_linear=is_linear))
         if missing:
             yield warning(
                 "kind-without-tensors",
-                f"target_modules is {asked!r:.80}, which chooses {some(missing)} of the base, and the file has no tensors of "
-                "any of them: part of the adapter is missing, or the base is another one",
+                f"target_modules is {asked!r:.80}, which chooses {some(missing)} of the base, and the file has no tensors "
+                f"of {'it' if len(missing) == 1 else 'them'}: part of the adapter is missing, or the base is another one",
                 where="target_modules",
                 target=missing[0],
                 expected=some(missing),
@@ -49,18 +50,19 @@ def _kinds_without(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _missing(
-    subject: Subject, matching: Matching, chosen: Callable[[str], bool], kinds: frozenset[ModuleKind]
-) -> Iterator[str]:
+def _missing(subject: Subject, matching: Matching, chosen: Callable[[str], bool], *, is_linear: bool) -> Iterator[str]:
     """One path for each kind. What is saved whole PEFT does not adapt."""
+    kinds = _LINEAR if is_linear else _ADAPTED
     places, is_sure = matching.places, sure_of(subject, matching)
     model_type = places.base.model_type
-    homes = (matching.homes[path] for path in matching.layers if path in matching.homes)
-    seen = {_NUMBER.sub("*", in_memory(home, model_type)) for home in homes}
+    homes = {in_memory(matching.homes[path], model_type) for path in matching.layers if path in matching.homes}
+    seen = set() if is_linear else {_NUMBER.sub("*", home) for home in homes}
     saved = saved_modules(subject.config) or ("\0",)
     for name, module in places.by_name.items():
         shape = _NUMBER.sub("*", name)
-        if shape in seen or module.kind not in kinds or ".experts." in name or in_memory(name, model_type) != name:
+        if name in homes or shape in seen or module.kind not in kinds or ".experts." in name:
+            continue
+        if in_memory(name, model_type) != name:
             continue
         path = places.spelled(name, matching.prefix)
         if chosen(path) and is_sure(path) and not any(above.endswith(saved) for above in upwards(path)):

@@ -51,7 +51,8 @@ def _not_tied(asked: Mapping[str, Sequence[int]], rows: Sequence[str], matching:
 def _not_input(rows: Sequence[str], matching: Matching) -> Iterator[Misfit]:
     for path in rows:
         module = matching.module(path)
-        if module is not None and module.kind in (ModuleKind.LINEAR, ModuleKind.CONV1D):
+        is_output = module is not None and module.kind in (ModuleKind.LINEAR, ModuleKind.CONV1D)
+        if is_output or path in matching.brought:
             yield error(
                 "token-rows-elsewhere",
                 f"trainable_token_indices is a list, for the input embedding, and the file has its rows for {path}, which in "

@@ -35,6 +35,7 @@ class ModuleKind(StrEnum):
     CONV = "conv"
     EXPERTS = "experts"  #: one 3-D parameter for all experts
     PACKED = "packed"  #: quantised: what is stored does not show the shape
+    VIEW = "view"  #: rows of another module, or of several, under the name of another layout
     OTHER = "other"
 
 

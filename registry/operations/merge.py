@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +55,7 @@ def merge(
     into: Path,
     *,
     shelf: Shelf,
-    workshop: Workshop,
+    workshop: Callable[[], Workshop],
     expect: Progress = lambda _total: None,
     progress: Progress = lambda _count: None,
 ) -> Merged:
@@ -71,10 +72,10 @@ def merge(
             _require_room(plan, work)
             work.keep = True
             expect(sum(shard.bytes for shard in plan.shards if shard.name not in work.finished))
-            workshop.write_merged(
+            workshop().write_merged(
                 plan, work.directory, device=request.device, finished=work.finished, progress=progress
             )  # 2
-            verification = verify_plan(plan, work.directory, workshop=workshop)  # 3
+            verification = verify_plan(plan, work.directory, workshop=workshop())  # 3
             verification.require_sound(str(into))
             write_rest(prepared, work.directory, card(prepared.recipe, verification))  # 4
     return Merged(str(into), prepared, verification)

@@ -116,8 +116,8 @@ class Prepared:
 
 
 @contextmanager
-def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Workshop) -> Iterator[Prepared]:
-    """What was fetched is there as long as the block lasts.
+def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Callable[[], Workshop]) -> Iterator[Prepared]:
+    """What was fetched is there as long as the block lasts. ``workshop`` is called once there is something to plan.
 
     Raises NotFoundError, InvalidInputError for damage, and RejectedError with all reasons against the merge.
     """
@@ -139,7 +139,8 @@ def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Workshop) -> Itera
             weights = read_shard(place / WEIGHTS)
             adapters.append(Ingredient(number, checked.name, checked.manifest, checked.config, weights, weight, spec))
             directories.append(place)
-        plan, problems = plan_merge(base, spec, adapters, request.options, workshop.same_numbers, views)  # 3
+        tools = workshop()
+        plan, problems = plan_merge(base, spec, adapters, request.options, tools.same_numbers, views)  # 3
         if problems:
             raise UnmergeableError(", ".join(one.name for one in adapters), problems)
         yield Prepared(
@@ -150,7 +151,7 @@ def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Workshop) -> Itera
             plan=plan,
             findings=tuple(findings),
             recipe=_recipe(request, identity, adapters),
-            peak_memory=workshop.peak_memory(plan, request.device),
+            peak_memory=tools.peak_memory(plan, request.device),
         )
 
 

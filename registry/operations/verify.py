@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import hypot
 from pathlib import Path
@@ -111,14 +112,16 @@ class Verification:
         )
 
 
-def verify(output: Path, request: MergeRequest, *, whole: bool, shelf: Shelf, workshop: Workshop) -> Verification:
+def verify(
+    output: Path, request: MergeRequest, *, whole: bool, shelf: Shelf, workshop: Callable[[], Workshop]
+) -> Verification:
     """``whole`` looks at every element. Raises NotFoundError and InvalidInputError for what cannot be read."""
     from registry.operations.merge_prepare import prepare
 
     found = read_checkpoint(output)
     options = replace(request.options, dtype=_stored_as(found, request))
     with prepare(replace(request, options=options), shelf=shelf, workshop=workshop) as made:
-        return _verified(made.plan, found, None if whole else SAMPLES, workshop)
+        return _verified(made.plan, found, None if whole else SAMPLES, workshop())
 
 
 def verify_plan(plan: MergePlan, output: Path, *, workshop: Workshop) -> Verification:

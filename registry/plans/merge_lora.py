@@ -56,6 +56,8 @@ def add_lora(draft: Draft, one: Ingredient, head: Mapping[str, str], packing: Pa
         module = one.matching.module(path)
         if module is None and path in head:
             _add_matrix(draft, one, path, layer, settings, scaling, head[path], transposed=False)
+            if layer.bias is not None:
+                _add_bias(draft, one, layer.bias, scaling, f"{head[path].removesuffix('.weight')}.bias")
         elif module is None:
             draft.refuse(
                 "no-weight",

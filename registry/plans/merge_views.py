@@ -54,7 +54,7 @@ def _parts(model_type: str | None, modules: Mapping[str, ModuleSpec]) -> Iterato
         sizes = _sizes(fused.get(name, ()), module, modules.get(f"{above}.o_proj"))
         first = 0
         for part, rows in sizes:
-            view = ModuleSpec(f"{above}.{part}", ModuleKind.LINEAR, (rows, _inputs(module)), module.has_bias)
+            view = ModuleSpec(f"{above}.{part}", ModuleKind.VIEW, (rows, _inputs(module)), module.has_bias)
             yield view, (Part(module, first, 0, rows),)
             first += rows
 
@@ -87,7 +87,7 @@ def _wholes(modules: Mapping[str, ModuleSpec]) -> Iterator[tuple[ModuleSpec, tup
                 found.append(Part(one, 0, first, rows))
                 first += rows
             bias = all(one.has_bias for one in known)
-            yield ModuleSpec(f"{above}.{whole}", ModuleKind.LINEAR, (first, _inputs(known[0])), bias), tuple(found)
+            yield ModuleSpec(f"{above}.{whole}", ModuleKind.VIEW, (first, _inputs(known[0])), bias), tuple(found)
 
 
 def _inputs(module: ModuleSpec) -> int:

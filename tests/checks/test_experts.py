@@ -53,6 +53,29 @@ def test_square_experts_need_a_version(shape: tuple[int, int, int], version: str
     assert noticed(subject(tensors, on(shape), **fields)) == said
 
 
+@pytest.mark.parametrize(
+    ("rows", "config", "said"),
+    [
+        (4 * 8, {}, []),
+        (8 * 8, {}, ["wrong-shape"]),  # of twice as many experts
+        (2 * 8, {}, ["wrong-shape"]),
+        (4 * 4, {"rank_pattern": {"gate_up_proj": 4}}, []),
+        (4 * 8, {"rank_pattern": {"gate_up_proj": 4}}, ["wrong-shape"]),
+    ],
+)
+def test_the_factors_are_for_as_many_experts_as_the_base_has(rows: int, config: dict[str, Any], said: list[str]) -> None:
+    tensors = pair(EXPERTS, rank=rows, inputs=64, outputs=48)
+    one = subject(tensors, on(), target_parameters=["experts.gate_up_proj"], peft_version="0.21.2", **config)
+    assert noticed(one) == said
+
+
+def test_a_bare_matrix_has_the_rank_of_the_config() -> None:
+    router = base({"model.layers.0.mlp.gate.weight": (4, 64)}, model_type="made-up")
+    for rank, said in ((8, []), (16, ["wrong-shape"])):
+        tensors = pair("model.layers.0.mlp.gate", rank=rank, inputs=64, outputs=4)
+        assert noticed(subject(tensors, router, target_parameters=["gate.weight"])) == said
+
+
 def test_other_layers_of_unsloth_have_one_layout() -> None:
     path = "model.layers.0.self_attn.q_proj"
     assert noticed(subject(pair(path, inputs=HIDDEN, outputs=HIDDEN), trained_on=UNSLOTH)) == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.checks.bases import HIDDEN, LLAMA, base, noticed, subject
-from tests.variants.adapters import pair
+from tests.variants.adapters import pair, tensor
 
 Q = "model.layers.{}.self_attn.q_proj"
 BOTH = [*pair(Q.format(0), inputs=HIDDEN, outputs=HIDDEN), *pair(Q.format(1), inputs=HIDDEN, outputs=HIDDEN)]
@@ -18,7 +18,6 @@ BOTH = [*pair(Q.format(0), inputs=HIDDEN, outputs=HIDDEN), *pair(Q.format(1), in
     "config",
     [
         {"target_modules": ["q_proj"]},
-        {"target_modules": "all-linear"},
         {"target_modules": None},
         {"target_modules": r".*\.q_proj"},
         {"target_modules": ["q_proj"], "layers_to_transform": [0, 1]},
@@ -58,6 +57,27 @@ def test_a_lost_layer_or_a_deeper_base_is_said() -> None:
     assert noticed(subject(lost, target_modules=["q_proj"], layers_to_transform=[0])) == []
     deeper = base({**LLAMA, f"{Q.format(2)}.weight": (HIDDEN, HIDDEN)})
     assert noticed(subject(BOTH, deeper, target_modules=["q_proj"])) == ["layer-without-tensors"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (r".*\.q_proj", []),
+        (r".*\.(q|k)_proj", ["kind-without-tensors"]),
+        (r".*_proj", ["kind-without-tensors"]),
+        (r".*\.q_proj|lm_head", ["kind-without-tensors"]),
+        (r".*\.q_proj|score", []),
+        ("all-linear", ["kind-without-tensors"]),
+    ],
+)
+def test_a_kind_of_module_that_an_expression_means_and_the_file_lacks(asked: str, said: list[str]) -> None:
+    assert noticed(subject(BOTH, target_modules=asked)) == said
+
+
+def test_what_is_saved_whole_is_not_missed() -> None:
+    whole = [tensor(f"model.layers.{layer}.self_attn.k_proj.weight", 32, HIDDEN) for layer in range(2)]
+    config = {"target_modules": r".*\.(q|k)_proj", "modules_to_save": ["k_proj"]}
+    assert noticed(subject([*BOTH, *whole], **config)) == []
 
 
 def test_the_one_embedding_of_an_encoder_and_a_decoder() -> None:

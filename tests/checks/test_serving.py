@@ -251,6 +251,8 @@ def test_everything_is_said_at_once() -> None:
         ("llama.cpp", DORA, "serve-dora", f"Unexpected name '{MAGNITUDE}': Not a lora_A or lora_B tensor"),
         ("ollama", DORA, "serve-dora", f"LoRA tensor '{MAGNITUDE}' has unexpected suffix"),
         ("ollama", {"tensors": layers("qkv_proj")}, "serve-target", "does not exist in base model (hint: maybe wrong base model?)"),
+        ("ollama", {"tensors": layers("qkv_proj")}, "serve-target", "qkv_proj is adapted"),
+        ("ollama", {"tensors": layers("fc1", "fc2")}, "serve-target", "fc1, fc2 are adapted"),
         ("ollama", {"base": llama(model_type="qwen3")}, "serve-architecture", "unsupported architecture"),
         ("sglang", DORA, "serve-dora", "LoRA serving currently doesn't support DoRA adapters"),
     ],

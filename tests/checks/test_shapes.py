@@ -63,8 +63,8 @@ def test_a_whole_conv1d_weight_is_as_stored() -> None:
 
 
 def test_a_whole_module_inside_the_layers_has_the_shape_of_the_base() -> None:
-    whole = tensor("model.layers.0.mlp.up_proj.weight", 95, 64)
-    assert noticed(subject([*pair(K), whole], modules_to_save=["mlp"])) == ["wrong-shape"]
+    whole = [tensor(f"model.layers.{layer}.mlp.up_proj.weight", 95 + layer, 64) for layer in range(2)]
+    assert noticed(subject([*pair(K), *whole], modules_to_save=["up_proj"])) == ["wrong-shape"]
 
 
 def test_an_embedding() -> None:

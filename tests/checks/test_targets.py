@@ -113,6 +113,11 @@ def test_replicated_layers_are_those_they_were_copied_from() -> None:
     assert "unmatched-target" in noticed(subject(tensors, layer_replication=[[0, 2]]))
 
 
+@pytest.mark.parametrize(("spans", "said"), [([[0, 2], [1, 2]], False), ([[0, 99]], True), ([[0, 1], [1, 3]], True)])
+def test_only_layers_that_are_there_can_be_copied(spans: list[list[int]], said: bool) -> None:
+    assert ("replication-beyond-base" in noticed(subject(q_proj(), layer_replication=spans))) is said
+
+
 def test_other_methods_need_their_modules_too() -> None:
     here, there = (tensor(f"model.layers.{layer}.self_attn.k_proj.ia3_l", 32, 1) for layer in (0, 5))
     assert noticed(subject([here], peft_type="IA3")) == []

@@ -131,3 +131,61 @@ def test_a_pattern_that_cannot_be_evaluated_ends_in_an_error_that_can_be_allowed
     code, document = checked(adapters, hostile, "--base", base, "--allow", "pattern-unresolved")
     assert (code, document["verdict"]) == (0, "fits")
     assert adapters.json("push", str(hostile))["created"]  # to keep it is another matter
+
+
+def test_a_method_that_nobody_knows_fits_nothing_and_can_be_kept(
+    adapters: Any, write_adapter: WriteAdapter, base: Path
+) -> None:
+    foo = write_adapter("foo", None, peft_type="FOO")
+    for arguments in (("--base", base), ("--for", "peft"), ("--base", base, "--for", "peft")):
+        code, document = checked(adapters, foo, *arguments)
+        assert (code, document["verdict"], rules(document)) == (8, "cannot-check", [])
+        assert "method-unknown" in rules(document, "warning")
+    pushed = adapters.json("push", str(foo))
+    assert pushed["created"]
+    assert "method-not-understood" in {finding["rule"] for finding in pushed["findings"]}
+    assert checked(adapters, "foo", "--base", base)[0] == 8
+    assert checked(adapters, write_adapter("known", None, peft_type="LORA"), "--base", base)[0] == 0
+
+
+def test_a_null_that_peft_refuses_is_broken_input(adapters: Any, write_adapter: WriteAdapter, base: Path) -> None:
+    code, document = checked(adapters, write_adapter("null", None, lora_alpha=None), "--base", base)
+    assert (code, document["verdict"], rules(document)) == (3, "does-not-fit", ["config-refused"])
+
+
+def test_an_error_before_the_verdict_is_json_either_way(adapters: Any, tmp_path: Path, base: Path) -> None:
+    line = ("check", str(tmp_path / "nowhere"), "--base", str(base))
+    said, same = adapters(*line, "--json"), adapters(*line, "--format", "json")
+    assert (said.code, said.out, said.err) == (same.code, same.out, same.err)
+    assert json.loads(same.err)["error"]["exit_code"] == same.code == 3
+
+
+ONE, TWO = "a" * 40, "b" * 40
+
+
+@pytest.fixture
+def revisions(adapters: Any, base: Path) -> None:
+    """Two revisions of equal shapes and other numbers, both hashed."""
+    for revision, value in ((ONE, 0.5), (TWO, 0.25)):
+        tensors = {f"{Q}.weight": ("F32", (WIDTH, WIDTH), floats(value, count=WIDTH * WIDTH))}
+        (base / "model.safetensors").write_bytes(safetensors_bytes(tensors))
+        adapters.json("base", "add", str(base), "--name", f"acme/tiny@{revision}", "--hash-weights")
+
+
+def test_the_weights_of_the_base_are_those_that_were_trained_on(
+    adapters: Any, write_adapter: WriteAdapter, revisions: None
+) -> None:
+    pinned = write_adapter("pinned", None, base_model_name_or_path="acme/tiny", revision=ONE)
+    adapters.json("push", str(pinned))
+    for subject in (pinned, "pinned"):
+        assert checked(adapters, subject, "--base", f"acme/tiny@{ONE}")[0] == 0
+        code, document = checked(adapters, subject, "--base", f"acme/tiny@{TWO}")
+        assert (code, rules(document)) == (6, ["base-weights"])
+        code, document = checked(adapters, subject, "--base", f"acme/tiny@{TWO}", "--allow", "base-weights")
+        assert (code, document["verdict"], rules(document)) == (0, "fits", [])
+    said = adapters("check", "--all", "--base", f"acme/tiny@{TWO}", "--json")
+    assert (said.code, [one["verdict"] for one in json.loads(said.out)]) == (6, ["does-not-fit"])
+    elsewhere = write_adapter("elsewhere", None, base_model_name_or_path="acme/tiny", revision="c" * 40)
+    code, document = checked(adapters, elsewhere, "--base", f"acme/tiny@{TWO}")
+    assert (code, rules(document)) == (0, [])
+    assert "base-revision" in rules(document, "warning")

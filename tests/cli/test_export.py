@@ -258,6 +258,17 @@ def test_a_refusal_names_its_rule_and_writes_nothing(
     assert tree(tmp_path) == before
 
 
+def test_advice_is_for_a_command_that_can_follow_it(
+    adapters: Adapters, write_adapter: WriteAdapter, tmp_path: Path
+) -> None:
+    """Only a push keeps what is not finite."""
+    broken = str(write_adapter("broken", lora_tensors(value=float("nan"))))
+    error = adapters.refusal("export", broken, "--for", "peft", "-o", str(tmp_path / "out"))
+    assert (error["exit_code"], error["code"]) == (3, "nonfinite")
+    assert "push --allow nonfinite" in error["hint"]
+    assert adapters("push", broken, "--allow", "nonfinite").code == 0
+
+
 @pytest.mark.parametrize("options", [("--for", "triton"), ("--for", "vllm==0.1"), ("--max-lora-rank", "17")])
 def test_an_engine_that_is_not_is_wrong_usage(
     adapters: Adapters, write_adapter: WriteAdapter, tmp_path: Path, options: tuple[str, ...]

@@ -36,7 +36,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def my_lora(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, list[list[int]]]:
     """The adapter, and what the model says with it."""
     place = tmp_path_factory.mktemp("trained") / "my-lora"
-    return place, says(*train_smollm2(place, cache, steps=8))
+    return place, says(*train_smollm2(place, cache, steps=4))
 
 
 def adapters(*words: str | Path) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from registry.domain.base_model import ModuleKind
 from registry.errors import MalformedFileError, UnavailableError, UnsuitableDirectoryError
+from registry.operations import build_base
 from registry.operations.know_base import know_base
 from tests.conftest import floats, safetensors_bytes
 
@@ -134,5 +135,40 @@ def test_a_config_alone_is_built_where_transformers_is_installed(tmp_path: Path)
 def test_a_config_that_says_nothing_of_a_model_is_not_taken_for_its_types_default(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "epochs": 20}')
     with pytest.raises(UnavailableError, match="neither an architecture nor a size") as refused:
+        know_base(tmp_path)
+    assert refused.value.code == "shapes-unknown"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1,000,000,000"),
+        ({"text_config": {"num_hidden_layers": 2000}}, "num_hidden_layers is 2,000"),
+        ({"depths": [2, 10**6, 2]}, "depths is 1,000,000"),
+        ({"num_experts": 10**6}, "num_experts is 1,000,000"),
+        ({"num_hidden_layers": 1000, "n_routed_experts": 1000}, "1,000 layers of 1,000 experts"),
+    ],
+)
+def test_a_model_that_is_made_to_be_huge_is_never_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: dict[str, object], words: str
+) -> None:
+    monkeypatch.setattr("subprocess.run", None)  # not even a process is started
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **sizes}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnavailableError) as refused:
+        know_base(tmp_path)
+    assert refused.value.code == "shapes-unknown"
+    assert words in refused.value.message
+
+
+def test_what_is_built_has_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child's own limits, with a program that wants more than it may have."""
+    monkeypatch.setattr(
+        build_base,
+        "_BUILD",
+        build_base._BUILD.partition("import torch")[0] + "print('[]' if len(bytes(6 << 30)) < 0 else '[[1]]')",
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+    with pytest.raises(UnavailableError) as refused:
         know_base(tmp_path)
     assert refused.value.code == "shapes-unknown"

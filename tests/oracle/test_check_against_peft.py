@@ -207,6 +207,18 @@ def kohya(case: BaseCase, tensors: Tensors, config: Config) -> None:
         tensors[name.removeprefix("base_model.model.")] = tensors.pop(name)
 
 
+def stray(case: BaseCase, tensors: Tensors, config: Config) -> None:
+    tensors["base_model.model.foo.bar.weight"] = torch.ones(3)
+
+
+def nothing_for_alpha(case: BaseCase, tensors: Tensors, config: Config) -> None:
+    config["lora_alpha"] = None
+
+
+def rows_of_nothing(case: BaseCase, tensors: Tensors, config: Config) -> None:
+    config["trainable_token_indices"] = [1, 2]
+
+
 MUTATIONS = {
     wider: "wrong-shape",
     taller: "wrong-shape",
@@ -217,6 +229,9 @@ MUTATIONS = {
     with_prefix: "prefix-drift",
     without_first_word: "prefix-drift",
     kohya: "missing-prefix",
+    stray: "unmatched-target",
+    nothing_for_alpha: "config-refused",
+    rows_of_nothing: "token-rows-missing",
 }
 PREFIXES = re.compile(
     r"(?:model|transformer|gpt_neox|bert|distilbert|roberta|electra|vit|beit|dinov2|swin|segformer)\."
@@ -273,4 +288,4 @@ def test_the_numbers() -> None:
     assert len({case.config for case in CASES}) == 29
     assert len(TRAINED) == 129
     assert len(LORA) + len(METHODS) + len(PROMPTS) > 100
-    assert len(MUTANTS) == 416
+    assert len(MUTANTS) == 557

@@ -1,0 +1,138 @@
+"""Whole tensors: what the adapter brings rightly, what PEFT drops, and what a module saved whole has to have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from registry.checks.table import run
+from registry.domain.finding import Severity
+from registry.domain.tensors import TensorSpec
+from tests.checks.bases import HIDDEN, LLAMA, VOCABULARY, base, finding, noticed, subject
+from tests.variants.adapters import pair, tensor
+
+K = pair("model.layers.0.self_attn.k_proj")
+CLASSIFIER = {"task_type": "SEQ_CLS", "modules_to_save": ["classifier", "score"]}
+BERT = base(
+    {
+        "bert.embeddings.word_embeddings.weight": (VOCABULARY, HIDDEN),
+        "bert.encoder.layer.0.attention.self.query.weight": (HIDDEN, HIDDEN),
+        "bert.encoder.layer.0.output.LayerNorm.weight": (HIDDEN,),
+    },
+    model_type="bert",
+    architecture="BertForMaskedLM",
+)
+QUERY = pair("bert.encoder.layer.0.attention.self.query", inputs=HIDDEN, outputs=HIDDEN)
+TIED = base({name: shape for name, shape in LLAMA.items() if name != "lm_head.weight"}, tie_word_embeddings=True)
+
+
+def of_class(name: str) -> dict[str, Any]:
+    return {"task_type": None, "auto_mapping": {"base_model_class": name, "parent_library": "transformers.models"}}
+
+
+@pytest.mark.parametrize(
+    ("whole", "config", "said"),
+    [
+        ("foo.bar", {}, True),
+        ("score", {}, True),  # a language model has none
+        ("value_head", {"modules_to_save": ["value_head"]}, False),
+        ("xvalue_head", {"modules_to_save": ["value_head"]}, True),
+        ("lm_head", CLASSIFIER, False),  # the base has it, and PEFT leaves it alone
+        ("score", CLASSIFIER, False),
+        ("scorex", CLASSIFIER, True),
+        ("classifier", CLASSIFIER, True),  # PEFT lists both; a llama has the other
+        ("score", {"task_type": "SEQ_CLS"}, False),
+        ("score", of_class("LlamaForSequenceClassification"), False),
+        ("score", of_class("LlamaForCausalLM"), True),
+        ("classifier", of_class("SomebodysOwn"), False),  # nobody knows its heads
+        ("wte", {"modules_to_save": ["wte"]}, True),  # every base has its own input embedding
+    ],
+)
+def test_a_module_that_the_base_lacks(whole: str, config: dict[str, Any], said: bool) -> None:
+    found = noticed(subject([*K, tensor(f"{whole}.weight", 3, HIDDEN)], **config))
+    assert ("unmatched-target" in found) is said
+    assert ("head-brought" in found) is (not said and whole != "lm_head")
+
+
+def test_an_embedding_of_another_architecture() -> None:
+    foreign = tensor("model.embed_tokens.weight", VOCABULARY, HIDDEN)
+    assert "unmatched-target" in noticed(subject([*QUERY, foreign], BERT, task_type=None))
+
+
+@pytest.mark.parametrize(("module", "said"), [("embed_tokens", False), ("embed_tokenz", True)])
+def test_rows_of_tokens_belong_to_an_embedding_of_the_base(module: str, said: bool) -> None:
+    rows = tensor(f"model.{module}.token_adapter.trainable_tokens_delta", 1, HIDDEN)
+    found = noticed(subject([*K, rows], trainable_token_indices=[1]))
+    assert ("unmatched-target" in found) is said
+
+
+@pytest.mark.parametrize(
+    ("indices", "rows", "on", "said"),
+    [
+        ([1], "model.embed_tokens", None, False),
+        ([1], "lm_head", None, True),
+        ({"embed_tokens": [1], "lm_head": [1]}, "model.embed_tokens", None, True),
+        ({"embed_tokens": [1], "lm_head": [1]}, "model.embed_tokens", TIED, False),
+    ],
+)
+def test_rows_of_tokens_lie_where_peft_looks(indices: Any, rows: str, on: Any, said: bool) -> None:
+    delta = tensor(f"{rows}.token_adapter.trainable_tokens_delta", 1, HIDDEN)
+    found = noticed(subject([*K, delta], on, trainable_token_indices=indices))
+    assert ("token-rows-elsewhere" in found) is said
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"), [((3, HIDDEN), False), ((3, 96), True), ((3, HIDDEN + 1), True), ((HIDDEN,), True)]
+)
+def test_a_head_reads_what_the_layers_put_out(shape: tuple[int, ...], said: bool) -> None:
+    """96 is a width of the base too, between the layers of its MLP."""
+    found = noticed(subject([*K, tensor("score.weight", *shape)], **CLASSIFIER))
+    assert ("wrong-shape" in found) is said
+
+
+UP = "model.layers.{}.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "config", "said"),
+    [
+        ([tensor(UP.format(0), 96, HIDDEN), tensor(UP.format(1), 96, HIDDEN)], {"modules_to_save": ["up_proj"]}, False),
+        ([tensor(UP.format(0), 96, HIDDEN)], {"modules_to_save": ["up_proj"]}, True),
+        ([tensor(UP.format(0), 96, HIDDEN), tensor(UP.format(1), 96, HIDDEN)], {"modules_to_save": ["mlp"]}, True),
+        ([tensor("score.weight", 3, HIDDEN)], {**CLASSIFIER, "task_type": "TOKEN_CLS"}, True),  # that one has a bias
+        ([tensor("score.weight", 3, HIDDEN), tensor("score.bias", 3)], {**CLASSIFIER, "task_type": "TOKEN_CLS"}, False),
+        ([tensor("score.weight", 3, HIDDEN)], CLASSIFIER, False),
+    ],
+)
+def test_a_module_that_is_saved_whole_is_whole(tensors: list[TensorSpec], config: dict[str, Any], said: bool) -> None:
+    one = subject([*K, *tensors], **config)
+    assert ("saved-module-incomplete" in noticed(one)) is said
+
+
+def test_a_saved_module_lacks_its_bias() -> None:
+    on = base({**LLAMA, "lm_head.bias": (VOCABULARY,)})
+    weight, bias = tensor("lm_head.weight", VOCABULARY, HIDDEN), tensor("lm_head.bias", VOCABULARY)
+    config = {"modules_to_save": ["lm_head"]}
+    assert noticed(subject([*K, weight, bias], on, **config)) == []
+    assert "lm_head.bias" in finding(subject([*K, weight], on, **config), "saved-module-incomplete").message
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.norm.weight", []),
+        ("model.norm.foo", [Severity.ERROR]),
+        ("model.norm.base_layer.weight", [Severity.ERROR]),
+        ("model.layers.0.mlp.weight", [Severity.ERROR]),
+        ("model.layers.0.self_attn.k_proj.base_layer.weight", []),
+        ("model.layers.0.self_attn.k_proj.weight", [Severity.ERROR]),
+        ("lm_head.weight", []),
+        ("lm_head.base_layer.weight", [Severity.WARNING]),  # of an embedding it may be the base's own
+    ],
+)
+def test_a_tensor_without_a_parameter_of_its_name(name: str, said: list[Severity]) -> None:
+    shapes = {"lm_head": (VOCABULARY, HIDDEN), "k_proj": (32, HIDDEN)}
+    shape = next((shape for part, shape in shapes.items() if part in name), (HIDDEN,))
+    found = [one.severity for one in run(subject([*K, tensor(name, *shape)])) if one.rule == "unmatched-tensor"]
+    assert found == said
