@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,12 +11,13 @@ from contextlib import contextmanager
 
 import torch
 
-from registry.errors import UnavailableError
+from registry.errors import InvalidNameError, UnavailableError
 from registry.transforms.workers import Cpu, Cuda, Worker
 
 #: Streams on a device: one that reads, one on either direction of the bus, one that computes.
 _STREAMS = 4
 _AHEAD = 2
+_DEVICE = re.compile(r"cpu|cuda(?::\d{1,3})?")
 
 
 class Crew:
@@ -103,10 +105,12 @@ def one_core_each(threads: int) -> Iterator[ThreadPoolExecutor]:
 def _device(text: str) -> torch.device:
     if text == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not _DEVICE.fullmatch(text):
+        raise InvalidNameError("device", text, "auto, cpu, cuda, or cuda:N")
     device = torch.device(text)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UnavailableError(
-            "this machine has no CUDA device that torch can use",
+            f"this machine has no device {text} that torch can use",
             code="no-device",
             hint="leave --device away, or say --device cpu: the result is the same",
         )
