@@ -58,7 +58,7 @@ def check(
 ) -> None:
     """Does an adapter fit a base model, and will an engine serve it? No weights of the base are read.
 
-    Exit codes: 0 it fits, 6 it does not, 8 the base is not known well enough, 3 the adapter itself is broken; of several
+    Exit codes: 0 it fits, 6 it does not, 8 the base or the method is not known well enough, 3 the adapter is broken; of several
     adapters the gravest. The formats sarif, junit and github are reports for a CI, written whatever happens.
 
     Example: adapters check ./my-lora --base ./llama-3.1-8b --for vllm

@@ -29,6 +29,8 @@ HEADS = frozenset({
 })  # fmt: skip
 #: What a backbone has in some classes and lacks in others.
 OPTIONAL = frozenset({"pooler"})
+#: Words of a declared name that are looked at.
+_DEEPEST = 16
 #: Input embeddings: no checkpoint lacks its own.
 _INPUTS = frozenset({"embed_in", "embed_tokens", "shared", "tok_embeddings", "word_embeddings", "wte"})
 
@@ -39,13 +41,13 @@ def brought_by(config: AdapterConfig, base: BaseModelSpec) -> Callable[[str], bo
     known = heads_of(base.model_type, task, class_of(config))
     names = HEADS | head_names(base.model_type) if known is None else known | OPTIONAL
     listed = DEFAULTS.get(task or "", frozenset())
-    declared = tuple(name for name in saved_modules(config) if name not in listed)
+    declared = frozenset(saved_modules(config)) - listed
 
     def is_brought(path: str) -> bool:
         parts = path.split(".")
         if any(part.isdecimal() for part in parts) or parts[-1] in _INPUTS:
             return False
-        if any(f".{path}.".endswith(f".{name}.") for name in declared):
+        if any(".".join(parts[start:]) in declared for start in range(max(0, len(parts) - _DEEPEST), len(parts))):
             return True
         return not names.isdisjoint(parts) or not names.isdisjoint(in_memory(path, base.model_type).split("."))
 

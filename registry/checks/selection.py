@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
+from registry.checks.brought import HEADS
 from registry.checks.heads import VOCABULARY
 from registry.checks.matching import match
 from registry.checks.misfit import error, warning
@@ -25,6 +26,10 @@ _FIX = "save the adapter again with PEFT, or correct target_modules, exclude_mod
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 #: PEFT's own, where ``layers_pattern`` is not given: the first number, not that of an expert or of a part of the layer.
 _LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
+
+
+#: Both sides of what may be one matrix.
+_EMBEDDINGS = VOCABULARY | HEADS | {"tokens_embed"}
 
 
 def _not_chosen(subject: Subject) -> Iterator[Finding]:
@@ -88,9 +93,10 @@ def _comes_along(path: str, subject: Subject, chosen: Callable[[str], bool]) -> 
     above, _, last = path.rpartition(".")
     if last == "out_proj" and chosen(above):
         return True
-    tied = subject.config.truthy("ensure_weight_tying") and last in VOCABULARY
+    tied = subject.config.truthy("ensure_weight_tying") and last in _EMBEDDINGS
     return tied and any(
-        target.name in VOCABULARY and target.path != path and chosen(target.path) for target in subject.manifest.targets
+        target.name in _EMBEDDINGS and target.path != path and chosen(target.path)
+        for target in subject.manifest.targets
     )
 
 

@@ -49,20 +49,27 @@ def _not_tied(asked: Mapping[str, Sequence[int]], rows: Sequence[str], matching:
 
 
 def _not_input(rows: Sequence[str], matching: Matching) -> Iterator[Misfit]:
-    for path in rows:
-        module = matching.module(path)
-        is_output = module is not None and module.kind in (ModuleKind.LINEAR, ModuleKind.CONV1D)
-        if is_output or path in matching.brought:
-            yield error(
-                "token-rows-elsewhere",
-                f"trainable_token_indices is a list, for the input embedding, and the file has its rows for {path}, which in "
-                "this base is none: PEFT cannot load the adapter",
-                where="trainable_token_indices",
-                target=path,
-                expected="rows of the input embedding",
-                found=path,
-                fix=_FIX,
-            )
+    """Rows of the output embedding are no harm beside those of the input, where the two are one matrix."""
+    outputs = [path for path in rows if _is_output(path, matching)]
+    if len(outputs) < len(rows) and matching.places.base.is_tied:
+        return
+    for path in outputs:
+        yield error(
+            "token-rows-elsewhere",
+            f"trainable_token_indices is a list, for the input embedding, and the file has its rows for {path}, which in "
+            "this base is none: PEFT cannot load the adapter",
+            where="trainable_token_indices",
+            target=path,
+            expected="rows of the input embedding",
+            found=path,
+            fix=_FIX,
+        )
+
+
+def _is_output(path: str, matching: Matching) -> bool:
+    module = matching.module(path)
+    is_matrix = module is not None and module.kind in (ModuleKind.LINEAR, ModuleKind.CONV1D)
+    return is_matrix or path in matching.brought
 
 
 TOKEN_ROWS_ELSEWHERE = Rule(

@@ -71,7 +71,8 @@ def site_of(
             fix="merge into a base that was saved with it",
         )
         return None
-    kind = ModuleKind.LINEAR if module.kind is ModuleKind.EMBEDDING else module.kind  # which its name alone says
+    # An embedding is one by its name alone, and a view is rows of linear layers.
+    kind = ModuleKind.LINEAR if module.kind in (ModuleKind.EMBEDDING, ModuleKind.VIEW) else module.kind
     if kind is not ModuleKind.PACKED and kind not in layers:
         what = f"{module.kind} {shown(module.shape or ())}"
         draft.refuse(

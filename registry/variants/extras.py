@@ -114,7 +114,7 @@ def _undeclared(modules: set[str]) -> Iterable[Finding]:
         yield warning(
             "undeclared-module",
             f"whole tensors of {some(names)} are in the file and modules_to_save does not name them; loading replaces "
-            "the base's own",
+            "the base's own, where it has them",
             where=names[0],
             fix="add the modules to modules_to_save, so that engines know of them",
         )

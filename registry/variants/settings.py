@@ -9,6 +9,8 @@ from registry.formats.adapter_config import AdapterConfig
 
 #: Pairs of layer_replication; real ones have a dozen.
 _MOST_SPANS = 1000
+#: Names in modules_to_save; real ones have a few, or a few for each layer.
+_MOST_SAVED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ def saved_modules(config: AdapterConfig) -> tuple[str, ...]:
     names = config.names("modules_to_save")
     if isinstance(names, str):
         raise config.refuse("modules_to_save", names, "a list of module names")
+    if names is not None and len(names) > _MOST_SAVED:
+        raise config.refuse("modules_to_save", f"{len(names):,} names", f"at most {_MOST_SAVED:,}")
     return tuple(dict.fromkeys(names or ()))
 
 

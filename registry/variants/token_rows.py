@@ -18,6 +18,10 @@ from registry.variants.findings import error
 DELTA = "trainable_tokens_delta"
 WRAPPER = ".token_adapter"
 _FIELD = "trainable_token_indices"
+#: Output embeddings, by the ends of their paths.
+_HEADS = ("lm_head", "embed_out", "proj_out", "decoder")
+#: Embeddings of a model.
+_MOST_MODULES = 100
 _AGAIN = "save the adapter again, or correct trainable_token_indices"
 
 
@@ -26,6 +30,8 @@ def token_indices(config: AdapterConfig) -> Sequence[int] | Mapping[str, Sequenc
     value = config.raw.get(_FIELD)
     if value is None or config.peft_type.upper() != "LORA":
         return None
+    if isinstance(value, dict) and len(value) > _MOST_MODULES:
+        raise config.refuse(_FIELD, f"tokens of {len(value):,} modules", f"at most {_MOST_MODULES}")
     if isinstance(value, dict) and all(map(_is_tokens, value.values())):
         return value or None
     if isinstance(value, list) and _is_tokens(value):
@@ -66,14 +72,15 @@ def _by_module(asked: Mapping[str, Sequence[int]], rows: Mapping[str, TensorSpec
 
 
 def _of_one(asked: Sequence[int], rows: Mapping[str, TensorSpec]) -> Iterable[Finding]:
-    """A list means the input embedding."""
+    """A list means the input embedding; where that is the output's as well, PEFT may write the same rows for both."""
     if not rows:
         yield _no_rows(f"{len(asked):,} tokens")
-    elif len(rows) > 1:
-        for spec in list(rows.values())[1:]:
-            yield _unasked(spec, "is one list, for the input embedding alone")
-    for spec in list(rows.values())[:1]:
-        yield from _counted(asked, spec)
+        return
+    ours, *others = sorted(rows, key=lambda path: path.endswith(_HEADS))
+    yield from _counted(asked, rows[ours])
+    for path in others:
+        if not (path.endswith(_HEADS) and rows[path].shape == rows[ours].shape):
+            yield _unasked(rows[path], "is one list, for the input embedding alone")
 
 
 def _counted(indices: Sequence[int], spec: TensorSpec) -> Iterable[Finding]:

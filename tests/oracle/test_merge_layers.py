@@ -156,6 +156,44 @@ def test_fused_experts_as_they_are_stored(inner: int, tmp_path: Path) -> None:
         assert float((stock[name] - exact).abs().max()) < 1e-12
 
 
+_DECODER = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+            "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "max_position_embeddings": 32}  # fmt: skip
+_ROUTED = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 0}
+#: Class → its config: single matrices on disk, fused ones of other names, and fused ones that are stored as they are held.
+MIXTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Qwen3MoeForCausalLM": ("Qwen3MoeConfig", {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2}),
+    "DeepseekV3ForCausalLM": ("DeepseekV3Config", {**_ROUTED, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4,
+                                                   "qk_nope_head_dim": 4, "v_head_dim": 8}),
+    "PhimoeForCausalLM": ("PhimoeConfig", {"num_local_experts": 4}),
+    "GraniteMoeForCausalLM": ("GraniteMoeConfig", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "Llama4ForCausalLM": ("Llama4TextConfig", {"head_dim": 8, "num_local_experts": 4, "interleave_moe_layer_step": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("inner", [12, 16])
+def test_mixtures_of_many_architectures(inner: int, tmp_path: Path) -> None:
+    """Both parameters, and each alone, whose name the file then does not say; 16 makes some of them square."""
+    for name, (config, sizes) in MIXTURES.items():
+        kind = getattr(hf, name)
+        torch.manual_seed(0)
+        widths = {"intermediate_size": inner, "moe_intermediate_size": inner}
+        model = kind(getattr(hf, config)(**_DECODER, **widths, **sizes)).to(torch.bfloat16)
+        base = oracle.save_base(model, tmp_path / name / "base")
+        before = tensors_of(base)
+        for targets in (["experts.gate_up_proj", "experts.down_proj"], ["experts.gate_up_proj"], ["experts.down_proj"]):
+            place = tmp_path / name / "+".join(targets)
+            first = kind.from_pretrained(base, dtype=torch.bfloat16)
+            adapter = oracle.train(
+                first, LoraConfig(**LM, target_modules=[], target_parameters=targets), place / "adapter"
+            )
+            out = merged(base, adapter, place / "out")
+            wide = kind.from_pretrained(base, dtype=torch.bfloat16).double()
+            exact = oracle.by_peft(wide, adapter, place / "peft")
+            assert out.keys() == before.keys() == exact.keys()
+            tally = oracle.held_against(out, out, exact, before)
+            assert tally.excess < 1, (name, targets)
+
+
 def unsloth(tensors: Tensors, count: int) -> Tensors:
     """B with the expert slowest, (out, E, r), in place of PEFT's (out, r, E)."""
     return {

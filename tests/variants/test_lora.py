@@ -105,6 +105,8 @@ def test_whole_floats_are_integers_and_unknown_fields_are_nothing() -> None:
         ("use_bdlora", True), ("use_bdlora", {"nblocks": 0}), ("use_bdlora", {"target_modules_bd_a": "q_proj"}),
         ("layer_replication", "x"), ("layer_replication", [[2, 1]]), ("layer_replication", [0, 2]),
         ("layer_replication", [[0, 2]] * 1001),
+        ("modules_to_save", [str(n) for n in range(1001)]),
+        ("trainable_token_indices", {str(n): [1] for n in range(101)}),
     ],
 )  # fmt: skip
 def test_values_that_matter_are_refused_when_of_the_wrong_type(field: str, value: Any) -> None:
