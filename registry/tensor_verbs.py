@@ -9,10 +9,11 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from registry.errors import UnavailableError
+from registry.errors import InvalidNameError, UnavailableError
 
 if TYPE_CHECKING:
     from registry.blobs.protocol import BlobStore
@@ -223,6 +224,9 @@ class TensorVerbs:
         from registry.plans.merge_plan import MergeOptions
 
         asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
+        odd = next((weight for _, weight in asked if not isfinite(weight)), None)
+        if odd is not None:
+            raise InvalidNameError("weight", str(odd), "a finite number, such as 0.7")
         found = [(self._adapter_called(subject), weight) for subject, weight in asked]
         return MergeRequest(str(base), found, options or MergeOptions(), device, resume)
 

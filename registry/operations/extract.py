@@ -21,7 +21,7 @@ from registry.formats.adapter_directory import CONFIG, WEIGHTS
 from registry.formats.model_config import ModelConfig
 from registry.operations.bases import CheckedBase, Shelf
 from registry.operations.check import adapter_in, check
-from registry.operations.ingredients import base_directory
+from registry.operations.ingredients import base_directory, temporary
 from registry.operations.know_base import read_checkpoint, read_shard, spec_of
 from registry.operations.placing import placed
 from registry.operations.writing import write_new
@@ -87,28 +87,37 @@ class Extraction:
 def extract(request: ExtractRequest, into: Path, *, shelf: Shelf, workshop: Callable[..., Sequence[Any]]) -> Extraction:
     """``into`` must not exist, or be an empty directory. Raises OutputExistsError, NotFoundError, InvalidInputError, and
     RejectedError with every reason where there is no adapter."""
-    directory, identity = base_directory(request.base, shelf)  # 1
-    base, tuned = read_checkpoint(directory), read_checkpoint(base_directory(request.tuned, shelf)[0])
-    config = ModelConfig(base.config)
-    spec = spec_of(identity.id, config, [spec for _, spec in base])
-    wanted, problems = plan_extract(base, tuned, spec)
-    if problems:
-        raise UnextractableError(request.tuned, problems)
-    with placed(into) as place:
-        done = workshop(  # 2
-            wanted, place / WEIGHTS, rank=request.rank, energy=request.energy, dtype=request.dtype, seed=request.seed
+    with temporary() as work:
+        directory, identity = base_directory(request.base, shelf, work / "one")  # 1
+        base, tuned = (
+            read_checkpoint(directory),
+            read_checkpoint(base_directory(request.tuned, shelf, work / "other")[0]),
         )
-        layers = tuple(one for one in done if one.rank is not None)
-        if not layers:
-            raise RejectedError(
-                f"no matrix of {request.tuned} differs from the base's",
-                code="no-difference",
-                hint="check that these are the base and what was tuned from it",
+        config = ModelConfig(base.config)
+        spec = spec_of(identity.id, config, [spec for _, spec in base])
+        wanted, problems = plan_extract(base, tuned, spec)
+        if problems:
+            raise UnextractableError(request.tuned, problems)
+        with placed(into) as place:
+            done = workshop(  # 2
+                wanted,
+                place / WEIGHTS,
+                rank=request.rank,
+                energy=request.energy,
+                dtype=request.dtype,
+                seed=request.seed,
             )
-        has_bias = any(spec.name.endswith(TRAINED_BIAS) for spec in read_shard(place / WEIGHTS).tensors)
-        text = json.dumps(_config(done, wanted, identity, config, has_bias=has_bias), indent=2)
-        write_new(text.encode() + b"\n", place / CONFIG)
-        _require_sound(place, replace(identity, spec=spec))  # 3
+            layers = tuple(one for one in done if one.rank is not None)
+            if not layers:
+                raise RejectedError(
+                    f"no matrix of {request.tuned} differs from the base's",
+                    code="no-difference",
+                    hint="check that these are the base and what was tuned from it",
+                )
+            has_bias = any(spec.name.endswith(TRAINED_BIAS) for spec in read_shard(place / WEIGHTS).tensors)
+            text = json.dumps(_config(done, wanted, identity, config, has_bias=has_bias), indent=2)
+            write_new(text.encode() + b"\n", place / CONFIG)
+            _require_sound(place, replace(identity, spec=spec))  # 3
     norm = hypot(*(one.norm for one in done))
     whole = tuple(f"{one.path}.{one.tail}" for one in done if one.rank is None)
     return Extraction(str(into), layers, whole, norm, hypot(*(one.error for one in layers)) / norm)

@@ -12,8 +12,9 @@ from tempfile import TemporaryDirectory
 
 from registry.domain.base_model import BaseModelId
 from registry.domain.digest import Digest
+from registry.domain.manifest import MERGED
 from registry.domain.names import Reference
-from registry.errors import NotFoundError, UnavailableError
+from registry.errors import InvalidNameError, NotFoundError, UnavailableError
 from registry.formats.adapter_directory import WEIGHTS
 from registry.formats.base_model_text import is_repository, resolve_base
 from registry.operations.bases import CheckedBase, Shelf, is_path, repository_and_revision
@@ -66,24 +67,40 @@ def find_adapter(subject: Subject, work: Path, shelf: Shelf) -> Found:
     return Found(work, under_alias(replace(checked, name=version.reference, manifest=recorded), shelf), weights)
 
 
-def base_directory(text: str, shelf: Shelf) -> tuple[Path, CheckedBase]:
-    """The directory of a checkpoint with its weights: a path, or a Hub repository in the cache or fetched into it."""
+def base_directory(text: str, shelf: Shelf, work: Path) -> tuple[Path, CheckedBase]:
+    """The directory of a checkpoint with its weights: a path, a merged version of this registry, which is put into ``work``, or a
+    Hub repository in the cache or fetched into it."""
     if is_path(text):
         directory = Path(text).expanduser()
         if not directory.is_dir():
             raise NotFoundError(f"{text} is not a directory", code="no-directory", hint="give the base's checkpoint")
         return directory, CheckedBase(shelf.same_name(_identity(directory, text)))
+    stored = _merged_version(text, shelf) if not text.startswith("hf://") else None
+    if stored is not None:
+        directory = work / "base"
+        version, manifest = fetch(stored, directory, blobs=shelf.blobs, catalog=shelf.catalog)
+        return directory, CheckedBase(replace(manifest.base_model, id=None, revision=None, raw=version.reference))
     if not is_repository(text.removeprefix("hf://").partition("@")[0]):
         raise NotFoundError(
             f"{text} is neither a directory here nor a repository's name",
             code="unknown-base",
-            hint="give the base's checkpoint, or hf://OWNER/NAME@REVISION",
+            hint="give the base's checkpoint, a merged version, or hf://OWNER/NAME@REVISION",
         )
     from registry.hub.snapshots import CHECKPOINT, snapshot
 
     name, revision = repository_and_revision(text)
     directory = snapshot(name, revision, CHECKPOINT)
     return directory, CheckedBase(shelf.same_name(_identity(directory, text)))
+
+
+def _merged_version(text: str, shelf: Shelf) -> Reference | None:
+    """What the text refers to in this registry, if that is a merged checkpoint."""
+    try:
+        version = shelf.catalog.resolve(Reference.parse(text))
+    except (InvalidNameError, NotFoundError):
+        return None
+    is_merged = manifest_of(version.digest, shelf.blobs).peft_type == MERGED
+    return Reference(version.adapter, number=version.number) if is_merged else None
 
 
 def _identity(directory: Path, text: str) -> BaseModelId:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import hypot
+from pathlib import Path
 from typing import Any, Protocol
 
 from registry.checks.matching import match
@@ -20,7 +21,7 @@ from registry.domain.tensors import TensorSpec
 from registry.errors import RejectedError
 from registry.formats.adapter_directory import WEIGHTS
 from registry.formats.model_config import ModelConfig
-from registry.operations.bases import Shelf
+from registry.operations.bases import CheckedBase, Shelf
 from registry.operations.ingredients import Found, Subject, base_directory, find_adapter, temporary
 from registry.operations.know_base import read_checkpoint, read_shard, spec_of
 from registry.plans.merging import FLOATS
@@ -267,7 +268,13 @@ def _deltas(one: Found) -> tuple[Shard, Deltas]:
 
 
 def _shares(one: Found, layers: Sequence[Spectrum], base: str, shelf: Shelf, workshop: Workshop) -> Mapping[str, float]:
-    directory, identity = base_directory(base, shelf)
+    with temporary() as work:
+        return _shares_of(one, layers, *base_directory(base, shelf, work), workshop)
+
+
+def _shares_of(
+    one: Found, layers: Sequence[Spectrum], directory: Path, identity: CheckedBase, workshop: Workshop
+) -> Mapping[str, float]:
     checkpoint = read_checkpoint(directory)
     tensors = {spec.name: (shard, spec) for shard, spec in checkpoint}
     spec = spec_of(identity.id, ModelConfig(checkpoint.config), [spec for _, spec in checkpoint])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
     from registry.operations.merge_prepare import Prepared
+    from registry.plans.merging import MergePlan
 
 
 def write_rest(prepared: Prepared, into: Path, text: str) -> None:
@@ -37,10 +39,18 @@ def write_rest(prepared: Prepared, into: Path, text: str) -> None:
         _write(json.dumps(plan.config, indent=2, ensure_ascii=False).encode() + b"\n", into / model_config.NAME)
     if plan.index is not None:
         index = {
-            "metadata": {**plan.index, "total_size": plan.bytes},
+            "metadata": _metadata(plan),
             "weight_map": {one.name: shard.name for shard in plan.shards for one in shard.tensors},
         }
         _write(json.dumps(index, indent=2).encode() + b"\n", into / shard_index.NAME)
+
+
+def _metadata(plan: MergePlan) -> dict[str, object]:
+    """The base's, with what the merge may have made untrue."""
+    found = {**(plan.index or {}), "total_size": plan.bytes}
+    if "total_parameters" in found:
+        found["total_parameters"] = sum(prod(one.shape) for one in plan.tensors)
+    return found
 
 
 def _is_carried(path: Path) -> bool:

@@ -33,6 +33,7 @@ from registry.operations.know_base import read_checkpoint, read_shard, spec_of, 
 from registry.operations.merge_card import Recipe, Share
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merge_plan import MergeOptions, SameNumbers, plan_merge
+from registry.plans.merge_refusals import PARTIAL
 from registry.plans.merge_views import with_views
 from registry.plans.merging import MergePlan
 
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     pass
 
 Progress = Callable[[int], None]
-
-#: Findings of the rules that say a part of the adapter is missing; a merge makes errors of them.
-_PARTIAL = frozenset({"layer-without-tensors", "orphan-factor"})
 
 
 class WriteMerged(Protocol):
@@ -122,12 +120,12 @@ def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Callable[[], Works
     Raises NotFoundError, InvalidInputError for damage, and RejectedError with all reasons against the merge.
     """
     with temporary() as work:
-        directory, identity = base_directory(request.base, shelf)  # 1
+        directory, identity = base_directory(request.base, shelf, work)  # 1
         stored = read_checkpoint(directory)
         spec = spec_of(identity.id, model_config.ModelConfig(stored.config), [spec for _, spec in stored])
         base, spec = seen(stored, spec, request.options.base_view)
         spec, views = with_views(spec)
-        identity = replace(identity, spec=spec)
+        identity = replace(identity, id=replace(identity.id, fingerprint=spec.fingerprint), spec=spec)
         adapters: list[Ingredient] = []
         directories: list[Path] = []
         findings: list[Finding] = []
@@ -135,6 +133,10 @@ def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Callable[[], Works
             found = find_adapter(subject, work / str(number), shelf)
             place, checked = found.directory, found.adapter
             _require_weights(found.base_weights, stored, checked)
+            if found.base_weights is not None:  # the bytes say whose they are, whatever the directory is called
+                recorded = checked.manifest.base_model
+                own = replace(identity.id, id=recorded.id, revision=recorded.revision)
+                identity = replace(identity, id=own, spec=replace(spec, id=own))
             findings += _findings(checked, identity, request.options, shelf)  # 2
             weights = read_shard(place / WEIGHTS)
             adapters.append(Ingredient(number, checked.name, checked.manifest, checked.config, weights, weight, spec))
@@ -168,9 +170,9 @@ def _require_weights(fingerprint: Digest | None, base: Checkpoint, adapter: Chec
 def _findings(adapter: CheckedAdapter, base: CheckedBase, options: MergeOptions, shelf: Shelf) -> tuple[Finding, ...]:
     verdict = check(adapter, base, allow=options.allow - {"partial"})
     errors = [one for one in verdict.findings if one.severity is Severity.ERROR]
-    partial = [one for one in verdict.findings if one.rule in _PARTIAL or _is_lost(one, adapter, base)]
+    partial = [one for one in verdict.findings if one.rule in PARTIAL or _is_lost(one, adapter, base)]
     if "partial" in options.allow:
-        errors = [one for one in errors if one.rule not in _PARTIAL]
+        errors = [one for one in errors if one.rule not in PARTIAL]
     else:
         errors += [
             replace(one, severity=Severity.ERROR, fix=f"{one.fix}; or merge what there is: --allow partial")

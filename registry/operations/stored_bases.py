@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from registry.domain.base_model import BaseModelSpec, StoredBase
 from registry.domain.digest import Digest
-from registry.errors import ConflictError, InvalidNameError, NotFoundError
+from registry.errors import ConflictError, InvalidInputError, InvalidNameError, NotFoundError
 from registry.formats.base_model_text import resolve_base
 from registry.operations.bases import from_hub, is_path, repository_and_revision, stored_spec
 from registry.operations.know_base import know_base
@@ -39,6 +39,12 @@ def add_base(
     stated = repository_and_revision(name) if name is not None else (None, None)
     if is_path(source):
         spec = know_base(Path(source).expanduser(), hash_weights=hash_weights)
+    elif hash_weights:
+        raise InvalidInputError(
+            f"the weights of {source} are not fetched from the Hub, so that they cannot be hashed",
+            code="no-weights",
+            hint="add the directory of its snapshot, or leave --hash-weights away",
+        )
     else:
         repository, revision = repository_and_revision(source)
         identity, _ = resolve_base(repository, revision)

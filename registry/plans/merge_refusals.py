@@ -17,6 +17,8 @@ from registry.variants.settings import layer_spans
 if TYPE_CHECKING:
     from registry.plans.merge_plan import MergeOptions
 
+#: Findings of the rules that say a part of the adapter is missing; a merge makes errors of them.
+PARTIAL = frozenset({"kind-without-tensors", "layer-without-tensors", "orphan-factor"})
 #: Methods of which a merger exists.
 MERGEABLE = frozenset({"LORA", *PLANNERS})
 #: Variants that are no delta: what they are called, and the field that says so.

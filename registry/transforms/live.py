@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from registry.checks.brought import HEADS
+from registry.checks.heads import VOCABULARY
 from registry.checks.rule import Subject
 from registry.checks.table import run
 from registry.domain.base_model import BaseModelId, BaseModelSpec
@@ -29,6 +31,7 @@ from registry.formats.model_config import ModelConfig
 from registry.numerics.merging import fused
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merge_plan import MergeOptions, plan_merge
+from registry.plans.merge_refusals import PARTIAL
 from registry.plans.merge_views import with_views
 from registry.plans.merging import MergePlan, Origin, PlannedTensor
 from registry.transforms.recipes import Recipe, prepared
@@ -38,6 +41,8 @@ from registry.weights.adapter import open_adapter
 from registry.weights.dtypes import NAMES
 from registry.weights.streams import Sources, sources
 
+#: What is known of a model whose input and output embedding are one tensor.
+_TIED: Mapping[str, object] = {"architectures": ["ForCausalLM"]}
 _MEMORY = Path("the weights in memory")
 
 
@@ -72,19 +77,22 @@ def merge_(
             hint="merge into a checkpoint and load that: adapters merge BASE ADAPTER -o DIR --base-view nf4",
         )
     asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
-    base = _checkpoint(weights, config or {})
+    weights, is_shared = _once(weights)
+    base = _checkpoint(weights, {**_TIED, **(config or {}), "tie_word_embeddings": True} if is_shared else config or {})
     spec, views = with_views(_spec(base))
     opened = [
         replace(open_adapter(Path(path), number=number, weight=weight), base=spec)
         for number, (path, weight) in enumerate(asked)
     ]
     for one in opened:
-        _require_fit(one, spec)
+        _require_fit(one, spec, options or MergeOptions())
     with sources(one.weights.path for one in opened) as files:
         plan, problems = plan_merge(base, spec, opened, options or MergeOptions(), _Same(weights, files), views)
         if problems:
             raise UnmergeableError("the adapters", problems)
         changed = plan.changed
+        if config is None and not is_shared:
+            _require_known_head(changed, weights)
         _require_in_place(changed, plan, weights)
         saved = Saved({one.name: weights[one.name].detach().to(keep_on, copy=True) for one in changed})
         try:
@@ -146,8 +154,41 @@ def _spec(base: Checkpoint) -> BaseModelSpec:
     )
 
 
-def _require_fit(one: Ingredient, base: BaseModelSpec) -> None:
-    errors = [each for each in run(Subject(one.manifest, one.config, base)) if each.severity is Severity.ERROR]
+def _once(weights: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], bool]:
+    """Each weight under one name, and whether an embedding is the output's as well."""
+    found: dict[tuple[int, torch.Size], str] = {}
+    for name, tensor in weights.items():
+        key = (tensor.data_ptr(), tensor.shape)
+        if key not in found or not tensor.numel() or _is_head(found[key]):
+            found[key if tensor.numel() else (id(tensor), tensor.shape)] = name
+    kept = set(found.values())
+    return {name: weights[name] for name in weights if name in kept}, any(
+        _is_head(one) for one in weights.keys() - kept
+    )
+
+
+def _is_head(name: str) -> bool:
+    return name.removesuffix(".weight").rpartition(".")[2] in HEADS
+
+
+def _require_known_head(changed: Sequence[PlannedTensor], weights: Mapping[str, Tensor]) -> None:
+    """Without a config nobody knows whether an embedding without an output of its own is the output's as well."""
+    embedding = next(
+        (one.name for one in changed if one.name.removesuffix(".weight").rpartition(".")[2] in VOCABULARY - HEADS), None
+    )
+    if embedding is not None and not any(map(_is_head, weights)):
+        raise RejectedError(
+            f"whether {embedding} is tied to the output the weights do not say",
+            code="config-needed",
+            hint="give the model's config: config=model.config.to_dict()",
+        )
+
+
+def _require_fit(one: Ingredient, base: BaseModelSpec, options: MergeOptions) -> None:
+    findings = run(Subject(one.manifest, one.config, base))
+    errors = [each for each in findings if each.severity is Severity.ERROR]
+    if "partial" not in options.allow:
+        errors += [each for each in findings if each.rule in PARTIAL and each not in errors]
     if errors:
         raise UnmergeableError(one.name, errors)
 
@@ -160,9 +201,12 @@ def _require_in_place(changed: Sequence[PlannedTensor], plan: MergePlan, weights
         if own.get(one.name) != tuple(weights[one.name].shape if one.name in weights else ())
     ]
     shared = {weights[one.name].data_ptr() for one in changed if one.name in weights}
+    unties = plan.config is not None and plan.config.get("tie_word_embeddings") is False
     if plan.config is not None or foreign or len(shared) < len(changed):
         raise RejectedError(
-            f"the merge adds or resizes {foreign[0]}" if foreign else "the merge unties weights that are one in memory",
+            "the merge unties weights that are one in memory"
+            if unties or not foreign
+            else f"the merge adds or resizes {foreign[0]}",
             code="not-in-place",
             hint="merge into a checkpoint and load that: adapters merge BASE ADAPTER -o DIR",
         )

@@ -89,7 +89,7 @@ def test_a_plain_weight_is_what_bitsandbytes_leaves_of_it(
 def rounded_origin(place: Path, weight: Tensor) -> Origin:
     save_file({W: weight}, place / "model.safetensors")
     shard = read_shard(place / "model.safetensors")
-    seen_shard = Shard(shard.path, shard.tensors, shard.metadata, shard.data_start, shard.size, {W: Rounded(64)})
+    seen_shard = Shard(shard.path, shard.tensors, shard.metadata, shard.data_start, shard.size, nf4={W: Rounded(64)})
     return Origin(seen_shard, shard.tensors[0])
 
 

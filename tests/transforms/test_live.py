@@ -129,3 +129,54 @@ def test_the_kernel_is_one_rounding_of_the_sum(dtype: torch.dtype, rows: int, co
     share = float((found.cpu() != wanted).double().mean())
     assert share <= (1e-3 if dtype is not torch.float32 else 1)
     torch.testing.assert_close(found.cpu().double(), wanted.double(), rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+
+
+def tied(dtype: torch.dtype) -> dict[str, Tensor]:
+    """As ``state_dict()`` gives the weights of a tied model: one tensor under two names."""
+    held = weights(dtype)
+    held["lm_head.weight"] = held["model.embed_tokens.weight"]
+    return held
+
+
+def test_what_is_tied_in_memory_is_seen_without_a_config(tmp_path: Path) -> None:
+    held = tied(torch.float32)
+    before = bits(held)
+    one = adapter(tmp_path / "one", 1, targets=("lm_head",))
+    with pytest.raises(RejectedError, match="unties"):
+        merge_(held, [one])
+    assert bits(held) == before
+    alone = {name: tensor for name, tensor in held.items() if name != "lm_head.weight"}
+    embedding = {
+        "base_model.model.model.embed_tokens.lora_embedding_A": torch.randn(4, 32),
+        "base_model.model.model.embed_tokens.lora_embedding_B": torch.randn(16, 4),
+    }
+    save_file(embedding, one / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 6, "target_modules": ["embed_tokens"]}
+    (one / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(RejectedError, match="tied"):
+        merge_(alone, [one])
+    assert bits(held) == before
+
+
+def test_rows_of_both_sides_stay_one(tmp_path: Path) -> None:
+    held = tied(torch.float32)
+    one = adapter(tmp_path / "one", 1, trainable_token_indices=[3, 5])
+    tensors = load_file(one / "adapter_model.safetensors")
+    rows = torch.randn(2, 16)
+    tensors["base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"] = rows
+    save_file(tensors, one / "adapter_model.safetensors")
+    before = bits(held)
+    saved = merge_(held, [one], config={**CONFIG, "tie_word_embeddings": True})
+    assert torch.equal(held["model.embed_tokens.weight"][[3, 5]], rows)
+    assert held["lm_head.weight"].data_ptr() == held["model.embed_tokens.weight"].data_ptr()
+    unmerge_(held, saved)
+    assert bits(held) == before
+
+
+def test_a_partly_lost_adapter_is_refused(tmp_path: Path) -> None:
+    held = weights(torch.float32)
+    held["model.layers.1.self_attn.q_proj.weight"] = torch.randn(16, 16)
+    before = bits(held)
+    with pytest.raises(RejectedError, match=r"layers\.1"):
+        merge_(held, [adapter(tmp_path / "one", 1)], config=CONFIG)
+    assert bits(held) == before
