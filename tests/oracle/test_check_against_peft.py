@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Callable[[BaseCase], P
 
 
 def train(case: BaseCase, form: str, directory: Path) -> Path:
-    options = {**FORMS[form], **case.options}
+    options = {**deepcopy(FORMS[form]), **case.options}
     config = LoraConfig(r=2, target_modules=case.targets, task_type=case.task, **options)
     get_peft_model(case.model(), config).save_pretrained(str(directory))
     path = directory / "adapter_config.json"

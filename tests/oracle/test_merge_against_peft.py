@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Container, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def loaded(case: BaseCase, base: Path, dtype: torch.dtype) -> Any:
 
 
 def form_of(case: BaseCase, form: str) -> LoraConfig:
-    options = {**FORMS[form], **case.options}
+    options = {**deepcopy(FORMS[form]), **case.options}
     return LoraConfig(r=2, target_modules=case.targets, task_type=case.task, **options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_loaded_models_say_what_was_trained(tmp_path: Path) -> None:
             if (case.name, form) == ("bert", "biases"):
                 continue
             place, model = tmp_path / f"{number}" / form, copy.deepcopy(first)
-            options = {**FORMS[form], **case.options}
+            options = {**deepcopy(FORMS[form]), **case.options}
             config = LoraConfig(r=2, target_modules=case.targets, task_type=case.task, **options)
             wrapped = get_peft_model(model, config)
             oracle.perturb(wrapped)
