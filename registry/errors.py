@@ -17,11 +17,12 @@
     │   └── OutputExistsError         a directory that is not empty
     ├── RejectedError             a rule or gate says no                           422    6
     │   ├── GateClosedError           scores that must hold before an alias moves do not
-    │   ├── IncompatibleError         findings: an engine would not serve it as PEFT does
-    │   ├── MisfitError               findings: the adapter does not fit its base
-    │   ├── UnmergeableError          findings: no merged weights do what base and adapters do
-    │   ├── UncombinableError         findings: there is no sum of these adapters
-    │   └── UnextractableError        findings: two models differ by more than an adapter
+    │   └── FindingsError             every reason, each with its rule
+    │       ├── IncompatibleError         an engine would not serve it as PEFT does
+    │       ├── MisfitError               the adapter does not fit its base
+    │       ├── UnmergeableError          no merged weights do what base and adapters do
+    │       ├── UncombinableError         there is no sum of these adapters
+    │       └── UnextractableError        two models differ by more than an adapter
     ├── CorruptionError           stored bytes are not what was acknowledged       500    7
     │   ├── DigestMismatchError
     │   └── MissingBlobError
@@ -179,80 +180,65 @@ class GateClosedError(RejectedError):
         self.outcome = outcome
 
 
-class IncompatibleError(RejectedError):
+class FindingsError(RejectedError):
+    """``findings`` are every reason; the sentence is ``verdict`` and the first of them."""
+
+    def __init__(self, verdict: str, findings: Sequence[Finding], *, hint: str | None = None) -> None:
+        first = findings[0]
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        super().__init__(
+            f"{verdict}: {first.message}{more}",
+            code=first.rule if len({finding.rule for finding in findings}) == 1 else None,
+            hint=hint or first.fix,
+        )
+        self.findings = tuple(findings)
+
+
+class IncompatibleError(FindingsError):
     """Every finding that stands against serving the adapter with the engine called ``engine``."""
 
     default_code = "incompatible"
 
     def __init__(self, where: str, engine: str, findings: Sequence[Finding]) -> None:
-        first = findings[0]
-        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-        super().__init__(
-            f"{where}: no faithful copy for {engine} exists: {first.message}{more}",
-            code=first.rule if len(findings) == 1 else None,
-            hint=first.fix,
-        )
-        self.findings = tuple(findings)
+        super().__init__(f"{where}: no faithful copy for {engine} exists", findings)
 
 
-class MisfitError(RejectedError):
+class MisfitError(FindingsError):
     """The adapter is sound and does not fit its base: every finding of severity ``error`` that was not allowed."""
 
     default_code = "does-not-fit"
 
     def __init__(self, where: str, findings: Sequence[Finding]) -> None:
         first = findings[0]
-        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-        super().__init__(
-            f"{where} does not fit its base: {first.message}{more}",
-            code=first.rule if len({finding.rule for finding in findings}) == 1 else None,
-            hint=f"{first.fix}; or store it all the same: --allow {first.rule}",
-        )
-        self.findings = tuple(findings)
+        store = f"{first.fix}; or store it all the same: --allow {first.rule}"
+        super().__init__(f"{where} does not fit its base", findings, hint=store)
 
 
-class UnmergeableError(RejectedError):
+class UnmergeableError(FindingsError):
     """Every reason why a merge is not done, known before a byte was written."""
 
     default_code = "not-mergeable"
 
     def __init__(self, what: str, findings: Sequence[Finding]) -> None:
-        first = findings[0]
-        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-        super().__init__(
-            f"{what} cannot be merged: {first.message}{more}",
-            code=first.rule if len({finding.rule for finding in findings}) == 1 else None,
-            hint=first.fix,
-        )
-        self.findings = tuple(findings)
+        super().__init__(f"{what} cannot be merged", findings)
 
 
-class UncombinableError(RejectedError):
+class UncombinableError(FindingsError):
     """Every reason why there is no sum of these adapters."""
 
     default_code = "not-combinable"
 
     def __init__(self, what: str, findings: Sequence[Finding]) -> None:
-        first = findings[0]
-        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-        super().__init__(
-            f"{what} cannot be combined: {first.message}{more}",
-            code=first.rule if len({finding.rule for finding in findings}) == 1 else None,
-            hint=first.fix,
-        )
-        self.findings = tuple(findings)
+        super().__init__(f"{what} cannot be combined", findings)
 
 
-class UnextractableError(RejectedError):
+class UnextractableError(FindingsError):
     """Every reason why the difference of two models is no adapter."""
 
     default_code = "not-extractable"
 
     def __init__(self, what: str, findings: Sequence[Finding]) -> None:
-        first = findings[0]
-        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-        super().__init__(f"{what}: no adapter can be extracted: {first.message}{more}", code=first.rule, hint=first.fix)
-        self.findings = tuple(findings)
+        super().__init__(f"{what}: no adapter can be extracted", findings)
 
 
 class CorruptionError(RegistryError):

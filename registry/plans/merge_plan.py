@@ -25,6 +25,7 @@ from registry.plans.merge_draft import Draft, Ingredient
 from registry.plans.merge_lora import add_lora, consumed
 from registry.plans.merge_methods import add_method
 from registry.plans.merge_refusals import refuse_unmergeable
+from registry.plans.merge_shards import ONE_FILE, laid_out
 from registry.plans.merge_tied import (
     Tie,
     heads_of,
@@ -37,7 +38,7 @@ from registry.plans.merge_tied import (
 )
 from registry.plans.merge_views import Part
 from registry.plans.merge_whole import add_whole, replace_whole
-from registry.plans.merging import FLOATS, Change, MergePlan, Origin, PlannedShard, PlannedTensor
+from registry.plans.merging import FLOATS, Change, MergePlan, Origin, PlannedTensor
 from registry.variants.findings import some
 from registry.variants.lora import MARK
 from registry.variants.lora_layers import TAILS, gather, is_of_training
@@ -45,7 +46,6 @@ from registry.variants.tensor_names import Place, places
 
 #: Formulas whose results add up, so that several may act on one weight.
 ADDITIVE = frozenset({"adalora", "bias", "loha", "loha_kernel", "lokr", "lokr_sequence", "lora", "miss"})
-_WEIGHTS = "model.safetensors"
 #: The last layer of a head, with a row for each label; before it there may be layers of any width.
 _LABELLED = frozenset({"classifier", "out_proj", "score"})
 
@@ -129,8 +129,8 @@ def plan_merge(
         config.unpack(base.unpacked_dtype)
     if options.dtype is not None:
         config.store_as(options.dtype)
-    shards = _laid_out(base, tensors, options.max_shard_bytes)
-    index = None if len(shards) == 1 and shards[0].name == _WEIGHTS else dict(base.index or {})
+    shards = laid_out(base, tensors, options.max_shard_bytes)
+    index = None if len(shards) == 1 and shards[0].name == ONE_FILE else dict(base.index or {})
     return (
         MergePlan(
             shards=shards,
@@ -382,34 +382,3 @@ def _label(
             adapter = adapters[one.origin.adapter or 0]
             draft.notes.append(f"{adapter.name} has {one.shape[0]} labels")
             config.label(one.shape[0])
-
-
-def _laid_out(
-    base: Checkpoint, tensors: Mapping[str, PlannedTensor], max_shard_bytes: int | None
-) -> tuple[PlannedShard, ...]:
-    if max_shard_bytes is not None:
-        return _anew(base, list(tensors.values()), max_shard_bytes)
-    rest = dict(tensors)
-    shards = []
-    for shard in base.shards:
-        mine = [rest.pop(spec.name) for spec in shard.tensors]
-        shards.append(PlannedShard(shard.name, tuple(mine), shard.metadata))
-    if rest:
-        shards[-1] = replace(shards[-1], tensors=(*shards[-1].tensors, *rest.values()))
-    return tuple(shard for shard in shards if shard.tensors)  # one may have held nothing but scales
-
-
-def _anew(base: Checkpoint, tensors: Sequence[PlannedTensor], most: int) -> tuple[PlannedShard, ...]:
-    """As many files as it takes, none larger than ``most`` unless a single tensor is."""
-    groups: list[list[PlannedTensor]] = [[]]
-    filled = 0
-    for tensor in tensors:
-        if groups[-1] and filled + tensor.bytes > most:
-            groups.append([])
-            filled = 0
-        groups[-1].append(tensor)
-        filled += tensor.bytes
-    metadata: Mapping[str, str] = base.shards[0].metadata
-    count = len(groups)
-    names = [_WEIGHTS] if count == 1 else [f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)]
-    return tuple(PlannedShard(name, tuple(group), metadata) for name, group in zip(names, groups, strict=True))
