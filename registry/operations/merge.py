@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 
 from registry.domain.names import AdapterName
 from registry.domain.version import Version
-from registry.errors import (
-    UnavailableError,
-)
+from registry.errors import MalformedFileError, UnavailableError
 from registry.operations.bases import Shelf
+from registry.operations.know_base import read_shard
 from registry.operations.merge_card import card
 from registry.operations.merge_output import write_rest
 from registry.operations.merge_prepare import MergeRequest, Prepared, Progress, Workshop, prepare
@@ -69,6 +68,7 @@ def merge(
     with prepare(request, shelf=shelf, workshop=workshop) as prepared:
         plan = prepared.plan
         with workplace(into, making=_making(prepared, request), resume=request.resume) as work:
+            work.finished = frozenset(name for name in work.finished if _is_whole(work.directory / name))
             _require_room(plan, work)
             work.keep = True
             expect(sum(shard.bytes for shard in plan.shards if shard.name not in work.finished))
@@ -98,6 +98,15 @@ def _making(prepared: Prepared, request: MergeRequest) -> str:
     options = {**prepared.recipe.options, "dtype": request.options.dtype, "files": request.options.max_shard_bytes}
     text = json.dumps([str(prepared.base.directory), base, asked, options], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file that an interrupted run finished still has all the bytes that its table promises; else it is made again."""
+    try:
+        read_shard(path)
+    except MalformedFileError:
+        return False
+    return True
 
 
 def _require_room(plan: MergePlan, work: Workplace) -> None:

@@ -54,7 +54,6 @@ class Draft:
     replaced: dict[str, list[Origin]] = field(default_factory=dict)
     rows: dict[str, list[TokenRows]] = field(default_factory=dict)
     problems: list[Misfit] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     #: Copies of the base's embeddings that lie in an adapter's file, and whose numbers have to be compared.
     copies: dict[str, list[Origin]] = field(default_factory=dict)
     #: Factors of one adapter that have to be each other's transpose.

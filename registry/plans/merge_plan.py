@@ -124,7 +124,7 @@ def plan_merge(
             tensors[other] = replace(tensors[stored], name=other)
         config.untie()
     takes = _resize(draft, tensors, spec, adapters, config, tie, options)  # 6
-    _label(draft, tensors, adapters, config)
+    _label(draft, tensors, config)
     if options.base_view == "nf4":
         config.unpack(base.unpacked_dtype)
     if options.dtype is not None:
@@ -138,7 +138,6 @@ def plan_merge(
             config=config.result,
             index=index,
             takes_tokenizer_of=takes,
-            notes=tuple(draft.notes),
         ),
         draft.problems,
     )
@@ -370,15 +369,11 @@ def _has_vocabulary(draft: Draft, name: str, spec: BaseModelSpec, tie: Tie | Non
     return last in VOCABULARY and own is not None and own[1].shape[0] == spec.vocabulary
 
 
-def _label(
-    draft: Draft, tensors: Mapping[str, PlannedTensor], adapters: Sequence[Ingredient], config: ConfigEdit
-) -> None:
+def _label(draft: Draft, tensors: Mapping[str, PlannedTensor], config: ConfigEdit) -> None:
     """A head of the base that an adapter replaces by one for another number of labels."""
     for name, one in tensors.items():
         if name in draft.tensors and one.shape != draft.tensors[name][1].shape and one.shape:
             last = name.removesuffix(".weight").rpartition(".")[2]
             if last in VOCABULARY or not name.endswith(".weight"):
                 continue
-            adapter = adapters[one.origin.adapter or 0]
-            draft.notes.append(f"{adapter.name} has {one.shape[0]} labels")
             config.label(one.shape[0])

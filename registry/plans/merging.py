@@ -13,7 +13,6 @@ from math import prod
 from pathlib import Path
 
 from registry.domain.checkpoint import Packed, Shard
-from registry.domain.finding import Finding
 from registry.domain.tensors import DTYPE_BITS, TensorSpec
 
 ALL = slice(None)
@@ -133,8 +132,6 @@ class MergePlan:
     config: Mapping[str, object] | None
     index: Mapping[str, object] | None
     takes_tokenizer_of: int | None = None
-    findings: tuple[Finding, ...] = ()
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def tensors(self) -> list[PlannedTensor]:

@@ -12,7 +12,6 @@ from torch import Tensor
 from registry.domain.tensors import TensorSpec
 from registry.numerics.merging import MERGERS, Merger
 from registry.plans.merging import Change, Factor, PlannedTensor
-from registry.weights.dtypes import TORCH_DTYPES
 
 #: A tensor of an adapter, by the adapter's number: on the CPU, in its own type.
 Load = Callable[[int, TensorSpec], Tensor]
@@ -151,7 +150,3 @@ def _factor(factor: Factor, tensor: Tensor, axes: tuple[str, ...]) -> Tensor:
         blocks: Tensor = torch.block_diag(*tensor.chunk(factor.blocks))  # type: ignore[no-untyped-call]
         return blocks
     return tensor[factor.rows, factor.columns].contiguous()
-
-
-def stored_type(tensor: PlannedTensor) -> torch.dtype:
-    return TORCH_DTYPES[tensor.dtype]
