@@ -9,10 +9,11 @@ from typing import Any
 from sqlalchemy import delete, func, update
 from sqlmodel import Session, col, select
 
+from registry.catalog import adapters
 from registry.catalog.bases import ADD_BASE, ALIAS_BASE, add_base, alias_base
+from registry.catalog.commits import COMMIT, add_commit, forget_commits
 from registry.catalog.events import Event
 from registry.catalog.tables import (
-    AdapterRow,
     AliasRow,
     AuditRow,
     BlobRow,
@@ -21,6 +22,7 @@ from registry.catalog.tables import (
     TargetRow,
     VersionRow,
 )
+from registry.catalog.tokens import ADD_TOKEN, REVOKE_TOKEN, add_token, revoke_token
 from registry.domain.manifest import Manifest
 
 PUBLISH = "publish"
@@ -57,6 +59,15 @@ def apply(session: Session, event: Event, manifest: Manifest | None = None) -> N
         add_base(session, event.sequence, event.facts)
     elif event.action == ALIAS_BASE:
         alias_base(session, event.facts)
+    elif event.action == ADD_TOKEN:
+        add_token(session, event.at, event.facts)
+    elif event.action == REVOKE_TOKEN:
+        revoke_token(session, event.at, event.facts)
+    elif event.action == adapters.CREATE:
+        adapters.create(session, event.adapter or "", event.facts)
+    elif event.action == COMMIT:
+        key = (event.adapter or "").lower()
+        add_commit(session, event.sequence, event.at, event.actor, key, event.facts)
     elif event.action != COLLECT:
         _CHANGES[event.action](session, (event.adapter or "").lower(), event.facts)
     session.flush()
@@ -66,6 +77,12 @@ def version_row(session: Session, adapter: str, number: int) -> VersionRow | Non
     return session.exec(
         select(VersionRow).where(VersionRow.adapter == adapter, VersionRow.number == number)
     ).one_or_none()
+
+
+def live_numbers(session: Session, adapter: str) -> list[int]:
+    """Of the versions that are not deleted."""
+    numbers = select(VersionRow.number).where(VersionRow.adapter == adapter, col(VersionRow.deleted).is_(None))
+    return list(session.exec(numbers.order_by(col(VersionRow.number))))
 
 
 def summary(manifest: Manifest, fingerprint: str | None = None) -> dict[str, object]:
@@ -92,11 +109,7 @@ def _publish(session: Session, event: Event, manifest: Manifest | None) -> None:
     facts: Facts = event.facts
     shown = event.adapter or ""
     key, number = shown.lower(), facts["version"]
-    namespace, _, name = shown.partition("/")
-    adapter = session.get(AdapterRow, key)
-    if adapter is None:
-        adapter = AdapterRow(key=key, namespace=namespace, name=name)
-        session.add(adapter)
+    adapter = adapters.adapter_row(session, shown)
     adapter.next_number = max(adapter.next_number, number + 1)
     session.flush()
     row = VersionRow(
@@ -164,6 +177,7 @@ def _delete(session: Session, adapter: str, facts: Facts) -> None:
         setattr(row, column, VersionRow.model_fields[column].default)
     for table in (TargetRow, BlobRow, TagRow, EvaluationRow):
         session.exec(delete(table).where(col(table.version_id) == _id(row)))
+    forget_commits(session, adapter, row.number)
     _mark_newest(session, adapter)
 
 
@@ -191,6 +205,9 @@ _CHANGES: dict[str, Callable[[Session, str, Facts], None]] = {
     UNYANK: lambda session, adapter, facts: _yank(session, adapter, {**facts, "reason": None}),
     DELETE: _delete,
     EVALUATE: _evaluate,
+    adapters.SET_PRIVATE: adapters.set_private,
+    adapters.REMOVE: lambda session, adapter, _facts: adapters.remove(session, adapter),
+    adapters.RENAME: adapters.rename,
 }
 
 

@@ -7,6 +7,7 @@ journal with ``synchronous=FULL``.
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
 import time
@@ -79,6 +80,31 @@ def _begin_read(connection: Connection) -> None:
     except exc.OperationalError:
         connection.exec_driver_sql("ROLLBACK")
         raise
+
+
+def file_stamp(path: Path) -> bytes:
+    """What a commit changes in the files of a SQLite database: the counter in the header (bytes 24 to 27, in journal modes
+    that roll back), and the beginning of the index beside it (bytes 0 to 47, in WAL mode), see
+    sqlite.org/fileformat2.html and sqlite.org/walformat.html. Read without a lock: during a commit it may already be that
+    of the transaction which is about to hold."""
+    return b"".join(
+        _stamp(file, start, count)
+        for file, start, count in ((path, 24, 4), (path.with_name(f"{path.name}-shm"), 0, 48))
+    )
+
+
+def _stamp(path: Path, start: int, count: int) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return b"-"
+    except OSError as error:
+        raise UnavailableError(f"cannot look at {path}: {error.strerror}", hint="check the disk") from error
+    try:
+        inode = os.fstat(descriptor).st_ino.to_bytes(8, "little")
+        return inode + os.pread(descriptor, count, start)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -7,14 +7,16 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Final, Protocol
 
+from registry.domain.access import Token
 from registry.domain.base_model import StoredBase
+from registry.domain.commit import Commit
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding
 from registry.domain.manifest import Manifest
 from registry.domain.names import AdapterName, AliasName, Reference
 from registry.domain.query import VersionQuery
-from registry.domain.version import AliasMove, AuditEntry, Version
+from registry.domain.version import Adapter, AliasMove, AuditEntry, Version
 
 
 class Anything(Enum):
@@ -69,6 +71,34 @@ class CatalogWriter(Protocol):
     def alias_base(self, name: str, canonical: str | None) -> bool:
         """``name`` is another name for the base ``canonical``; None takes that back. Raises ConflictError for a circle."""
 
+    def create_adapter(self, adapter: AdapterName, *, private: bool) -> bool:
+        """A name without a version; whether it is new."""
+
+    def set_private(self, adapter: AdapterName, *, private: bool) -> None: ...
+    def remove_adapter(self, adapter: AdapterName, reason: str) -> None:
+        """With all its versions and aliases; the numbers are never used again."""
+
+    def rename_adapter(self, adapter: AdapterName, to: AdapterName) -> None:
+        """Raises ConflictError for a name that anything ever had."""
+
+    def commit(
+        self,
+        adapter: AdapterName,
+        *,
+        commit: str,
+        parent: str | None,
+        tree: Digest,
+        files: Sequence[Digest],
+        title: str,
+        number: int,
+        draft: bool,
+    ) -> None:
+        """Put a commit of the Hub's protocol on record, see :class:`~registry.domain.commit.Commit`; the blobs are kept."""
+
+    def add_token(self, token: Token) -> Token: ...
+    def revoke_token(self, token_id: str) -> Token:
+        """Raises NotFoundError. Again is a no-op."""
+
     def note_collection(self, digests: Sequence[Digest]) -> None:
         """Put on record that these blobs are being removed."""
 
@@ -118,6 +148,23 @@ class Catalog(Protocol):
     def bases(self) -> list[StoredBase]: ...
     def base_aliases(self) -> dict[str, str]:
         """The registry's own: other name → canonical name."""
+
+    def events(self, after: int, *, limit: int) -> list[AuditEntry]:
+        """Oldest first, those numbered above ``after``."""
+
+    def find_adapter(self, name: AdapterName) -> Adapter | None: ...
+    def adapters(self, *, namespace: str | None = None) -> list[Adapter]: ...
+    def has_namespace(self, namespace: str) -> bool:
+        """Whether anything is, or was, in it."""
+
+    def commits(self, adapter: AdapterName) -> list[Commit]:
+        """Oldest first."""
+
+    def holders(self, digest: Digest) -> list[AdapterName]:
+        """The adapters with a version or a commit that needs a blob."""
+
+    def find_token(self, token_id: str) -> Token | None: ...
+    def tokens(self) -> list[Token]: ...
 
     def sweep(self, *, dry_run: bool) -> list[str]:
         """Remove, or with ``dry_run`` name, what killed writers left."""

@@ -131,7 +131,8 @@ def _row(session: Session, reference: Reference) -> VersionRow:
     if reference.adapter is None:
         return _by_digest(session, reference.digest_start or "")
     adapter = reference.adapter
-    if session.get(AdapterRow, adapter.key) is None:
+    entry = session.get(AdapterRow, adapter.key)
+    if entry is None or entry.removed:
         raise NotFoundError(f"there is no adapter {adapter}", code="unknown-adapter", hint=_nearest(session, adapter))
     number = reference.number
     if reference.alias is not None:
@@ -147,6 +148,10 @@ def _row(session: Session, reference: Reference) -> VersionRow:
     versions = select(VersionRow).where(VersionRow.adapter == adapter.key)
     if number is None:
         row = session.exec(versions.where(col(VersionRow.newest).is_(True))).one_or_none()
+        if row is None and entry.next_number == 1:
+            raise NotFoundError(
+                f"{adapter} has no version yet", code="unknown-version", hint=f"adapters push DIR --name {adapter}"
+            )
         if row is None:
             raise NotFoundError(
                 f"every version of {adapter} is yanked or deleted",

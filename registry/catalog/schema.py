@@ -12,7 +12,7 @@ from registry.catalog.tables import AuditRow
 from registry.errors import UnavailableError
 
 #: The newest migration. A test compares it with the scripts.
-HEAD = "0002"
+HEAD = "0003"
 
 
 def current(connection: Connection) -> str | None:

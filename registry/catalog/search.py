@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_
+from sqlalchemy import ColumnElement, and_, exists, false, func, or_
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from registry.catalog.bases import names_of
 from registry.catalog.resolve import evaluation_of, resolve, versions_of
-from registry.catalog.tables import AliasRow, EvaluationRow, TagRow, TargetRow, VersionRow
+from registry.catalog.tables import AdapterRow, AliasRow, EvaluationRow, TagRow, TargetRow, VersionRow
 from registry.domain.evaluation import usual_direction
 from registry.domain.names import Reference
-from registry.domain.query import OPERATORS, SORTS, MetricCondition, MetricName, VersionQuery
+from registry.domain.query import OPERATORS, SORTS, MetricCondition, MetricName, VersionQuery, Visible
 from registry.domain.version import Version
 from registry.errors import NotFoundError
 
@@ -112,6 +112,10 @@ def _conditions(query: VersionQuery, version: type[VersionRow], bases: Sequence[
         found.append((newest if by_name else _beside(newest)).is_(True))
     else:
         found.append(col(version.deleted).is_(None))
+    if query.namespace is not None:
+        found.append(col(version.adapter).startswith(f"{query.namespace.lower()}/", autoescape=True))
+    if query.visible is not None:
+        found.append(_is_visible(query.visible, col(version.adapter)))
     if query.text is not None:
         found.append(col(version.adapter).contains(query.text.lower(), autoescape=True))
     if bases:
@@ -135,6 +139,16 @@ def _conditions(query: VersionQuery, version: type[VersionRow], bases: Sequence[
         fulfilled = _fulfilled(condition, measured, _beside)
         found.append(exists().where(col(measured.version_id) == version.id, *fulfilled))
     return found
+
+
+def _is_visible(visible: Visible, adapter: Any) -> ColumnElement[bool]:
+    ways: list[ColumnElement[bool]] = []
+    for pattern in visible.patterns:
+        stem = pattern.lower().removesuffix("*")
+        ways.append(adapter == stem if stem == pattern.lower() else adapter.startswith(stem, autoescape=True))
+    if visible.public:
+        ways.append(exists().where(col(AdapterRow.key) == adapter, col(AdapterRow.private).is_(False)))
+    return or_(false(), *ways)
 
 
 def _is_one_of(column: Any, names: Sequence[str]) -> ColumnElement[bool]:

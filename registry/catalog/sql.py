@@ -4,40 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from copy import copy
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
 from sqlalchemy import Engine, func
-from sqlmodel import Session, SQLModel, col, select
+from sqlmodel import Session, SQLModel, select
 
-from registry.catalog import bases, schema
+from registry.catalog import schema
 from registry.catalog.apply import PUBLISH, replay
-from registry.catalog.engine import reading, sqlite_engine, writing
+from registry.catalog.engine import file_stamp, reading, sqlite_engine, writing
 from registry.catalog.events import Event, broken_links, parse_segment
 from registry.catalog.journal import Journal, make_directory
-from registry.catalog.resolve import aliases_of, evaluations_of, find_version, resolve, version_of, versions_of
-from registry.catalog.search import search
-from registry.catalog.tables import AdapterRow, AuditRow, BaseRow, BlobRow, VersionRow
+from registry.catalog.reads import SqlReads
+from registry.catalog.tables import AuditRow
 from registry.catalog.verify import problems
 from registry.catalog.writer import SqlWriter, head
-from registry.domain.base_model import StoredBase
 from registry.domain.digest import Digest
-from registry.domain.evaluation import Evaluation
 from registry.domain.manifest import Manifest
-from registry.domain.names import AdapterName, AliasName, Reference
-from registry.domain.query import VersionQuery
-from registry.domain.version import AliasMove, AuditEntry, Version
-from registry.errors import CorruptionError, NotFoundError, RegistryError, UnavailableError
-
-_PAGE = 500
+from registry.errors import CorruptionError, RegistryError, UnavailableError
 
 
 def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-class SqlCatalog:
+class SqlCatalog(SqlReads):
     """See :class:`registry.catalog.protocol.Catalog`. ``path=None`` keeps everything in memory.
 
     Nothing is created before the first write: a registry that is not there yet reads as an empty one. ``manifest_of`` answers
@@ -60,6 +53,20 @@ class SqlCatalog:
         self._manifest_of = manifest_of
         self._engine = sqlite_engine(path)
         self._ready = False
+
+    def acting(self, actor: str) -> SqlCatalog:
+        """The same catalog; what it writes from now on is on record as this actor's."""
+        other = copy(self)
+        other._actor = actor  # noqa: SLF001 - its own
+        return other
+
+    def generation(self) -> bytes:
+        """A stamp that every commit changes, of this process or another. Equal before and after an answer was made: the
+        answer holds as long as the stamp stays. Costs microseconds and waits for nobody."""
+        if self._path is None:
+            with reading(self._engine) as connection:
+                return str(connection.exec_driver_sql("SELECT total_changes()").scalar()).encode()
+        return file_stamp(self._path)
 
     def prepare(self) -> None:
         self._refuse_lost_catalog()
@@ -167,99 +174,6 @@ class SqlCatalog:
             if head(session)[0] < first:
                 self._journal.remove(first)
 
-    def resolve(self, reference: Reference) -> Version:
-        with self._reading() as session:
-            return resolve(session, reference)
-
-    def find_version(self, adapter: AdapterName, digest: Digest) -> Version | None:
-        with self._reading() as session:
-            row = find_version(session, adapter, digest)
-            return version_of(session, row) if row else None
-
-    def search(self, query: VersionQuery) -> list[Version]:
-        with self._reading() as session:
-            return search(session, query)
-
-    def aliases(self, adapter: AdapterName) -> dict[str, int]:
-        with self._reading() as session:
-            self._require(session, adapter)
-            return aliases_of(session, adapter)
-
-    def alias_history(self, adapter: AdapterName, alias: AliasName) -> list[AliasMove]:
-        """Oldest first. Raises NotFoundError for an alias that never was."""
-        with self._reading() as session:
-            self._require(session, adapter)
-            rows = session.exec(
-                select(AuditRow)
-                .where(AuditRow.adapter == adapter.key, AuditRow.action == "alias")
-                .order_by(col(AuditRow.sequence))
-            ).all()
-        moves = []
-        for row in rows:
-            entry = _entry(row)
-            facts = entry.body
-            if str(facts["alias"]).lower() == alias.key:
-                moves.append(AliasMove(str(facts["alias"]), facts["before"], facts["after"], entry.at, entry.actor))  # type: ignore[arg-type]
-        if not moves:
-            raise NotFoundError(f"{adapter} never had an alias {alias}", code="unknown-alias")
-        return moves
-
-    def evaluations(self, version: Version) -> list[Evaluation]:
-        with self._reading() as session:
-            return evaluations_of(session, version)
-
-    def audit(self, adapter: AdapterName | None = None, *, limit: int | None = None) -> list[AuditEntry]:
-        with self._reading() as session:
-            statement = select(AuditRow).order_by(col(AuditRow.sequence).desc()).limit(limit)
-            if adapter is not None:
-                self._require(session, adapter)
-                statement = statement.where(AuditRow.adapter == adapter.key)
-            return [_entry(row) for row in session.exec(statement)]
-
-    def live_versions(self) -> Iterator[Version]:
-        last = 0
-        while True:
-            with self._reading() as session:
-                rows = session.exec(
-                    select(VersionRow)
-                    .where(col(VersionRow.id) > last, col(VersionRow.deleted).is_(None))
-                    .order_by(col(VersionRow.id))
-                    .limit(_PAGE)
-                ).all()
-                page = versions_of(session, rows)
-            if not rows:
-                return
-            last = rows[-1].id or last
-            yield from page
-
-    def references(self) -> Iterator[Digest]:
-        with self._reading() as session:
-            digests = {*session.exec(select(BlobRow.digest).distinct()), *session.exec(select(BaseRow.digest))}
-        return (Digest(digest) for digest in digests)
-
-    def owners(self, digest: Digest) -> list[str]:
-        with self._reading() as session:
-            rows = session.exec(
-                select(VersionRow)
-                .join(BlobRow, col(BlobRow.version_id) == VersionRow.id)
-                .where(BlobRow.digest == digest)
-                .order_by(VersionRow.adapter, col(VersionRow.number))
-            ).all()
-            named = session.exec(select(BaseRow.name).where(BaseRow.digest == digest)).all()
-            return [*(version.reference for version in versions_of(session, rows)), *(f"base {name}" for name in named)]
-
-    def find_base(self, name: str, revision: str | None) -> StoredBase | None:
-        with self._reading() as session:
-            return bases.find_base(session, name, revision)
-
-    def bases(self) -> list[StoredBase]:
-        with self._reading() as session:
-            return bases.all_bases(session)
-
-    def base_aliases(self) -> dict[str, str]:
-        with self._reading() as session:
-            return bases.base_aliases(session)
-
     def verify(self, manifest_of: Callable[[Digest], Manifest | None]) -> list[str]:
         with self._reading() as session:
             return list(problems(session, self._journal, manifest_of))
@@ -357,11 +271,6 @@ class SqlCatalog:
             hint="run `adapters rebuild`: it makes the catalog again from the journal and blobs",
         )
 
-    @staticmethod
-    def _require(session: Session, adapter: AdapterName) -> None:
-        if session.get(AdapterRow, adapter.key) is None:
-            resolve(session, Reference(adapter))
-
 
 def _foreign() -> CorruptionError:
     return CorruptionError(
@@ -391,10 +300,3 @@ def _empty() -> Engine:
     with writing(engine) as connection:
         SQLModel.metadata.create_all(connection)
     return engine
-
-
-def _entry(row: AuditRow) -> AuditEntry:
-    from registry.catalog.events import parse_event
-
-    event = parse_event(row.body)
-    return AuditEntry(event.sequence, event.at, event.actor, event.action, event.adapter, event.facts, row.hash)

@@ -5,7 +5,7 @@ Times are ISO 8601 text in UTC. Names are stored twice: ``key`` is lower case an
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Index, String, Text, UniqueConstraint
+from sqlalchemy import CheckConstraint, Index, String, Text, UniqueConstraint, false
 from sqlmodel import Field, SQLModel
 
 #: Each order a list can have is an index that begins with it. What lists are filtered by stands behind, so that a row that
@@ -19,6 +19,10 @@ class AdapterRow(SQLModel, table=True):
     namespace: str = Field(sa_type=String)
     name: str = Field(sa_type=String)
     next_number: int = 1
+    #: Not shown to those who only read what is public.
+    private: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    #: The name is free again, its numbers are not.
+    removed: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
 
 
 class VersionRow(SQLModel, table=True):
@@ -138,6 +142,47 @@ class BaseAliasRow(SQLModel, table=True):
     name: str = Field(sa_type=String)
     canonical: str = Field(sa_type=String)
     canonical_key: str = Field(index=True, sa_type=String)
+
+
+class CommitRow(SQLModel, table=True):
+    """What a client of the Hub's protocol committed. ``tree`` is the digest of the blob that lists its files; ``number`` the
+    version whose adapter it holds, 0 before the first; a ``draft`` waits for the rest of an upload and is not what ``main``
+    shows."""
+
+    __tablename__ = "hub_commit"
+    adapter: str = Field(primary_key=True, foreign_key="adapter.key", sa_type=String)
+    id: str = Field(primary_key=True, sa_type=String)
+    sequence: int = Field(index=True)
+    parent: str | None = Field(default=None, sa_type=String)
+    tree: str = Field(sa_type=String)
+    title: str = Field(sa_type=Text)
+    author: str = Field(sa_type=String)
+    at: str = Field(sa_type=String)
+    number: int = 0
+    draft: bool = False
+
+
+class CommitBlobRow(SQLModel, table=True):
+    """Which commits need which blobs: the tree's and its files'."""
+
+    __tablename__ = "hub_commit_blob"
+    digest: str = Field(primary_key=True, sa_type=String)
+    adapter: str = Field(primary_key=True, sa_type=String)
+    commit: str = Field(primary_key=True, sa_type=String)
+
+
+class TokenRow(SQLModel, table=True):
+    """``actions`` and ``patterns`` are lists, separated by commas."""
+
+    __tablename__ = "token"
+    id: str = Field(primary_key=True, sa_type=String)
+    name: str = Field(sa_type=String)
+    hash: str = Field(sa_type=String)
+    actions: str = Field(sa_type=String)
+    patterns: str = Field(sa_type=Text)
+    created_at: str = Field(sa_type=String)
+    expires_at: str | None = Field(default=None, sa_type=String)
+    revoked_at: str | None = Field(default=None, sa_type=String)
 
 
 class AuditRow(SQLModel, table=True):

@@ -18,10 +18,7 @@ from registry.domain.digest import Digest
 from registry.domain.manifest import Manifest
 from registry.errors import CorruptionError
 
-_TABLES = [
-    SQLModel.metadata.tables[name]
-    for name in ("adapter", "version", "alias", "tag", "target", "blob", "evaluation", "base", "base_alias")
-]
+_TABLES = [SQLModel.metadata.tables[name] for name in SQLModel.metadata.tables if name != AuditRow.__tablename__]
 
 
 def problems(session: Session, journal: Journal, manifest_of: Callable[[Digest], Manifest | None]) -> Iterator[str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlmodel import Session, col, select
 
+from registry.catalog import adapters, bases, commits, tokens
 from registry.catalog import apply as change
-from registry.catalog import bases
 from registry.catalog.events import ORIGIN, Event, segment_bytes
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.catalog.resolve import aliases_of, evaluations_of, find_version, resolve, version_of
-from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BaseRow, BlobRow, EvaluationRow
+from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BaseRow, BlobRow, CommitBlobRow, EvaluationRow
+from registry.domain.access import Token
 from registry.domain.base_model import StoredBase
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
@@ -61,7 +63,7 @@ class SqlWriter:
         if known is not None:
             return version_of(self._session, known), False
         row = self._session.get(AdapterRow, adapter.key)
-        shown = AdapterName(Namespace(row.namespace), Word(row.name)) if row else adapter
+        shown = self._shown(adapter)
         number = row.next_number if row else 1
         facts = {
             "version": number,
@@ -176,13 +178,98 @@ class SqlWriter:
         self._record(bases.ALIAS_BASE, None, {"name": name, "canonical": canonical})
         return True
 
+    def create_adapter(self, adapter: AdapterName, *, private: bool) -> bool:
+        if adapters.find_adapter(self._session, adapter) is not None:
+            return False
+        self._record(adapters.CREATE, self._shown(adapter), {"private": private})
+        return True
+
+    def set_private(self, adapter: AdapterName, *, private: bool) -> None:
+        known = adapters.find_adapter(self._session, adapter)
+        if known is None:
+            self.resolve(Reference(adapter))  # raises what tells the nearest name
+        elif known.private != private:
+            self._record(adapters.SET_PRIVATE, known.name, {"private": private})
+
+    def remove_adapter(self, adapter: AdapterName, reason: str) -> None:
+        known = adapters.find_adapter(self._session, adapter)
+        if known is None:
+            raise NotFoundError(f"there is no adapter {adapter}", code="unknown-adapter")
+        for alias in self.aliases(adapter):
+            self.move_alias(adapter, AliasName(alias), None)
+        for number in change.live_numbers(self._session, adapter.key):
+            self.delete(self.resolve(Reference(known.name, number=number)), reason)
+        self._record(adapters.REMOVE, known.name, {"reason": reason})
+
+    def rename_adapter(self, adapter: AdapterName, to: AdapterName) -> None:
+        known = adapters.find_adapter(self._session, adapter)
+        if known is None:
+            raise NotFoundError(f"there is no adapter {adapter}", code="unknown-adapter")
+        if self._session.get(AdapterRow, to.key) is not None:
+            raise ConflictError(
+                f"{to} is or was the name of another adapter",
+                code="name-taken",
+                hint="its version numbers are never used again: choose another name",
+            )
+        self._record(adapters.RENAME, known.name, {"to": str(to)})
+
+    def commit(
+        self,
+        adapter: AdapterName,
+        *,
+        commit: str,
+        parent: str | None,
+        tree: Digest,
+        files: Sequence[Digest],
+        title: str,
+        number: int,
+        draft: bool,
+    ) -> None:
+        facts = {
+            "commit": commit,
+            "parent": parent,
+            "tree": tree,
+            "files": sorted(set(files)),
+            "title": title,
+            "version": number,
+            "draft": draft,
+        }
+        self._record(commits.COMMIT, self._shown(adapter), facts)
+
+    def add_token(self, token: Token) -> Token:
+        facts = {
+            "id": token.id,
+            "name": token.name,
+            "hash": token.hash,
+            "actions": sorted(token.actions),
+            "patterns": list(token.patterns),
+            "expires_at": token.expires_at,
+        }
+        event = self._record(tokens.ADD_TOKEN, None, facts)
+        return replace(token, created_at=event.at)
+
+    def revoke_token(self, token_id: str) -> Token:
+        token = tokens.find_token(self._session, token_id)
+        if token is None:
+            raise NotFoundError(f"there is no token {token_id}", code="unknown-token", hint="adapters token list")
+        if token.revoked_at is not None:
+            return token
+        event = self._record(tokens.REVOKE_TOKEN, None, {"id": token_id})
+        return replace(token, revoked_at=event.at)
+
     def note_collection(self, digests: Sequence[Digest]) -> None:
         self._record(change.COLLECT, None, {"blobs": list(digests)})
 
     def unreferenced(self, digests: Sequence[Digest]) -> list[Digest]:
         used = set(self._session.exec(select(BlobRow.digest).where(col(BlobRow.digest).in_(digests))))
         used |= set(self._session.exec(select(BaseRow.digest).where(col(BaseRow.digest).in_(digests))))
+        used |= set(self._session.exec(select(CommitBlobRow.digest).where(col(CommitBlobRow.digest).in_(digests))))
         return [digest for digest in digests if digest not in used]
+
+    def _shown(self, adapter: AdapterName) -> AdapterName:
+        """As it was first written."""
+        row = self._session.get(AdapterRow, adapter.key)
+        return AdapterName(Namespace(row.namespace), Word(row.name)) if row else adapter
 
     def _record(
         self, action: str, adapter: AdapterName | None, facts: Mapping[str, Any], manifest: Manifest | None = None

@@ -64,10 +64,20 @@ class MetricCondition:
 
 
 @dataclass(frozen=True, slots=True)
+class Visible:
+    """Adapters whose name one of the patterns covers (see :class:`registry.domain.access.NamespacePattern`), and, with
+    ``public``, those that are not private."""
+
+    patterns: tuple[str, ...] = ()
+    public: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class VersionQuery:
     """Every condition must hold. Without ``all_versions`` or ``alias`` a row is an adapter's newest version not yanked.
 
-    ``base`` is compared by canonical id, ``targets`` must all be there, ``ranks`` are inclusive bounds, ``after`` is the
+    ``visible`` is what the asker may see, None for everything. ``base`` is compared by canonical id,
+    ``targets`` must all be there, ``ranks`` are inclusive bounds, ``after`` is the
     reference of the last row of the page before.
     """
 
@@ -85,6 +95,8 @@ class VersionQuery:
     limit: int = 50
     after: str | None = None
     all_versions: bool = False
+    namespace: str | None = None
+    visible: Visible | None = None
 
 
 def parse_ranks(text: str) -> tuple[int | None, int | None]:

@@ -37,6 +37,14 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """A name with what belongs to the name alone. It may have no version yet."""
+
+    name: AdapterName
+    private: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AliasMove:
     """One entry of an alias's history: ``None`` on a side means it did not, or does not, exist."""
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from registry.catalog.protocol import Catalog
+from registry.domain.access import Action, NamespacePattern, Presented, new_token
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding, Severity
 from registry.domain.names import AdapterName, AliasName, Reference
-from registry.domain.query import VersionQuery
+from registry.domain.query import VersionQuery, Visible
 from registry.domain.version import Version
 from registry.errors import AliasMovedError, ConflictError, NotFoundError
 from tests.catalog.conftest import NAME, manifest
@@ -280,6 +281,104 @@ class CatalogContract:
         assert [entry.body["digest"] for entry in catalog.audit(UNKNOWN)] == [manifest(0).digest]
         with pytest.raises(NotFoundError):
             catalog.audit(AdapterName.parse("team/nobody"))
+
+    def test_an_adapter_may_be_there_before_its_first_version(self, catalog: Catalog) -> None:
+        with catalog.writing() as writer:
+            assert writer.create_adapter(NAME, private=True)
+            assert not writer.create_adapter(NAME, private=False)
+        known = catalog.find_adapter(NAME)
+        assert known is not None
+        assert known.private
+        with pytest.raises(NotFoundError) as caught:
+            catalog.resolve(Reference(NAME))
+        assert caught.value.code == "unknown-version"
+        assert [version.number for version in add(catalog, 0)] == [1]
+        with catalog.writing() as writer:
+            writer.set_private(NAME, private=False)
+        assert [adapter.private for adapter in catalog.adapters(namespace="team")] == [False]
+        assert catalog.adapters(namespace="tea") == []
+
+    def test_a_removed_adapter_is_gone_and_its_numbers_are_not_used_again(self, catalog: Catalog) -> None:
+        add(catalog, 0, 1)
+        move(catalog, 1)
+        with catalog.writing() as writer:
+            writer.remove_adapter(NAME, "by mistake")
+        assert catalog.find_adapter(NAME) is None
+        assert catalog.has_namespace("team")
+        assert not catalog.has_namespace("teams")
+        with pytest.raises(NotFoundError) as caught:
+            catalog.resolve(Reference(NAME))
+        assert caught.value.code == "unknown-adapter"
+        assert [version.number for version in add(catalog, 0)] == [3]
+        assert catalog.aliases(NAME) == {}
+
+    def test_a_renamed_adapter_keeps_its_versions(self, catalog: Catalog) -> None:
+        add(catalog, 0, 1)
+        move(catalog, 1)
+        new = AdapterName.parse("Team/New")
+        with catalog.writing() as writer:
+            writer.rename_adapter(NAME, new)
+        assert at(catalog, "team/new:production") == "Team/New@1"
+        assert catalog.find_adapter(NAME) is None
+        with catalog.writing() as writer, pytest.raises(ConflictError):
+            writer.rename_adapter(new, NAME)
+
+    def test_only_what_may_be_seen_is_found(self, catalog: Catalog) -> None:
+        hidden = AdapterName.parse("team/hidden")
+        with catalog.writing() as writer:
+            writer.create_adapter(hidden, private=True)
+        add(catalog, 0)
+        add(catalog, 1, name=hidden)
+        add(catalog, 2, name=AdapterName.parse("other/one"))
+
+        def seen(*patterns: str, public: bool = False) -> list[str]:
+            found = catalog.search(VersionQuery(visible=Visible(patterns, public)))
+            return [str(version.adapter) for version in found]
+
+        assert seen() == []
+        assert seen(public=True) == ["other/one", "team/adapter"]
+        assert seen("team/*") == ["team/adapter", "team/hidden"]
+        assert seen("team/hid*") == ["team/hidden"]
+        assert seen("team/hid") == []
+        assert seen("*") == ["other/one", "team/adapter", "team/hidden"]
+
+    def test_a_commit_keeps_its_blobs(self, catalog: Catalog) -> None:
+        tree, card = Digest.of(b"tree"), Digest.of(b"card")
+        with catalog.writing() as writer:
+            writer.create_adapter(NAME, private=False)
+            writer.commit(
+                NAME, commit="a" * 40, parent=None, tree=tree, files=[card], title="card", number=0, draft=False
+            )
+        (commit,) = catalog.commits(NAME)
+        assert (commit.id, commit.tree, commit.author) == ("a" * 40, tree, "tester")
+        assert {tree, card} <= set(catalog.references())
+        assert catalog.holders(card) == [NAME]
+        with catalog.writing() as writer:
+            assert writer.unreferenced([card, Digest.of(b"other")]) == [Digest.of(b"other")]
+            writer.remove_adapter(NAME, "by mistake")
+        assert catalog.commits(NAME) == []
+        assert not {tree, card} & set(catalog.references())
+
+    def test_a_token_is_kept_without_its_secret_and_can_be_revoked(self, catalog: Catalog) -> None:
+        text, kept = new_token("ci", [Action.PUSH], [NamespacePattern("team/*")], expires_at="2030-01-01T00:00:00Z")
+        with catalog.writing() as writer:
+            writer.add_token(kept)
+        presented = Presented.parse(text)
+        assert presented is not None
+        token = catalog.find_token(presented.id)
+        assert presented.is_of(token)
+        assert token is not None
+        assert text not in repr(catalog.audit())
+        assert token.is_live("2026-01-01T00:00:00Z")
+        with catalog.writing() as writer:
+            writer.revoke_token(token.id)
+        assert [each.is_live("2026-01-01T00:00:00Z") for each in catalog.tokens()] == [False]
+
+    def test_events_are_read_forwards(self, catalog: Catalog) -> None:
+        add(catalog, 0, 1)
+        move(catalog, 1)
+        assert [(entry.sequence, entry.action) for entry in catalog.events(1, limit=10)] == [(2, "publish"), (3, "alias")]
+        assert [entry.sequence for entry in catalog.events(0, limit=1)] == [1]
 
     def test_whatever_happened_the_history_explains_the_tables(self, catalog: Catalog) -> None:
         add(catalog, 0, 1, 2)

@@ -9,6 +9,7 @@ import pytest
 
 from registry.catalog.journal import FileJournal
 from registry.catalog.sql import SqlCatalog
+from registry.domain.access import Action, NamespacePattern, new_token
 from registry.domain.base_model import BaseModelId, StoredBase
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
@@ -59,6 +60,26 @@ def path(tmp_path: Path) -> Path:
     with catalog.writing() as writer:
         writer.add_base(StoredBase(BaseModelId("Org/Base", "main"), Digest.of(b"spec")))
         writer.alias_base("org/mirror", "Org/Base")
+    moved, hidden = AdapterName.parse("team/moved"), AdapterName.parse("Team/Hidden")
+    with catalog.writing() as writer:
+        writer.create_adapter(hidden, private=True)
+        writer.commit(
+            hidden,
+            commit="a" * 40,
+            parent=None,
+            tree=Digest.of(b"tree"),
+            files=[Digest.of(b"card")],
+            title="a card",
+            number=0,
+            draft=False,
+        )
+        writer.rename_adapter(hidden, moved)
+        writer.set_private(moved, private=False)
+        writer.create_adapter(AdapterName.parse("team/gone"), private=False)
+        writer.remove_adapter(AdapterName.parse("team/gone"), "by mistake")
+        _, kept = new_token("ci", [Action.READ, Action.PUSH], [NamespacePattern("team/*")], expires_at=None)
+        writer.add_token(kept)
+        writer.revoke_token(kept.id)
     return path
 
 

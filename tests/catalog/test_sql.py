@@ -9,7 +9,7 @@ from threading import Barrier
 
 import pytest
 
-from registry.catalog import sql as module
+from registry.catalog import reads, sql
 from registry.catalog.engine import wal_is_safe
 from registry.catalog.journal import FileJournal, MemoryJournal
 from registry.catalog.sql import SqlCatalog
@@ -83,7 +83,7 @@ def test_a_writer_waits_for_another_and_says_so_in_the_end(tmp_path: Path, monke
     from registry.catalog import engine
 
     make = engine.sqlite_engine
-    monkeypatch.setattr(module, "sqlite_engine", lambda path: make(path, patience=0.1))
+    monkeypatch.setattr(sql, "sqlite_engine", lambda path: make(path, patience=0.1))
     impatient = at(tmp_path)
     blocker = sqlite3.connect(tmp_path / "catalog.db", isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
@@ -113,7 +113,7 @@ def test_an_empty_file_is_a_first_writer_at_work(tmp_path: Path) -> None:
 
 
 def test_more_versions_than_a_page_are_all_walked(memory: SqlCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PAGE", 3)
+    monkeypatch.setattr(reads, "_PAGE", 3)
     for salt in range(5):
         add(memory, salt, salt + 10, name=AdapterName.parse(f"a{salt}"))
     assert len({version.reference for version in memory.live_versions()}) == 10
@@ -148,3 +148,25 @@ def test_a_catalog_in_memory_is_not_rebuilt() -> None:
 )  # fmt: skip
 def test_wal_is_used_on_repaired_libraries_only(version: tuple[int, int, int], safe: bool) -> None:
     assert wal_is_safe(version) is safe
+
+
+def test_every_commit_changes_the_generation_and_reading_does_not(tmp_path: Path) -> None:
+    """Seen by another connection, as another process would."""
+    ours, theirs = at(tmp_path), at(tmp_path)
+    stamps = [theirs.generation()]
+    for salt in range(5):
+        add(ours, salt)
+        stamps.append(theirs.generation())
+        assert theirs.search(VersionQuery())
+        assert theirs.generation() == stamps[-1]
+    assert len(set(stamps)) == len(stamps)
+
+
+def test_a_transaction_that_is_taken_back_leaves_the_generation(tmp_path: Path) -> None:
+    catalog = at(tmp_path)
+    add(catalog, 0)
+    before = catalog.generation()
+    with pytest.raises(RuntimeError), catalog.writing() as writer:
+        writer.add_version(NAME, manifest(1))
+        raise RuntimeError
+    assert catalog.generation() == before
