@@ -9,7 +9,6 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,8 +23,8 @@ _EVERYWHERE: dict[str, Any] = {
     "registry": Annotated[
         str | None,
         typer.Option(
-            "--registry", envvar="ADAPTERS_REGISTRY", metavar="DIR", rich_help_panel=_PANEL,
-            help="Where the registry lies (default: the user data directory).",
+            "--registry", envvar="ADAPTERS_REGISTRY", metavar="DIR|URL", rich_help_panel=_PANEL,
+            help="Where the registry lies, or the address of its server (default: the user data directory).",
         ),
     ],
     "namespace": Annotated[
@@ -50,10 +49,18 @@ LEADING = {"--registry": True, "--namespace": True, "--json": False, "--quiet": 
 
 @dataclass(frozen=True)
 class Session:
-    location: Path
+    location: str
     namespace: str
     json: bool
     quiet: bool
+
+    @property
+    def is_remote(self) -> bool:
+        return "://" in self.location
+
+    @property
+    def actor(self) -> str:
+        return _actor()
 
     @functools.cached_property
     def registry(self) -> Registry:
@@ -78,7 +85,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     def run(**values: Any) -> None:
         everywhere = {name: values.pop(name) for name in _EVERYWHERE}
-        location = Path(everywhere["registry"] or _default_location())
+        location = str(everywhere["registry"] or _default_location())
         session = Session(location, everywhere["namespace"], everywhere["json_output"], everywhere["quiet"])
         with ending(json=session.json):
             function(session, **values)

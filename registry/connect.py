@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.catalog.journal import FileJournal
@@ -34,7 +34,6 @@ from registry.domain.names import (
     Reference,
     fitted,
 )
-from registry.domain.query import SORTS, MetricCondition, MetricName, VersionQuery, parse_ranks
 from registry.domain.tags import checked_tags
 from registry.domain.version import AliasMove, AuditEntry, Version
 from registry.errors import (
@@ -47,6 +46,7 @@ from registry.errors import (
     UnavailableError,
 )
 from registry.operations.fetch import fetch
+from registry.operations.find import Conditions, asked, canonical_base
 from registry.operations.manifests import surviving
 from registry.operations.show import Details, show
 from registry.tensor_verbs import TensorVerbs
@@ -79,11 +79,13 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Registry(TensorVerbs):
-    """Blobs, a catalog, and the namespace that names without one belong to."""
+    """Blobs, a catalog, and the namespace that names without one belong to. ``here=False`` is for a server: what adapters and
+    callers name are never this machine's directories."""
 
     blobs: FilesystemBlobs
     catalog: SqlCatalog
     namespace: str = DEFAULT_NAMESPACE
+    here: bool = True
 
     def push(
         self,
@@ -168,50 +170,9 @@ class Registry(TensorVerbs):
     def show(self, reference: str) -> Details:
         return show(self.reference(reference), blobs=self.blobs, catalog=self.catalog)
 
-    def list(
-        self,
-        text: str | None = None,
-        *,
-        base: str | None = None,
-        rank: str | int | None = None,
-        targets: Sequence[str] = (),
-        peft_type: str | None = None,
-        task_type: str | None = None,
-        tags: Sequence[str] = (),
-        alias: str | None = None,
-        metrics: Sequence[str] = (),
-        sort: str | None = None,
-        reverse: bool = False,
-        limit: int = 50,
-        after: str | None = None,
-        all_versions: bool = False,
-    ) -> Sequence[Version]:
-        """One page. ``tags`` are ``key=value`` or ``key``, ``metrics`` conditions such as ``acc>=0.8``. Raises InvalidNameError."""
-        if sort is not None and sort not in SORTS:
-            MetricName.parse(sort)
-        if text is not None and not text.isprintable():
-            raise InvalidNameError("name filter", text, "part of a name")
-        if not 1 <= limit <= 1000:
-            raise InvalidNameError(
-                "page size", str(limit), "1 to 1000", hint="continue behind the last row with --after"
-            )
-        query = VersionQuery(
-            text=text,
-            base=_canonical(base) if base else None,
-            ranks=parse_ranks(str(rank)) if rank is not None else (None, None),
-            targets=tuple(targets),
-            peft_type=peft_type,
-            task_type=task_type,
-            tags=tuple((key, value if equals else None) for key, equals, value in (tag.partition("=") for tag in tags)),
-            alias=str(AliasName(alias)) if alias is not None else None,
-            metrics=tuple(MetricCondition.parse(metric) for metric in metrics),
-            sort=sort,
-            reverse=reverse,
-            limit=limit,
-            after=str(self.reference(after)) if after else None,
-            all_versions=all_versions,
-        )
-        return self.catalog.search(query)
+    def list(self, text: str | None = None, **conditions: Unpack[Conditions]) -> Sequence[Version]:
+        """One page; ``text`` is part of a name. Raises InvalidNameError for a condition outside its grammar."""
+        return self.catalog.search(asked(text, namespace_of_names=self.namespace, **conditions))
 
     def compare(self, *references: str) -> Comparison:
         from registry.operations.compare import compare
@@ -229,9 +190,10 @@ class Registry(TensorVerbs):
         noise: float | None = None,
     ) -> Outcome:
         """``file`` is a gate.toml, ``minimum`` are conditions such as ``acc>=0.8``, ``no_regression`` such as ``acc:0.01``."""
-        from registry.operations.gate import asked, gate
+        from registry.operations.gate import asked as wanted_gate
+        from registry.operations.gate import gate
 
-        wanted = asked(file, against=against, minimum=minimum, no_regression=no_regression, noise=noise)
+        wanted = wanted_gate(file, against=against, minimum=minimum, no_regression=no_regression, noise=noise)
         return gate(self.reference(reference), wanted, namespace=self.namespace, catalog=self.catalog)
 
     def promote(
@@ -247,13 +209,13 @@ class Registry(TensorVerbs):
         expected: int | Anything | None = ANYTHING,
     ) -> Promotion:
         """Move an alias if the gate holds, in one transaction. Raises GateClosedError, AliasMovedError with nothing moved."""
-        from registry.operations.gate import asked
+        from registry.operations.gate import asked as wanted_gate
         from registry.operations.promote import promote
 
         promotion = promote(
             self.reference(reference),
             AliasName(alias),
-            asked(file, against=against, minimum=minimum, no_regression=no_regression, noise=noise),
+            wanted_gate(file, against=against, minimum=minimum, no_regression=no_regression, noise=noise),
             namespace=self.namespace,
             catalog=self.catalog,
             expected=expected,
@@ -279,9 +241,9 @@ class Registry(TensorVerbs):
         with self.catalog.writing() as writer:
             return writer.move_alias(self.adapter(name), AliasName(alias), version, expected=expected)
 
-    def remove_alias(self, name: str, alias: str) -> AliasMove | None:
+    def remove_alias(self, name: str, alias: str, *, expected: int | Anything | None = ANYTHING) -> AliasMove | None:
         with self.catalog.writing() as writer:
-            return writer.move_alias(self.adapter(name), AliasName(alias), None)
+            return writer.move_alias(self.adapter(name), AliasName(alias), None, expected=expected)
 
     def aliases(self, name: str) -> dict[str, int]:
         return self.catalog.aliases(self.adapter(name))
@@ -377,7 +339,7 @@ class Registry(TensorVerbs):
         from registry.operations.bases import repository_and_revision
 
         known, _ = repository_and_revision(name)
-        meant = _canonical(repository_and_revision(canonical)[0]) if canonical is not None else None
+        meant = canonical_base(repository_and_revision(canonical)[0]) if canonical is not None else None
         with self.catalog.writing() as writer:
             return writer.alias_base(known, meant)
 
@@ -385,7 +347,11 @@ class Registry(TensorVerbs):
         """Where checks find bases by name: in the registry and the Hub's cache; ``online`` asks the Hub too."""
         from registry.operations.bases import Shelf
 
-        return Shelf(self.blobs, self.catalog, online)
+        return Shelf(self.blobs, self.catalog, online, self.here)
+
+    def acting(self, actor: str) -> Registry:
+        """The same registry; what it writes from now on is on record as this actor's."""
+        return replace(self, catalog=self.catalog.acting(actor))
 
     def reference(self, text: str) -> Reference:
         return Reference.parse(text, namespace=self.namespace)
@@ -439,7 +405,7 @@ class Registry(TensorVerbs):
             note=note,
         )
         lineage = [self._edge(parent, parent_kind) for parent in parents]
-        at = base if base is not None and is_path(base) else None
+        at = base if base is not None and self.here and is_path(base) else None
         named = base if at is None else None
         package = describe(directory, adapter=adapter, base=named, lineage=lineage, progress=progress)
         return Submission(against_base(package, at, shelf or self.shelf()), wanted, attachments)
@@ -490,9 +456,3 @@ def connect(location: str | Path, *, namespace: str = DEFAULT_NAMESPACE, actor: 
 def _with_aliases(options: dict[str, object]) -> dict[str, object]:
     alias = options.pop("alias", ())
     return {**options, "aliases": [alias] if isinstance(alias, str) else alias}
-
-
-def _canonical(base: str) -> str:
-    from registry.formats.base_model_text import resolve_base
-
-    return resolve_base(base, None)[0].id or base

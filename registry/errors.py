@@ -19,6 +19,7 @@
     │   ├── GateClosedError           scores that must hold before an alias moves do not
     │   └── FindingsError             every reason, each with its rule
     │       ├── IncompatibleError         an engine would not serve it as PEFT does
+    │       ├── UnservableError           a version cannot be served on the base or by the engine that asks
     │       ├── MisfitError               the adapter does not fit its base
     │       ├── UnmergeableError          no merged weights do what base and adapters do
     │       ├── UncombinableError         there is no sum of these adapters
@@ -201,6 +202,15 @@ class IncompatibleError(FindingsError):
 
     def __init__(self, where: str, engine: str, findings: Sequence[Finding]) -> None:
         super().__init__(f"{where}: no faithful copy for {engine} exists", findings)
+
+
+class UnservableError(FindingsError):
+    """Every error that stands against serving a version on the base, or with the engine, that was asked for."""
+
+    default_code = "not-servable"
+
+    def __init__(self, reference: str, findings: Sequence[Finding]) -> None:
+        super().__init__(f"{reference} cannot be served as asked", findings)
 
 
 class MisfitError(FindingsError):

@@ -108,6 +108,21 @@ class FilesystemBlobs:
         except OSError as error:
             raise unavailable(error, "look at a blob", path) from error
 
+    def lay_out(self, digest: Digest, path: Path) -> None:
+        """The blob once more under a name outside the store, for reading. Raises MissingBlobError, UnavailableError."""
+        self.size(digest)
+        try:
+            os.link(self._path(digest), path)
+        except OSError:  # another file system, or too many links
+            with open(path, "xb") as file:
+                for chunk in self.read(digest):
+                    file.write(chunk)
+
+    @property
+    def staging(self) -> Path:
+        """Where unfinished files may lie: on the file system of the blobs."""
+        return self._staging
+
     def strangers(self) -> Iterator[tuple[Path, str]]:
         """Files below the root that are no sound blobs by name, kind or mode, each with what is wrong."""
         for path in self._files():

@@ -38,11 +38,13 @@ class CatalogWriter(Protocol):
         *,
         note: str | None = None,
         fingerprint: Digest | None = None,
+        weights_fingerprint: Digest | None = None,
         findings: Sequence[Finding] = (),
     ) -> tuple[Version, bool]:
         """The version with this manifest, and whether it is new. Numbers count up and are never used again.
 
-        ``fingerprint`` is that of the base it was checked against."""
+        ``fingerprint`` is that of the base it was checked against, ``weights_fingerprint`` that of the numbers which its base
+        had in this registry then: a name may come to mean other bytes, and the version was made for these."""
 
     def move_alias(
         self,
@@ -125,6 +127,9 @@ class Catalog(Protocol):
 
     def find_version(self, adapter: AdapterName, digest: Digest) -> Version | None:
         """The adapter's version with this manifest, if it has one that is not deleted."""
+
+    def versions(self, adapter: AdapterName, *, below: int | None = None, limit: int) -> list[Version]:
+        """Newest first, without those that are deleted. Raises NotFoundError for an adapter that is not there."""
 
     def search(self, query: VersionQuery) -> list[Version]: ...
     def aliases(self, adapter: AdapterName) -> dict[str, int]: ...

@@ -35,6 +35,15 @@ class SqlReads:
         with self._reading() as session:
             return resolve(session, reference)
 
+    def versions(self, adapter: AdapterName, *, below: int | None = None, limit: int) -> list[Version]:
+        """Newest first, without those that are deleted. Raises NotFoundError for an adapter that is not there."""
+        with self._reading() as session:
+            self._require(session, adapter)
+            rows = select(VersionRow).where(VersionRow.adapter == adapter.key, col(VersionRow.deleted).is_(None))
+            if below is not None:
+                rows = rows.where(VersionRow.number < below)
+            return versions_of(session, session.exec(rows.order_by(col(VersionRow.number).desc()).limit(limit)).all())
+
     def find_version(self, adapter: AdapterName, digest: Digest) -> Version | None:
         with self._reading() as session:
             row = find_version(session, adapter, digest)
@@ -177,8 +186,9 @@ class SqlReads:
 
     @staticmethod
     def _require(session: Session, adapter: AdapterName) -> None:
-        if session.get(AdapterRow, adapter.key) is None:
-            resolve(session, Reference(adapter))
+        row = session.get(AdapterRow, adapter.key)
+        if row is None or row.removed:
+            resolve(session, Reference(adapter))  # raises, with the nearest name
 
 
 def _entry(row: AuditRow) -> AuditEntry:

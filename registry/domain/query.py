@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from registry.errors import InvalidNameError
@@ -97,6 +97,9 @@ class VersionQuery:
     all_versions: bool = False
     namespace: str | None = None
     visible: Visible | None = None
+
+    def seen_by(self, visible: Visible | None) -> Self:
+        return replace(self, visible=visible)
 
 
 def parse_ranks(text: str) -> tuple[int | None, int | None]:

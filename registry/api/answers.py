@@ -1,0 +1,142 @@
+"""Answers that were encoded once and hold until the catalog changes.
+
+An answer to a look-up is a function of the request (path, query, host, token) and of the catalog's content. So it is kept with the
+catalog's generation, read before and after it was made, and given again as long as that stands: no routing, no validation, no
+query. A write by any process changes the generation, so no answer is ever stale; tokens lie in the catalog too, so a revoked
+one changes it as well. What expires by the clock is not kept beyond that moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_MAX_BODY = 256 << 10
+_KEPT = 20_000
+_KEPT_BYTES = 64 << 20
+#: Headers of the request that an answer may depend on.
+_DEPENDS = (b"host", b"authorization", b"x-forwarded-host", b"x-forwarded-proto")
+#: Set by a route whose answer is not to be kept: it depends on more, on the clock for example.
+DO_NOT_KEEP = "no-store"
+
+_Key = tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    generation: bytes
+    until: float  #: seconds since the epoch
+    etag: bytes
+    start: Message
+    body: Message
+    not_modified: Message
+
+    @property
+    def size(self) -> int:
+        return len(self.body["body"]) + 1024
+
+
+class EncodedAnswers:
+    """Middleware. ``prefixes`` are the paths whose successful answers to GET are kept, ``generation`` is the catalog's."""
+
+    def __init__(self, app: ASGIApp, *, prefixes: Collection[str], generation: Callable[[], bytes]) -> None:
+        self._app = app
+        self._prefixes = tuple(prefixes)
+        self._generation = generation
+        self._answers: OrderedDict[_Key, _Answer] = OrderedDict()
+        self._bytes = 0
+        self.hits = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith(self._prefixes):
+            await self._app(scope, receive, send)
+            return
+        headers = scope["headers"]
+        key = (scope["raw_path"], scope["query_string"], *(value for name, value in headers if name in _DEPENDS))
+        generation = self._generation()
+        answer = self._answers.get(key)
+        if answer is None or answer.generation != generation or answer.until < time.time():
+            answer = await self._make(key, generation, scope, receive, send)
+            if answer is None:
+                return
+        else:
+            self.hits += 1
+        wanted = next((value for name, value in headers if name == b"if-none-match"), None)
+        if wanted is not None and _matches(wanted, answer.etag):
+            await send(answer.not_modified)
+            await send(_NOTHING)
+        else:
+            await send(answer.start)
+            await send(answer.body)
+
+    async def _make(self, key: _Key, generation: bytes, scope: Scope, receive: Receive, send: Send) -> _Answer | None:
+        """None if it was sent already: it is no answer to keep."""
+        start: Message | None = None
+        passing = False
+        whole: _Answer | None = None
+        state = scope.setdefault("state", {})
+
+        async def watch(message: Message) -> None:
+            nonlocal start, passing, whole
+            if passing:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                start = message
+            elif start is not None:
+                if start["status"] == 200 and not message.get("more_body") and len(message["body"]) <= _MAX_BODY:
+                    whole = _encoded(generation, state.get("valid_until", math.inf), start, message)
+                if whole is None:
+                    passing = True
+                    await send(start)
+                    await send(message)
+
+        await self._app(scope, receive, watch)
+        if whole is not None and self._generation() == generation and not _says_do_not_keep(whole.start):
+            self._keep(key, whole)
+        return whole
+
+    def _keep(self, key: _Key, answer: _Answer) -> None:
+        before = self._answers.pop(key, None)
+        self._bytes += answer.size - (before.size if before else 0)
+        self._answers[key] = answer
+        while len(self._answers) > _KEPT or self._bytes > _KEPT_BYTES:
+            _, oldest = self._answers.popitem(last=False)
+            self._bytes -= oldest.size
+
+
+_NOTHING: Message = {"type": "http.response.body", "body": b""}
+
+
+def _encoded(generation: bytes, until: float, start: Message, body: Message) -> _Answer:
+    headers = list(start["headers"])
+    etag = next((value for name, value in headers if name == b"etag"), None)
+    if etag is None:
+        etag = b'"' + hashlib.sha256(body["body"]).hexdigest()[:32].encode() + b'"'
+        headers.append((b"etag", etag))
+    if not any(name == b"cache-control" for name, _ in headers):
+        headers.append((b"cache-control", b"private, no-cache"))
+    unchanged = [(name, value) for name, value in headers if name not in (b"content-length", b"content-type")]
+    return _Answer(
+        generation,
+        until,
+        etag,
+        {**start, "headers": headers},
+        {"type": "http.response.body", "body": bytes(body["body"])},
+        {"type": "http.response.start", "status": 304, "headers": unchanged},
+    )
+
+
+def _says_do_not_keep(start: Message) -> bool:
+    return any(name == b"cache-control" and DO_NOT_KEEP.encode() in value for name, value in start["headers"])
+
+
+def _matches(wanted: bytes, etag: bytes) -> bool:
+    return wanted.strip() == b"*" or etag in (part.strip().removeprefix(b"W/") for part in wanted.split(b","))

@@ -1,0 +1,41 @@
+"""The application: one catalog and one blob store, the routes over them, and what stands before the routes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from registry.api import problems
+from registry.api.answers import EncodedAnswers
+from registry.api.callers import Gatekeeper
+from registry.api.routes import adapters, aliases, health, resolve, tokens
+from registry.api.settings import Settings
+from registry.connect import connect
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+#: Paths below which a successful answer to GET depends on the request and the catalog alone.
+_KEPT = ("/v1/resolve/", "/v1/adapters", "/v1/best", "/v1/bases")
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """What a worker serves. The store must be there: ``adapters serve`` sees to that."""
+    registry = replace(connect(settings.location), here=False)
+    app = FastAPI(
+        title="adapter-registry", version="1", docs_url="/v1/docs", redoc_url=None, openapi_url="/v1/openapi.json"
+    )
+    app.state.registry = registry
+    app.state.settings = settings
+    app.state.gatekeeper = Gatekeeper(registry, settings)
+    problems.install(app)
+    for resource in (adapters, aliases, resolve, tokens, health):
+        app.include_router(resource.router)
+    return EncodedAnswers(app, prefixes=_KEPT, generation=registry.catalog.generation)
+
+
+def from_environment() -> ASGIApp:
+    """For the workers of a server, which are other processes."""
+    return create_app(Settings.from_environment())

@@ -1,0 +1,209 @@
+"""Who is asking, and whether they may.
+
+Every route declares its action by depending on :class:`Requires`; there is no path prefix that decides, and no "else". Whoever
+may not know that an adapter exists is answered as if it did not: the same sentence, the same status.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from fastapi import Request
+
+from registry.api.limits import Limits
+from registry.api.settings import LOOPBACK, Settings
+from registry.catalog.sql import utc_now
+from registry.connect import Registry
+from registry.domain.access import Action, Presented, Token
+from registry.domain.names import AdapterName
+from registry.domain.query import Visible
+from registry.errors import DeniedError, InvalidInputError, NotFoundError
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+
+
+@dataclass(frozen=True)
+class Caller:
+    """``registry`` writes under their name. ``open`` is a server without tokens on the loopback interface: its only user may do
+    everything."""
+
+    registry: Registry
+    actor: str
+    token: Token | None
+    open: bool
+    anonymous_read: bool
+
+    @property
+    def visible(self) -> Visible | None:
+        """What a search may show; None for everything."""
+        if self.open or (self.token and Action.ADMIN in self.token.actions):
+            return None
+        patterns = self.token.patterns if self.token and Action.READ in self.token.actions else ()
+        return Visible(tuple(patterns), self.anonymous_read)
+
+    def may(self, action: Action, adapter: AdapterName | None = None) -> bool:
+        if self.open or (self.token is not None and self.token.may(action, adapter)):
+            return True
+        if action is not Action.READ or not self.anonymous_read:
+            return False
+        if adapter is None:
+            return True
+        known = self.registry.catalog.find_adapter(adapter)
+        return known is not None and not known.private
+
+    def require(self, action: Action, adapter: AdapterName | None = None) -> None:
+        """Raises DeniedError, or NotFoundError where the adapter's existence is not theirs to know."""
+        if self.may(action, adapter):
+            return
+        if self.token is None and not (self.anonymous_read and action is Action.READ):
+            raise UnauthenticatedError
+        if adapter is not None and not self.may(Action.READ, adapter) and action is not Action.PUSH:
+            raise unknown_adapter(adapter)
+        if adapter is not None and not self.may(Action.READ, adapter):
+            where = f" in {adapter.namespace}"
+        else:
+            where = f" {adapter}" if adapter is not None else ""
+        raise DeniedError(
+            f"this token may not {action.value}{where}",
+            code="forbidden",
+            hint="ask an administrator for a token that may: adapters token create",
+        )
+
+
+class UnauthenticatedError(DeniedError):
+    """Nobody said who they are, or what they said is no live token."""
+
+    http_status = 401
+    default_code = "unauthenticated"
+
+    def __init__(self, message: str = "this needs a token", *, hint: str | None = None) -> None:
+        super().__init__(
+            message, hint=hint or "send `Authorization: Bearer adr_…`; on the command line: adapters login"
+        )
+
+
+class TooManyRequestsError(DeniedError):
+    """``after`` is in whole seconds."""
+
+    http_status = 429
+    default_code = "too-many-requests"
+
+    def __init__(self, after: int) -> None:
+        super().__init__("too many requests", hint=f"wait {after} s")
+        self.after = after
+
+
+def unknown_adapter(adapter: AdapterName) -> NotFoundError:
+    return NotFoundError(f"there is no adapter {adapter}", code="unknown-adapter")
+
+
+class Gatekeeper:
+    """Makes callers of requests."""
+
+    def __init__(self, registry: Registry, settings: Settings) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._failures = Limits(settings.failures_per_minute)
+        self._pushes = Limits(settings.pushes_per_minute)
+
+    def caller(self, request: HTTPConnection, *, writes: bool) -> Caller:
+        """A token that is not ours is nobody's for reading (clients of the Hub send theirs to whatever endpoint they are given)
+        and refused for writing. Raises DeniedError, InvalidInputError."""
+        if "token" in request.query_params or "access_token" in request.query_params:
+            raise InvalidInputError(
+                "a token does not belong into an address, where it is logged",
+                code="token-in-url",
+                hint="send `Authorization: Bearer …`, and revoke this one",
+            )
+        text = bearer(request)
+        token = self._token(text, request) if text else None
+        is_open = token is None and self.is_open
+        if is_open:
+            self._refuse_foreign_host(request)
+        if token is None and not is_open and writes:
+            raise UnauthenticatedError(
+                "this is no token of this registry, or it has expired" if text else "this needs a token"
+            )
+        if token is not None and token.expires_at is not None:
+            request.state.valid_until = datetime.fromisoformat(token.expires_at).timestamp()
+        actor = f"{token.name} ({token.id})" if token else "local" if is_open else "anonymous"
+        return Caller(self._registry.acting(actor), actor, token, is_open, self._settings.anonymous_read)
+
+    def count_push(self, caller: Caller) -> None:
+        if (after := self._pushes.take(caller.actor, time.monotonic())) is not None:
+            raise TooManyRequestsError(after)
+
+    @property
+    def is_open(self) -> bool:
+        return self._settings.is_loopback and not self._registry.catalog.tokens()
+
+    def _token(self, text: str, request: HTTPConnection) -> Token | None:
+        presented = Presented.parse(text)
+        if presented is None:
+            return None
+        where = f"{request.client.host if request.client else ''} {presented.id}"
+        now = time.monotonic()
+        if (after := self._failures.wait(where, now)) is not None:
+            raise TooManyRequestsError(after)
+        token = self._registry.catalog.find_token(presented.id)
+        if not presented.is_of(token):
+            self._failures.take(where, now)
+            return None
+        return token if token is not None and token.is_live(utc_now()) else None
+
+    def _refuse_foreign_host(self, request: HTTPConnection) -> None:
+        """A page in the user's browser may have made its own name point here (DNS rebinding)."""
+        host = request.headers.get("host", "").rpartition("]")[0].lstrip("[") or request.headers.get("host", "")
+        name = host if host.count(":") > 1 else host.partition(":")[0]
+        if name.lower() not in LOOPBACK and name.lower() not in self._settings.hosts:
+            raise MisdirectedRequestError(name)
+
+
+class MisdirectedRequestError(DeniedError):
+    http_status = 421
+    default_code = "wrong-host"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"this server has no tokens and answers only to this machine, not to {name!r:.80}",
+            hint="make a token: adapters serve --init",
+        )
+
+
+class Requires:
+    """A route's action, as a dependency: ``caller: Annotated[Caller, Depends(Requires(Action.PUSH))]``.
+
+    If the path has ``ns`` and ``name``, it is about that adapter. ``somewhere`` is for routes that look at their objects
+    themselves, one by one: the caller is known, and nothing else is decided here.
+    """
+
+    def __init__(self, action: Action, *, somewhere: bool = False) -> None:
+        self.action = action
+        self.somewhere = somewhere
+
+    def __call__(self, request: Request) -> Caller:
+        gatekeeper: Gatekeeper = request.app.state.gatekeeper
+        caller = gatekeeper.caller(request, writes=self.action is not Action.READ)
+        adapter = adapter_of(request.path_params)
+        if not self.somewhere:
+            caller.require(self.action, adapter)
+        elif self.action is Action.READ and not (caller.open or caller.token or caller.anonymous_read):
+            raise UnauthenticatedError
+        if self.action is not Action.READ:
+            gatekeeper.count_push(caller)
+        return caller
+
+
+def adapter_of(path: dict[str, str]) -> AdapterName | None:
+    if "ns" not in path or "name" not in path:
+        return None
+    return AdapterName.parse(f"{path['ns']}/{path['name']}")
+
+
+def bearer(request: HTTPConnection) -> str | None:
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    return text.strip() if scheme.lower() == "bearer" and text.strip() else None

@@ -1,0 +1,74 @@
+"""Errors as problem documents (RFC 9457): a stable ``code``, one sentence, and what to do.
+
+``type`` is a URN of the code, so that it means something without a page being there.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from registry.api.callers import TooManyRequestsError, UnauthenticatedError
+from registry.errors import AliasMovedError, CorruptionError, NotFoundError, RegistryError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+
+_log = logging.getLogger("adapters.server")
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem(status: int, code: str, detail: str, **more: object) -> JSONResponse:
+    document = {
+        "type": f"urn:adapter-registry:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **{key: value for key, value in more.items() if value is not None},
+    }
+    return JSONResponse(document, status, media_type=MEDIA_TYPE)
+
+
+def of_error(error: RegistryError) -> JSONResponse:
+    """A hint may name what else there is, so a search that fails gives none."""
+    hint = None if isinstance(error, NotFoundError) else error.hint
+    findings = [finding.document() for finding in getattr(error, "findings", ())] or None
+    more: dict[str, object] = {"hint": hint, "findings": findings}
+    status = error.http_status
+    if isinstance(error, AliasMovedError):
+        more |= {"expected": error.expected, "actual": error.actual}
+    answer = problem(status, error.code, error.message, **more)
+    if isinstance(error, UnauthenticatedError):
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, TooManyRequestsError):
+        answer.headers["Retry-After"] = str(error.after)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        answer.headers["Retry-After"] = "1"
+    if isinstance(error, CorruptionError):
+        _log.error("%s: %s", error.code, error.message)
+    return answer
+
+
+def install(app: FastAPI) -> None:
+    @app.exception_handler(RegistryError)
+    def registry_error(_request: Request, error: RegistryError) -> JSONResponse:
+        return of_error(error)
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(_request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return problem(HTTPStatus.BAD_REQUEST, "invalid-input", f"{where}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    def plain(_request: Request, error: HTTPException) -> JSONResponse:
+        code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        answer = problem(error.status_code, code, str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer

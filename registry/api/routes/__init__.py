@@ -1,0 +1,1 @@
+"""One file a resource. Every route says which action it is, see :mod:`registry.api.callers`."""

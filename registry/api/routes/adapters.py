@@ -1,0 +1,160 @@
+"""Adapters and their versions: finding, reading, hiding, removing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, Field
+
+from registry.api.callers import Caller, Requires, unknown_adapter
+from registry.api.cursors import Cursor
+from registry.api.names import Name, Namespace, Number
+from registry.domain.access import Action
+from registry.domain.names import AdapterName, Reference
+from registry.domain.query import VersionQuery
+from registry.errors import NotFoundError
+from registry.operations.find import asked
+from registry.operations.show import show, summary_document
+
+router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
+
+Reader = Annotated[Caller, Depends(Requires(Action.READ))]
+Searcher = Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))]
+
+
+class Search(BaseModel):
+    """The same questions as ``adapters list``."""
+
+    text: str | None = Field(None, description="Part of an adapter's name.", max_length=200)
+    namespace: str | None = Field(None, max_length=96)
+    base: str | None = Field(None, description="Base model; mirrors count as what they mirror.", max_length=200)
+    rank: str | None = Field(None, description="16, 8..64, 8.. or ..64", max_length=40)
+    target: list[str] = Field([], description="Must all be adapted.", max_length=50)
+    type: str | None = Field(None, description="PEFT method: LORA, IA3, …", max_length=40)
+    task: str | None = Field(None, description="Task type: CAUSAL_LM, SEQ_CLS, …", max_length=60)
+    tag: list[str] = Field([], description="key=value or key.", max_length=50)
+    alias: str | None = Field(None, description="The version this alias points at.", max_length=96)
+    metric: list[str] = Field([], description="Conditions such as acc>=0.8 or arc_easy/acc>=0.8.", max_length=50)
+    sort: str | None = Field(None, description="name, created, rank, bytes, parameters, or a metric: best first.")
+    reverse: bool = False
+    limit: int = Field(50, ge=1, le=1000)
+    cursor: str | None = Field(None, description="`next` of the page before.", max_length=400)
+    all_versions: bool = False
+
+    def query(self, caller: Caller) -> VersionQuery:
+        """Raises InvalidNameError, NotFoundError for a cursor whose row is gone."""
+        query = asked(
+            self.text,
+            namespace_of_names=caller.registry.namespace,
+            base=self.base,
+            rank=self.rank,
+            targets=self.target,
+            peft_type=self.type,
+            task_type=self.task,
+            tags=self.tag,
+            alias=self.alias,
+            metrics=self.metric,
+            sort=self.sort,
+            reverse=self.reverse,
+            limit=self.limit,
+            after=Cursor.parse(self.cursor, caller) if self.cursor else None,
+            all_versions=self.all_versions,
+            namespace=self.namespace,
+        )
+        return query.seen_by(caller.visible)
+
+
+@router.get("", summary="Find versions")
+def search(caller: Searcher, wanted: Annotated[Search, Query()]) -> dict[str, Any]:
+    found = caller.registry.catalog.search(wanted.query(caller))
+    more = len(found) == wanted.limit
+    return {
+        "items": [summary_document(version) for version in found],
+        "next": str(Cursor(found[-1].reference)) if more else None,
+    }
+
+
+@router.get("/{ns}/{name}", summary="An adapter")
+def adapter(caller: Reader, ns: Namespace, name: Name) -> dict[str, Any]:
+    known = caller.registry.catalog.find_adapter(AdapterName(ns, name))
+    if known is None:
+        raise unknown_adapter(AdapterName(ns, name))
+    try:
+        newest = summary_document(caller.registry.catalog.resolve(Reference(known.name)))
+    except NotFoundError:  # none yet, or all are yanked
+        newest = None
+    return {
+        "adapter": str(known.name),
+        "private": known.private,
+        "aliases": caller.registry.catalog.aliases(known.name),
+        "newest": newest,
+    }
+
+
+@router.get("/{ns}/{name}/versions", summary="Its versions, newest first")
+def versions(
+    caller: Reader,
+    ns: Namespace,
+    name: Name,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    before: Annotated[int | None, Query(ge=1, description="Only numbers below this one.")] = None,
+) -> dict[str, Any]:
+    found = caller.registry.catalog.versions(AdapterName(ns, name), below=before, limit=limit)
+    return {
+        "items": [summary_document(version) for version in found],
+        "next": found[-1].number if len(found) == limit else None,
+    }
+
+
+@router.get("/{ns}/{name}/versions/{number}", summary="Everything recorded about a version")
+def version(caller: Reader, ns: Namespace, name: Name, number: Number) -> dict[str, Any]:
+    reference = Reference(AdapterName(ns, name), number=number)
+    return show(reference, blobs=caller.registry.blobs, catalog=caller.registry.catalog).document()
+
+
+class Visibility(BaseModel):
+    private: bool
+
+
+@router.put("/{ns}/{name}", summary="Make an adapter, or hide or show it")
+def put_adapter(
+    caller: Annotated[Caller, Depends(Requires(Action.PUSH))], ns: Namespace, name: Name, wanted: Visibility
+) -> dict[str, Any]:
+    with caller.registry.catalog.writing() as writer:
+        created = writer.create_adapter(AdapterName(ns, name), private=wanted.private)
+        writer.set_private(AdapterName(ns, name), private=wanted.private)
+    return {"adapter": f"{ns}/{name}", "private": wanted.private, "created": created}
+
+
+class Reason(BaseModel):
+    reason: str = Field(min_length=1, max_length=1000)
+
+
+@router.delete("/{ns}/{name}", summary="Remove an adapter with all its versions", status_code=204)
+def delete_adapter(
+    caller: Annotated[Caller, Depends(Requires(Action.DELETE))], ns: Namespace, name: Name, why: Reason
+) -> None:
+    with caller.registry.catalog.writing() as writer:
+        writer.remove_adapter(AdapterName(ns, name), why.reason)
+
+
+@router.delete("/{ns}/{name}/versions/{number}", summary="Delete a version", status_code=204)
+def delete_version(
+    caller: Annotated[Caller, Depends(Requires(Action.DELETE))], ns: Namespace, name: Name, number: Number, why: Reason
+) -> None:
+    caller.registry.delete(f"{ns}/{name}@{number}", why.reason)
+
+
+@router.put("/{ns}/{name}/versions/{number}/yank", summary="Hide a version from search")
+def yank(
+    caller: Annotated[Caller, Depends(Requires(Action.YANK))], ns: Namespace, name: Name, number: Number, why: Reason
+) -> dict[str, Any]:
+    return summary_document(caller.registry.yank(f"{ns}/{name}@{number}", why.reason))
+
+
+@router.delete("/{ns}/{name}/versions/{number}/yank", summary="Take a yank back")
+def unyank(
+    caller: Annotated[Caller, Depends(Requires(Action.YANK))], ns: Namespace, name: Name, number: Number
+) -> dict[str, Any]:
+    return summary_document(caller.registry.unyank(f"{ns}/{name}@{number}"))

@@ -1,0 +1,20 @@
+"""Is the process there, and can it answer?"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", summary="The process is there")
+async def healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="The catalog can be read")
+def readyz(request: Request) -> JSONResponse:
+    """Raises UnavailableError (503) through the catalog."""
+    request.app.state.registry.catalog.audit(limit=1)
+    return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})

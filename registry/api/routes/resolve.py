@@ -1,0 +1,72 @@
+"""Look-ups for serving layers: from a name to the bytes that are to be loaded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, Field
+
+from registry.api.addresses import public_url
+from registry.api.callers import Caller, Requires, unknown_adapter
+from registry.api.names import Name, Namespace
+from registry.domain.access import Action
+from registry.domain.names import AdapterName, AliasName, Reference
+from registry.errors import RegistryError
+from registry.operations.resolve import Wanted, resolved
+
+router = APIRouter(prefix="/v1", tags=["look-ups"])
+
+
+class Asked(BaseModel):
+    """At most one of ``alias`` and ``version``; without either, the newest version that is not yanked and fits."""
+
+    alias: str | None = Field(None, max_length=96)
+    version: int | None = Field(None, ge=1, lt=10**9)
+    base: str | None = Field(None, max_length=200, description="The base model that the engine runs.")
+    engine: str | None = Field(None, max_length=60, description="vllm, or vllm==0.33.0: it must be able to serve it.")
+
+    def wanted(self) -> Wanted:
+        return Wanted(AliasName(self.alias) if self.alias else None, self.version, self.base, self.engine)
+
+
+@router.get("/resolve/{ns}/{name}", summary="What a name means, with the addresses of its files")
+def resolve(
+    request: Request,
+    caller: Annotated[Caller, Depends(Requires(Action.READ))],
+    ns: Namespace,
+    name: Name,
+    asked: Annotated[Asked, Query()],
+) -> dict[str, Any]:
+    found = resolved(
+        AdapterName(ns, name), asked.wanted(), blobs=caller.registry.blobs, catalog=caller.registry.catalog
+    )
+    return found.document(public_url(request))
+
+
+class Names(BaseModel):
+    names: list[str] = Field(min_length=1, max_length=1000, description="team/x, team/x@3 or team/x:production")
+    base: str | None = Field(None, max_length=200)
+    engine: str | None = Field(None, max_length=60)
+
+
+@router.post("/resolve", summary="Up to 1,000 names at once; each is answered or refused by itself")
+def resolve_many(
+    request: Request, caller: Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))], asked: Names
+) -> dict[str, Any]:
+    address = public_url(request)
+
+    def one(text: str) -> dict[str, Any]:
+        try:
+            reference = Reference.parse(text, namespace=caller.registry.namespace)
+            adapter = reference.adapter
+            if adapter is None:
+                raise unknown_adapter(AdapterName.parse("unknown/unknown"))
+            caller.require(Action.READ, adapter)
+            wanted = Wanted(reference.alias, reference.number, asked.base, asked.engine)
+            found = resolved(adapter, wanted, blobs=caller.registry.blobs, catalog=caller.registry.catalog)
+            return {"name": text, "found": found.document(address)}
+        except RegistryError as error:
+            return {"name": text, "problem": {"status": error.http_status, "code": error.code, "detail": error.message}}
+
+    return {"items": [one(text) for text in asked.names]}

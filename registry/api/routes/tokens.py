@@ -1,0 +1,53 @@
+"""Tokens, and who the caller is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+
+from registry.api.callers import Caller, Requires
+from registry.domain.access import Action, NamespacePattern, new_token
+
+router = APIRouter(prefix="/v1", tags=["access"])
+
+Admin = Annotated[Caller, Depends(Requires(Action.ADMIN))]
+_DAYS, _MOST_DAYS = 90, 365
+
+
+class NewToken(BaseModel):
+    """Without ``days`` a token expires after 90 days, at most after 365."""
+
+    name: str = Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9 ._@-]*[A-Za-z0-9])?$")
+    actions: list[Action] = Field(min_length=1, max_length=len(Action))
+    namespaces: list[str] = Field(["*"], min_length=1, max_length=100)
+    days: int = Field(_DAYS, ge=1, le=_MOST_DAYS)
+
+
+@router.get("/whoami", summary="Who the caller is, and what they may do")
+def whoami(caller: Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))]) -> dict[str, Any]:
+    return {"actor": caller.actor, "token": caller.token.document() if caller.token else None}
+
+
+@router.get("/tokens", summary="Every token, without its secret")
+def tokens(caller: Admin) -> dict[str, Any]:
+    return {"items": [token.document() for token in caller.registry.catalog.tokens()]}
+
+
+@router.post("/tokens", summary="Make a token; its text is in this answer and nowhere else", status_code=201)
+def make_token(caller: Admin, wanted: NewToken) -> dict[str, Any]:
+    expires = datetime.now(UTC) + timedelta(days=wanted.days)
+    patterns = [NamespacePattern(text) for text in wanted.namespaces]
+    stamp = expires.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    text, kept = new_token(wanted.name, wanted.actions, patterns, expires_at=stamp)
+    with caller.registry.catalog.writing() as writer:
+        made = writer.add_token(kept)
+    return {"text": text, **made.document()}
+
+
+@router.delete("/tokens/{token_id}", summary="Revoke a token", status_code=204)
+def revoke(caller: Admin, token_id: str) -> None:
+    with caller.registry.catalog.writing() as writer:
+        writer.revoke_token(token_id)
