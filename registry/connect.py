@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
 
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.catalog.journal import FileJournal
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.catalog.sql import SqlCatalog
+from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.lineage import LineageEdge
 from registry.domain.manifest import Manifest
@@ -67,6 +68,19 @@ T = TypeVar("T")
 DirectoryOrRecord = str | Path | Mapping[str, object]
 _BATCH = 64
 _DAY = 24 * 3600.0
+
+
+class PushOptions(TypedDict, total=False):
+    """What goes with a push, see :meth:`Registry.push`."""
+
+    base: str | None
+    alias: str | Sequence[str]
+    tags: Mapping[str, str] | None
+    evaluations: Sequence[str | Path | Measured]
+    note: str | None
+    parents: Sequence[str]
+    parent_kind: str
+    allow: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +138,13 @@ class Registry(TensorVerbs):
             progress=progress,
         )
         return publish([submission], blobs=self.blobs, catalog=self.catalog, allow=allow, progress=progress)[0]
+
+    def receive(self, files: Mapping[str, Digest], *, name: str, **options: Unpack[PushOptions]) -> Published:
+        """Store blobs that are here already, by the paths they shall have, as the next version of ``name``: see :meth:`push`."""
+        from registry.operations.receive import laid_out
+
+        with laid_out(files, self.blobs, called=name) as directory:
+            return self.push(directory, name=name, **options)
 
     def push_many(
         self, adapters: Iterable[DirectoryOrRecord], *, allow: Sequence[str] = (), batch: int = _BATCH

@@ -36,7 +36,7 @@ Nobody reads messages: programs look at ``code`` (stable, lower-case, dashes) an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -56,6 +56,13 @@ class RegistryError(Exception):
         self.message = message
         self.code = code or self.default_code
         self.hint = hint
+
+    def replace_words(self, words: Mapping[str, str]) -> None:
+        """In the sentence and the hint: for whoever knows a place under another name than the reader."""
+        for before, after in words.items():
+            self.message = self.message.replace(before, after)
+            self.hint = self.hint.replace(before, after) if self.hint else None
+        self.args = (self.message,)
 
 
 class InvalidInputError(RegistryError):

@@ -115,13 +115,12 @@ class FilesystemBlobs:
             os.link(self._path(digest), path)
         except OSError:  # another file system, or too many links
             with open(path, "xb") as file:
-                for chunk in self.read(digest):
-                    file.write(chunk)
+                file.writelines(self.read(digest))
 
     @property
-    def staging(self) -> Path:
-        """Where unfinished files may lie: on the file system of the blobs."""
-        return self._staging
+    def workplace(self) -> Path:
+        """Where unfinished things may lie: on the file system of the blobs. What nobody holds a lock on is a leftover."""
+        return self._staging.parent / "work"
 
     def strangers(self) -> Iterator[tuple[Path, str]]:
         """Files below the root that are no sound blobs by name, kind or mode, each with what is wrong."""
@@ -141,7 +140,7 @@ class FilesystemBlobs:
 
     def leftovers(self) -> Iterator[Path]:
         """Staged files whose writer is gone, each locked until the next is asked for."""
-        for path in _entries(self._staging):
+        for path in (*_entries(self._staging), *_entries(self.workplace)):
             with suppress(OSError):
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:

@@ -6,6 +6,7 @@ than the grace period. Pushing verifies its blobs inside the same kind of transa
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,7 +67,10 @@ def _sweep(blobs: LocalBlobs, *, dry_run: bool) -> list[str]:
         names.append(path.name)
         if not dry_run:
             try:
-                path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
             except OSError as error:
                 raise UnavailableError(f"cannot remove the leftover {path}: {error.strerror}") from error
     return names
