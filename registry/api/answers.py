@@ -1,23 +1,29 @@
-"""Answers that were encoded once and hold until the catalog changes.
+"""Answers that were encoded once and hold until something changes that they are about.
 
-An answer to a look-up is a function of the request (path, query, host, token) and of the catalog's content. So it is kept with the
-catalog's generation, read before and after it was made, and given again as long as that stands: no routing, no validation, no
-query. A write by any process changes the generation, so no answer is ever stale; tokens lie in the catalog too, so a revoked
-one changes it as well. What expires by the clock is not kept beyond that moment.
+An answer to a look-up is a function of the request (path, query, host, token) and of the catalog's content. So it is kept with
+the moment at which it was begun, and given again as long as nothing happened since to its adapter, or to anything at all if it is
+about more than one: no routing, no validation, no query. A write by any process is noticed, so no answer is ever stale (see
+:mod:`registry.api.freshness`); tokens lie in the catalog too, so a revoked one is noticed as well. What expires by the clock is
+not kept beyond that moment.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from anyio import to_thread
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from registry.api.freshness import Freshness, Moment
 
 _MAX_BODY = 256 << 10
 _KEPT = 20_000
@@ -27,12 +33,16 @@ _DEPENDS = (b"host", b"authorization", b"x-forwarded-host", b"x-forwarded-proto"
 #: Set by a route whose answer is not to be kept: it depends on more, on the clock for example.
 DO_NOT_KEEP = "no-store"
 
+#: Paths of answers that are about one adapter and nothing else.
+_OF_ONE_ADAPTER = re.compile(r"/v1/(?:resolve|adapters)/([^/]+)/([^/]+)(?!.*/lineage)", re.ASCII)
+
 _Key = tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    generation: bytes
+    begun: Moment
+    adapter: str | None  #: the key of the one it is about
     until: float  #: seconds since the epoch
     etag: bytes
     start: Message
@@ -45,12 +55,12 @@ class _Answer:
 
 
 class EncodedAnswers:
-    """Middleware. ``prefixes`` are the paths whose successful answers to GET are kept, ``generation`` is the catalog's."""
+    """Middleware. ``prefixes`` are the paths whose successful answers to GET are kept."""
 
-    def __init__(self, app: ASGIApp, *, prefixes: Collection[str], generation: Callable[[], bytes]) -> None:
+    def __init__(self, app: ASGIApp, *, prefixes: Collection[str], freshness: Freshness) -> None:
         self._app = app
         self._prefixes = tuple(prefixes)
-        self._generation = generation
+        self._freshness = freshness
         self._answers: OrderedDict[_Key, _Answer] = OrderedDict()
         self._bytes = 0
         self.hits = 0
@@ -61,10 +71,11 @@ class EncodedAnswers:
             return
         headers = scope["headers"]
         key = (scope["raw_path"], scope["query_string"], *(value for name, value in headers if name in _DEPENDS))
-        generation = self._generation()
+        if not self._freshness.is_current():
+            await to_thread.run_sync(self._freshness.catch_up)
         answer = self._answers.get(key)
-        if answer is None or answer.generation != generation or answer.until < time.time():
-            answer = await self._make(key, generation, scope, receive, send)
+        if answer is None or not self._freshness.holds(answer.begun, answer.adapter) or answer.until < time.time():
+            answer = await self._make(key, scope, receive, send)
             if answer is None:
                 return
         else:
@@ -77,8 +88,9 @@ class EncodedAnswers:
             await send(answer.start)
             await send(answer.body)
 
-    async def _make(self, key: _Key, generation: bytes, scope: Scope, receive: Receive, send: Send) -> _Answer | None:
+    async def _make(self, key: _Key, scope: Scope, receive: Receive, send: Send) -> _Answer | None:
         """None if it was sent already: it is no answer to keep."""
+        begun, adapter = self._freshness.now, _adapter_in(scope["path"])
         start: Message | None = None
         passing = False
         whole: _Answer | None = None
@@ -92,14 +104,14 @@ class EncodedAnswers:
                 start = message
             elif start is not None:
                 if start["status"] == 200 and not message.get("more_body") and len(message["body"]) <= _MAX_BODY:
-                    whole = _encoded(generation, state.get("valid_until", math.inf), start, message)
+                    whole = _encoded(begun, adapter, state.get("valid_until", math.inf), start, message)
                 if whole is None:
                     passing = True
                     await send(start)
                     await send(message)
 
         await self._app(scope, receive, watch)
-        if whole is not None and self._generation() == generation and not _says_do_not_keep(whole.start):
+        if whole is not None and not _says_do_not_keep(whole.start):
             self._keep(key, whole)
         return whole
 
@@ -115,7 +127,7 @@ class EncodedAnswers:
 _NOTHING: Message = {"type": "http.response.body", "body": b""}
 
 
-def _encoded(generation: bytes, until: float, start: Message, body: Message) -> _Answer:
+def _encoded(begun: Moment, adapter: str | None, until: float, start: Message, body: Message) -> _Answer:
     headers = list(start["headers"])
     etag = next((value for name, value in headers if name == b"etag"), None)
     if etag is None:
@@ -125,13 +137,19 @@ def _encoded(generation: bytes, until: float, start: Message, body: Message) -> 
         headers.append((b"cache-control", b"private, no-cache"))
     unchanged = [(name, value) for name, value in headers if name not in (b"content-length", b"content-type")]
     return _Answer(
-        generation,
+        begun,
+        adapter,
         until,
         etag,
         {**start, "headers": headers},
         {"type": "http.response.body", "body": bytes(body["body"])},
         {"type": "http.response.start", "status": 304, "headers": unchanged},
     )
+
+
+def _adapter_in(path: str) -> str | None:
+    match = _OF_ONE_ADAPTER.match(path)
+    return f"{match[1]}/{match[2]}".lower() if match else None
 
 
 def _says_do_not_keep(start: Message) -> bool:

@@ -109,6 +109,7 @@ class Gatekeeper:
         self._settings = settings
         self._failures = Limits(settings.failures_per_minute)
         self._pushes = Limits(settings.pushes_per_minute)
+        self._open: tuple[bytes, bool] = (b"", False)
 
     def caller(self, request: HTTPConnection, *, writes: bool) -> Caller:
         """A token that is not ours is nobody's for reading (clients of the Hub send theirs to whatever endpoint they are given)
@@ -139,7 +140,13 @@ class Gatekeeper:
 
     @property
     def is_open(self) -> bool:
-        return self._settings.is_loopback and not self._registry.catalog.tokens()
+        """Nobody beyond this machine can ask, and no token was ever made."""
+        if not self._settings.is_loopback:
+            return False
+        generation = self._registry.catalog.generation()
+        if self._open[0] != generation:
+            self._open = (generation, not self._registry.catalog.tokens())
+        return self._open[1]
 
     def _token(self, text: str, request: HTTPConnection) -> Token | None:
         presented = Presented.parse(text)

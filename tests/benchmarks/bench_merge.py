@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tests.benchmarks.checkpoints import LARGE_VOCABULARY, LLAMA_1B, LLAMA_3B, RANK, Shape, write_adapter, write_base
@@ -213,7 +214,7 @@ def arithmetic(work: Path) -> None:
     from registry.transforms.recipes import prepared
     from registry.transforms.streaming import loader
     from registry.transforms.workers import Cpu
-    from registry.weights.streams import sources
+    from registry.weights.streams import sources, write_at
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -241,7 +242,7 @@ def arithmetic(work: Path) -> None:
 
         def from_file_to_file() -> None:
             for block in recipe.blocks(Cpu.elements):
-                worker.make(recipe, block, files, output, 0)
+                worker.make(recipe, block, files, partial(write_at, output), 0)
 
         copy, plain, sums, made = (
             "a copy of it in memory",

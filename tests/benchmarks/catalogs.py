@@ -197,7 +197,7 @@ def _add_rows(rows: dict[type[SQLModel], list[dict[str, object]]], entry: Entry,
             "parameters": manifest.parameters,
             "bytes": manifest.bytes,
             "tensor_identity": manifest.tensor_identity,
-            "summary": json.dumps(summary(manifest), sort_keys=True),
+            "summary": json.dumps(summary(manifest, {}), sort_keys=True),
             "findings": "[]",
         }
     )
