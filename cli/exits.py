@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import typer
@@ -13,6 +13,8 @@ import typer
 from registry.errors import RegistryError
 
 INTERRUPTED = 130
+#: Of several the gravest says the exit code: a misfit, a broken one, a damaged one, none, what nobody knows; then the lowest.
+_GRAVEST_FIRST = (6, 3, 7, 4, 8)
 
 
 @contextmanager
@@ -44,3 +46,8 @@ def ending(*, json: bool) -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: `adapters list | head`
         raise typer.Exit(0) from None
+
+
+def gravest(codes: Iterable[int]) -> int:
+    """The exit code that stands for several, none of which is 0."""
+    return min(codes, key=lambda code: (_GRAVEST_FIRST.index(code) if code in _GRAVEST_FIRST else 99, code))

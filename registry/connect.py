@@ -46,6 +46,7 @@ from registry.errors import (
     RejectedError,
     UnavailableError,
 )
+from registry.hub_verbs import HubVerbs
 from registry.operations.fetch import fetch
 from registry.operations.find import Conditions, asked, canonical_base
 from registry.operations.manifests import surviving
@@ -92,7 +93,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Registry(TensorVerbs):
+class Registry(TensorVerbs, HubVerbs):
     """Blobs, a catalog, and the namespace that names without one belong to. ``here=False`` is for a server: what adapters and
     callers name are never this machine's directories."""
 

@@ -11,7 +11,7 @@ from typer import Argument, BadParameter, Exit, Option
 
 from cli.context import Session
 from cli.engines import profile_called
-from cli.exits import ending
+from cli.exits import ending, gravest
 from cli.rendering import emit, note, progress
 from registry.errors import RegistryError, UnavailableError
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from registry.checks.profile import Profile
     from registry.operations.bases import CheckedBase
     from registry.operations.check import CheckedAdapter, Verdict
-
-#: Of several adapters the gravest says the exit code: a misfit, a broken one, a damaged one, none, what nobody knows.
-_GRAVEST_FIRST = (6, 3, 7, 4, 8)
 
 
 class Format(StrEnum):
@@ -105,7 +102,7 @@ def _report(
     _write(found, Format.JSON if session.json else format, several=several, listed=everything, quiet=session.quiet)
     codes = {one.exit_code for one in found} - {0}
     if codes:
-        raise Exit(min(codes, key=lambda code: (_GRAVEST_FIRST.index(code) if code in _GRAVEST_FIRST else 99, code)))
+        raise Exit(gravest(codes))
 
 
 def _write(found: Sequence[Checked], format: Format, *, several: bool, listed: bool, quiet: bool) -> None:

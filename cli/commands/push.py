@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
 
 from cli.context import Session
 from cli.rendering import emit, note, progress, say, show_findings
 
+if TYPE_CHECKING:
+    from registry.operations.hub_push import Sent
+
+_HUB = "To the Hugging Face Hub"
+
 
 def push(
     session: Session,
-    directory: Annotated[Path, Argument(metavar="DIR", help="What PEFT's save_pretrained wrote.")],
+    directory: Annotated[
+        str, Argument(metavar="DIR|REF", help="What PEFT's save_pretrained wrote; with --to also a version.")
+    ],
     name: Annotated[str | None, Option(metavar="[NS/]NAME", help="Default: the directory's name, made to fit.")] = None,
     base: Annotated[
         str | None, Option(metavar="ID[@REV]", help="The base model, if the config is wrong or silent.")
@@ -26,11 +32,38 @@ def push(
     parent: Annotated[list[str] | None, Option(metavar="REF[*WEIGHT]", help="A version it was made from.")] = None,
     parent_kind: Annotated[str, Option(metavar="KIND", help="How it was made from them.")] = "continued-from",
     allow: Annotated[list[str] | None, Option(metavar="RULE", help="Store in spite of this error, on record.")] = None,
+    to: Annotated[
+        str | None, Option(metavar="hf://OWNER/NAME", rich_help_panel=_HUB, help="Send it to the Hub instead.")
+    ] = None,
+    private: Annotated[
+        bool | None,
+        Option(
+            "--private/--public",
+            rich_help_panel=_HUB,
+            help="Who may see a repository that is made for it. Default: --private; one that is there stays as it is.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, Option("--force", rich_help_panel=_HUB, help="Move the tag, and replace what is no adapter.")
+    ] = False,
+    dry_run: Annotated[bool, Option("--dry-run", rich_help_panel=_HUB, help="Say what would be sent.")] = False,
 ) -> None:
-    """Store a directory as the next version of an adapter.
+    """Store a directory as the next version of an adapter; or, with --to, send one or a version to the Hugging Face Hub.
+
+    To the Hub go the served files, with a model card and without paths of this machine: one commit, which replaces what is
+    there, and a tag vN for a version. The same content again is the same commit. Endpoint and token are the hf command's.
 
     Example: adapters push ./my-lora --alias staging --eval results.json
     """
+    if to is not None:
+        if any((name, alias, tag, eval, note_text, parent)):
+            raise BadParameter(
+                "--name, --alias, --tag, --eval, --note and --parent are kept in a registry: push there first"
+            )
+        _send(session, directory, to, base, adapter, allow or [], private, force=force, dry_run=dry_run)
+        return
+    if private is not None or force or dry_run:
+        raise BadParameter("--private, --public, --force and --dry-run are about a push --to the Hub")
     from registry.domain.tags import parse_tag
 
     with progress("pushing", silent=session.quiet or session.json) as advance:
@@ -65,3 +98,43 @@ def push(
     say(f"{version.reference}  {version.digest}")
     if not pushed.created:
         note("the same content was that version already; nothing was stored", quiet=session.quiet)
+
+
+def _send(
+    session: Session,
+    subject: str,
+    to: str,
+    base: str | None,
+    adapter: str | None,
+    allow: list[str],
+    private: bool | None,
+    *,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    sent = session.registry.push_to_hub(
+        subject, to, private=private, base=base, adapter=adapter, allow=allow, force=force, dry_run=dry_run
+    )
+    if session.json:
+        emit(sent.document())
+        return
+    show_findings(sent.findings, quiet=session.quiet)
+    for path in sent.added:
+        note(f"+ {path}", quiet=session.quiet)
+    for path in sent.deleted:
+        note(f"- {path}", quiet=session.quiet)
+    say(_outcome(sent))
+    if sent.dry_run:
+        note("nothing was sent: this was a dry run", quiet=session.quiet)
+    elif not sent.added and not sent.deleted:
+        note("the same content was there already; nothing was committed", quiet=session.quiet)
+
+
+def _outcome(sent: Sent) -> str:
+    where = f"hf://{sent.repository}@{sent.tag or (sent.commit or 'main')[:12]}"
+    made = (
+        f", {'to be made' if sent.dry_run else 'made'} {'private' if sent.private else 'public'}"
+        if sent.created
+        else ""
+    )
+    return f"{sent.name} → {where}  (commit {(sent.commit or 'to come')[:12]}{made})"

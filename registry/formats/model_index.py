@@ -17,13 +17,15 @@ The form: https://github.com/huggingface/hub-docs/blob/main/modelcard.md?plain=1
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from registry.domain.evaluation import Evaluation, usual_direction
 from registry.formats.plain_data import mapping, sequence, text
 from registry.formats.scores import file_name, score
 
 SUITE = "model-index"
+#: Where the form demands a dataset and nobody said one.
+UNNAMED = "unspecified"
 
 
 def read_model_index(model_index: object, *, where: str) -> tuple[Evaluation, ...]:
@@ -36,6 +38,42 @@ def read_model_index(model_index: object, *, where: str) -> tuple[Evaluation, ..
         for result in map(mapping, sequence(mapping(model).get("results")))
         for evaluation in _result(result, where)
     )
+
+
+def write_model_index(evaluations: Iterable[Evaluation], *, name: str, task_type: str) -> list[object]:
+    """The form that :func:`read_model_index` and ``huggingface_hub.ModelCardData`` read back; empty without a score.
+
+    ``task_type`` is the Hub's (``text-generation``). Standard error and number of examples become the metric's ``args``.
+    """
+    results: dict[tuple[str, str | None], list[object]] = {}
+    for one in evaluations:
+        results.setdefault((one.task or UNNAMED, one.split), []).append(_metric(one))
+    if not results:
+        return []
+    return [
+        {
+            "name": name,
+            "results": [
+                {"task": {"type": task_type}, "dataset": _dataset(task, split), "metrics": metrics}
+                for (task, split), metrics in results.items()
+            ],
+        }
+    ]
+
+
+def _dataset(task: str, split: str | None) -> dict[str, object]:
+    kind, _, config = task.partition(":")
+    known = {"config": config if kind else None, "split": split}
+    return {"type": kind or task, "name": task, **{key: value for key, value in known.items() if value}}
+
+
+def _metric(one: Evaluation) -> dict[str, object]:
+    found: dict[str, object] = {"type": one.metric, "value": one.value}
+    if one.filter is not None:
+        found["name"] = f"{one.metric},{one.filter}"
+    args = {"stderr": one.stderr, "n": one.n}
+    stated = {key: value for key, value in args.items() if value is not None}
+    return {**found, "args": stated} if stated else found
 
 
 def _result(result: Mapping[str, object], where: str) -> Iterator[Evaluation]:

@@ -1,0 +1,96 @@
+"""What goes wrong with ``huggingface_hub``, in this project's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from registry.errors import (
+    ConflictError,
+    DeniedError,
+    InvalidInputError,
+    NotFoundError,
+    RegistryError,
+    UnavailableError,
+)
+
+_LOGIN = "`hf auth login`, or set HF_TOKEN to a token that may"
+
+
+@contextmanager
+def asking(where: str) -> Iterator[None]:
+    """``where`` is the repository, as a person writes it: ``hf://org/name@main``."""
+    try:
+        from huggingface_hub import errors
+    except ModuleNotFoundError as error:
+        raise UnavailableError(
+            "the Hub is asked by huggingface_hub, which is not installed",
+            code="hub-missing",
+            hint="pip install 'adapter-registry[hub]'",
+        ) from error
+    transport = errors.HTTPError  # type: ignore[attr-defined]  # what nobody answering is to httpx or requests
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise DeniedError(
+            f"{where} is gated, and you have not been let in",
+            code="gated-repository",
+            hint="accept its conditions on its page, then `hf auth login`",
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise NotFoundError(
+            f"the Hub has no {where}, or keeps it from you",
+            code="unknown-repository",
+            hint=f"check name and revision; where it is private, {_LOGIN}",
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise _refused(where, error) from error
+    except RuntimeError as error:  # an upload that failed, for a reason of its own
+        cause = error.__cause__
+        if isinstance(cause, errors.HfHubHTTPError):
+            raise _refused(where, cause) from error
+        raise _unavailable(where, cause if isinstance(cause, Exception) else error) from error
+    except (OSError, transport, ValueError, KeyError, TypeError, AttributeError) as error:
+        # Of an answer that is malformed the library raises whatever reading it raised.
+        raise _unavailable(where, error) from error
+
+
+def reason(error: Exception) -> str:
+    """The first line of what it says, on one line, without its request's address."""
+    said = str(error).strip()
+    return f"{said.splitlines()[0] if said else type(error).__name__:.300}"
+
+
+def malformed(where: str, what: str) -> UnavailableError:
+    return UnavailableError(
+        f"the Hub's answer about {where} cannot be: {what}",
+        code="hub-malformed",
+        hint="check HF_ENDPOINT: is that a Hugging Face Hub?",
+    )
+
+
+def _unavailable(where: str, error: Exception) -> UnavailableError:
+    return UnavailableError(
+        f"the Hub does not do what {where} needs: {reason(error)}",
+        code="hub-unavailable",
+        hint="check the connection and HF_ENDPOINT, then try again; nothing here was changed",
+    )
+
+
+def _refused(where: str, error: Exception) -> RegistryError:
+    status, said = getattr(getattr(error, "response", None), "status_code", 0), reason(error)
+    if status in (401, 403):
+        return DeniedError(f"the Hub does not let you do that with {where}: {said}", hint=_LOGIN)
+    if status == 404:
+        return NotFoundError(f"the Hub has no such thing as {where} needs: {said}", code="unknown-repository")
+    if status in (409, 412):
+        return ConflictError(
+            f"{where} changed meanwhile: {said}",
+            code="hub-moved",
+            hint="look at what came, then give the command again",
+        )
+    if 400 <= status < 500 and status not in (408, 429):
+        return InvalidInputError(f"the Hub refuses what was asked of {where}: {said}", code="hub-refused")
+    return UnavailableError(
+        f"the Hub cannot do that now for {where}: {said}", code="hub-unavailable", hint="wait a little, then try again"
+    )

@@ -1,0 +1,217 @@
+"""What goes to the Hub: an adapter's served files, with a card of its own and without a path of the trainer's machine.
+
+1. Which repository the base is; one that only the trainer's machine has is refused.
+2. The config, byte for byte, unless it says a path: then that repository.
+3. The card, made of the one the adapter brings and of what is known.
+4. Every byte is copied aside while it is hashed, so that what is sent is what was described.
+
+No sidecar goes, and the manifest holds neither pickle nor optimizer state nor checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.domain.digest import PREFIX
+from registry.domain.evaluation import Evaluation
+from registry.domain.finding import Finding, Severity
+from registry.domain.manifest import FileEntry, FileRole, Manifest
+from registry.domain.version import Version
+from registry.errors import DigestMismatchError, InvalidInputError, UnavailableError
+from registry.formats.adapter_config import AdapterConfig, parse_adapter_config
+from registry.formats.adapter_directory import CONFIG
+from registry.formats.base_model_text import WHERE, resolve_base
+from registry.hub.protocol import OutgoingFile
+from registry.operations.bases import Shelf, repository_and_revision
+from registry.operations.card import CardSubject, is_local, model_card
+from registry.operations.check import require_adapter
+from registry.operations.describe import AdapterPackage
+from registry.operations.directory import open_regular
+from registry.operations.manifests import manifest_of
+
+CARD = "README.md"
+#: Fields of a config in which trainers leave where they had the base.
+_PATHS = (WHERE, "tokenizer_name_or_path")
+_STEP = 1 << 20
+#: Bytes; settings are smaller, vocabularies are not looked through.
+_MAX_SETTINGS = 1 << 20
+
+Read = Callable[[FileEntry], Iterable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """``tag`` is what the Hub will call the version, None for a directory, which is no version."""
+
+    name: str
+    tag: str | None
+    title: str
+    description: str
+    files: tuple[OutgoingFile, ...]
+    findings: tuple[Finding, ...]
+
+
+def parcel_of_version(version: Version, repository: str, work: Path, *, base: str | None, shelf: Shelf) -> Parcel:
+    """``work`` is an empty directory that outlives the parcel. Raises InvalidInputError, CorruptionError."""
+    manifest = manifest_of(version.digest, shelf.blobs)
+    require_adapter(version.reference, manifest)
+    subject, config = card_subject(version, manifest, shelf.catalog.evaluations(version), base, shelf, repository)
+    files, findings = _packed(subject, config, lambda entry: shelf.blobs.read(entry.digest), work)
+    return Parcel(
+        version.reference, f"v{version.number}", version.reference, f"Manifest: {version.digest}", files, findings
+    )
+
+
+def parcel_of_directory(
+    package: AdapterPackage, repository: str, work: Path, *, base: str | None, shelf: Shelf
+) -> Parcel:
+    """Likewise, of a directory that was described and found sound."""
+    name = package.directory.absolute().name
+    read: Read = lambda entry: _chunks(package.paths[entry.digest])  # noqa: E731 - as for a version
+    manifest = package.manifest
+    config = _config(manifest, read)
+    known = _base(name, config, manifest, base, shelf)
+    subject = CardSubject(name, manifest, known, written=_written(manifest, read), repository=repository)
+    files, findings = _packed(subject, config, read, work)
+    return Parcel(name, None, name, f"Manifest: {manifest.digest}", files, findings)
+
+
+def card_subject(
+    version: Version,
+    manifest: Manifest,
+    evaluations: Sequence[Evaluation],
+    base: str | None,
+    shelf: Shelf,
+    repository: str | None = None,
+    *,
+    needs_base: bool = True,
+) -> tuple[CardSubject, AdapterConfig]:
+    """What the card of a version is about. Without ``needs_base`` a base that nobody can name is left open."""
+
+    def read(entry: FileEntry) -> Iterable[bytes]:
+        return shelf.blobs.read(entry.digest)
+
+    config = _config(manifest, read)
+    known = _base(version.reference, config, manifest, base, shelf, needs_base=needs_base)
+    subject = CardSubject(
+        str(version.adapter),
+        manifest,
+        known,
+        evaluations,
+        _written(manifest, read),
+        version.reference,
+        repository,
+        f"v{version.number}",
+    )
+    return subject, config
+
+
+def _config(manifest: Manifest, read: Read) -> AdapterConfig:
+    entry = next(entry for entry in manifest.files if entry.path == CONFIG)
+    return parse_adapter_config(b"".join(read(entry)), where=CONFIG)
+
+
+def _written(manifest: Manifest, read: Read) -> bytes | None:
+    entry = next((entry for entry in manifest.files if entry.path == CARD), None)
+    return None if entry is None else b"".join(read(entry))
+
+
+def _base(  # 1
+    name: str, config: AdapterConfig, manifest: Manifest, stated: str | None, shelf: Shelf, *, needs_base: bool = True
+) -> str | None:
+    if stated is not None:
+        return repository_and_revision(stated)[0]
+    recorded = shelf.same_name(manifest.base_model).id
+    raw = config.raw.get(WHERE)
+    text = raw.strip() if isinstance(raw, str) else ""
+    if text and not is_local(text):
+        own = resolve_base(text, None)[0].id or text
+        was_overridden = manifest.base_model.id is not None and manifest.base_model.id.lower() != own.lower()
+        return manifest.base_model.id if was_overridden else text
+    if recorded is None and needs_base:
+        raise InvalidInputError(
+            f"{name} says that its base is {text!r:.200}, which nobody else can find, and the registry knows no repository",
+            code="base-unnamed",
+            hint="say which repository it is: --base OWNER/NAME",
+        )
+    return recorded
+
+
+def _packed(
+    subject: CardSubject, config: AdapterConfig, read: Read, work: Path
+) -> tuple[tuple[OutgoingFile, ...], tuple[Finding, ...]]:
+    card, findings = model_card(subject)  # 3
+    made = {CARD: card.encode()}
+    if (changed := _sent_config(config, subject.base)) is not None:  # 2
+        made[CONFIG] = changed
+    files = [_made(path, data, work / f"made-{number}") for number, (path, data) in enumerate(made.items())]
+    for number, entry in enumerate(subject.manifest.files):  # 4
+        if entry.role is FileRole.SERVED and entry.path not in made:
+            files.append(_copied(entry, read(entry), work / f"file-{number}"))
+            findings += tuple(_says_a_path(files[-1], config))
+    return tuple(sorted(files, key=lambda file: file.path)), findings
+
+
+def _says_a_path(file: OutgoingFile, config: AdapterConfig) -> Iterator[Finding]:
+    """Of a tokenizer's settings and the like, which go as they are."""
+    raw = config.raw.get(WHERE)
+    if not isinstance(raw, str) or len(raw) < 2 or not is_local(raw) or file.size > _MAX_SETTINGS:
+        return
+    if raw.encode("utf-8", "replace") in file.source.read_bytes():
+        message = f"{file.path} names {raw!r:.200}, a path on the machine that trained it, and is sent as it is"
+        fix = "edit the file and push it anew, if that matters"
+        yield Finding("local-path", Severity.WARNING, message, file.path, fix)
+
+
+def _sent_config(config: AdapterConfig, base: str | None) -> bytes | None:
+    """None where the config may go as it is."""
+    was = config.raw.get(WHERE)
+    said = dict(config.raw)
+    for field in _PATHS:
+        if field == WHERE or (said.get(field) == was and isinstance(was, str) and is_local(was)):
+            said[field] = base
+    if said == config.raw:
+        return None
+    return json.dumps(said, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _made(path: str, data: bytes, place: Path) -> OutgoingFile:
+    return _write(path, len(data), (data,), place)
+
+
+def _copied(entry: FileEntry, chunks: Iterable[bytes], place: Path) -> OutgoingFile:
+    file = _write(entry.path, entry.size, chunks, place)
+    if PREFIX + file.sha256 != entry.digest:
+        raise DigestMismatchError(
+            entry.path,
+            expected=entry.digest,
+            actual=PREFIX + file.sha256,
+            hint="it changed while it was read, or the store is damaged: `adapters doctor --deep`",
+        )
+    return file
+
+
+def _write(path: str, size: int, chunks: Iterable[bytes], place: Path) -> OutgoingFile:
+    sha256 = hashlib.sha256()
+    git_sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    try:
+        with open(place, "xb") as file:
+            for chunk in chunks:
+                sha256.update(chunk)
+                git_sha1.update(chunk)
+                file.write(chunk)
+    except OSError as error:
+        raise UnavailableError(
+            f"no room to copy {path}: {error.strerror or error}", hint="make room, or set TMPDIR to another place"
+        ) from error
+    return OutgoingFile(path, place, size, sha256.hexdigest(), git_sha1.hexdigest())
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with open_regular(path) as file:
+        while chunk := file.read(_STEP):
+            yield chunk
