@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from registry.api import problems
 from registry.api.answers import EncodedAnswers
 from registry.api.callers import Gatekeeper
+from registry.api.freshness import Freshness
+from registry.api.hub_protocol.dispatch import HubProtocol
 from registry.api.routes import adapters, aliases, health, resolve, tokens
 from registry.api.settings import Settings
 from registry.connect import connect
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 #: Paths below which a successful answer to GET depends on the request and the catalog alone.
-_KEPT = ("/v1/resolve/", "/v1/adapters", "/v1/best", "/v1/bases")
+_KEPT = ("/v1/resolve/", "/v1/adapters", "/v1/best", "/v1/bases", "/api/models/")
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -33,7 +35,8 @@ def create_app(settings: Settings) -> ASGIApp:
     problems.install(app)
     for resource in (adapters, aliases, resolve, tokens, health):
         app.include_router(resource.router)
-    return EncodedAnswers(app, prefixes=_KEPT, generation=registry.catalog.generation)
+    app.mount("/", HubProtocol(registry, settings, app.state.gatekeeper))  # whatever the routes before it do not know
+    return EncodedAnswers(app, prefixes=_KEPT, freshness=Freshness(registry.catalog))
 
 
 def from_environment() -> ASGIApp:

@@ -19,6 +19,11 @@ MAX_LENGTH = 96
 MAX_NUMBER = 10**9
 DEFAULT_NAMESPACE = "local"
 
+#: First segments of addresses that a server answers itself: the registry's own, and those of the Hub's protocol.
+RESERVED = frozenset(
+    ["api", "datasets", "docs", "healthz", "kernels", "metrics", "models", "readyz", "spaces", "static", "v1", "v2", "xet"]
+)
+
 _WORD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?", re.ASCII)
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _LIKE_VERSION = re.compile(r"v[0-9]+", re.ASCII | re.IGNORECASE)
@@ -131,6 +136,17 @@ class Reference:
         if self.number is not None:
             return f"{self.adapter}@{self.number}"
         return f"{self.adapter}:{self.alias}" if self.alias else str(self.adapter)
+
+
+def require_free(namespace: Namespace) -> None:
+    """Raises :class:`InvalidNameError` for a namespace in which nothing can be served, so that nothing is made there."""
+    if namespace.key in RESERVED:
+        raise InvalidNameError(
+            "namespace",
+            namespace,
+            "another: this one is the beginning of addresses that a server answers itself",
+            hint=f"not in {', '.join(sorted(RESERVED))}",
+        )
 
 
 def version_number(text: str) -> int:

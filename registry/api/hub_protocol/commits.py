@@ -1,0 +1,238 @@
+"""A commit to ``main``.
+
+1. One at a time for an adapter, whichever worker it reaches.
+2. The same request again (clients repeat it when an answer gets lost) is answered by what it did the first time.
+3. The changes go on ``main``; a further part of an upload goes on what came before it, see
+   :mod:`~registry.api.hub_protocol.announcements`.
+4. While adapter files that were announced are missing, it is a draft: on record, and shown by nobody's ``main``.
+5. If the adapter is whole and another than the newest version's, it becomes a version, checked like any push. What is refused is
+   not recorded.
+6. Else the commit holds the files of the version that is there, with other cards or sub-folders beside them.
+
+The version comes first and the commit second: after a crash in between the version shows its own files, and the side files of this
+one upload are missing, which repeating it mends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.responses import JSONResponse, Response
+
+from registry.api.hub_protocol.announcements import LIFETIME
+from registry.api.hub_protocol.commit_body import Changes, digests_of, read_changes
+from registry.api.hub_protocol.errors import StaleParentError
+from registry.api.hub_protocol.policy import adapter_in, is_whole, require_writable
+from registry.api.hub_protocol.revisions import History, Revision
+from registry.api.hub_protocol.trees import Tree, tree_bytes, tree_of
+from registry.blobs.filesystem import make_directory, unavailable
+from registry.domain.digest import Digest
+from registry.domain.finding import Severity
+from registry.errors import NotFoundError, RejectedError, UnavailableError
+from registry.formats.adapter_directory import CONFIG, EVALUATIONS_FOLDER, WEIGHTS
+
+if TYPE_CHECKING:
+    from registry.api.hub_protocol.asked import Asked
+    from registry.domain.commit import Commit
+    from registry.operations.publish import Published
+
+_PATIENCE = 120.0
+
+
+class IncompleteAdapterError(RejectedError):
+    default_code = "incomplete-adapter"
+
+    def __init__(self, adapter: str, path: str) -> None:
+        super().__init__(
+            f"{adapter} would be without {path}, and a version keeps its files; nothing was recorded",
+            hint="put the new file in its place in the same commit; a version is taken back by adapters yank",
+        )
+
+
+def commit(asked: Asked) -> Response:
+    require_writable(asked.repository, asked.params["revision"], asked)
+    changes = read_changes(asked)
+    with _alone(asked.services.place / "locks", asked.repository.name.key):  # 1
+        done = _repeated(changes, asked) or _commit(changes, asked)
+    shown = asked.repository.shown
+    return JSONResponse(
+        {
+            "success": True,
+            "commitOid": done.commit,
+            "commitUrl": f"{asked.address}/{shown}/commit/{done.commit}",
+            "hookOutput": done.said,
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    commit: str
+    said: str = ""
+
+
+def _commit(changes: Changes, asked: Asked) -> _Done:
+    repository, history, services = asked.repository, asked.repository.history, asked.services
+    main, actor, key = history.main, asked.caller.actor, repository.name.key
+    continues = changes.is_continued or services.announcements.are_awaited(actor, key, changes.files)
+    head = (_open_draft(history, actor, main) if continues else None) or main  # 3
+    _require_parent(changes, head, main, history, repository.shown)
+    tree = changes.applied_to(head.tree, repository.shown, head.commit)
+    awaited = services.announcements.outstanding(actor, key, changes.files)
+    services.announcements.remove(actor, key, changes.files)
+    if awaited:  # 4
+        return _recorded(changes, tree, head, main.number, history, asked, draft=True)
+    if tree == main.tree:
+        return _Done(history.served(main).commit)
+    if main.number and not is_whole(tree):
+        raise IncompleteAdapterError(str(repository.name), CONFIG if CONFIG not in tree else WEIGHTS)
+    if not is_whole(tree) or (main.number and adapter_in(tree) == adapter_in(main.tree)):  # 6
+        return _recorded(changes, tree, head, main.number, history, asked)
+    published = asked.caller.registry.receive(_received(tree), name=str(repository.name))  # 5
+    history, number, said = repository.history, published.version.number, _said(published)
+    if history.newest is None or history.newest.number != number:
+        return _Done(_existing(history, number, repository.shown), said)
+    return replace(_recorded(changes, tree, head, number, history, asked), said=said)
+
+
+def _recorded(
+    changes: Changes, tree: Tree, head: Revision, number: int, history: History, asked: Asked, *, draft: bool = False
+) -> _Done:
+    data = tree_bytes(tree)
+    listed = Digest.of(data)
+    version = history.version(number)
+    own = history.of_version(version) if version is not None else None
+    facts = [head.commit, listed, number, draft]
+    fresh = hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode("ascii")).hexdigest()[:40]
+    made = own is not None and own.tree == tree and number != head.number and not draft
+    commit = own.commit if own is not None and made else fresh
+    blobs, catalog = asked.caller.registry.blobs, asked.caller.registry.catalog
+    blobs.put(listed, iter((data,)))
+    if commit not in {each.id for each in history.commits}:
+        with catalog.writing() as writer:
+            for digest in (listed, *digests_of(tree)):
+                blobs.size(digest)  # a collector may have run
+            writer.commit(
+                asked.repository.name,
+                commit=commit,
+                parent=head.commit,
+                tree=listed,
+                files=digests_of(tree),
+                title=changes.title or "no title",
+                number=number,
+                draft=draft,
+            )
+    recorded = Revision(commit, tree, number, changes.title, asked.caller.actor, "")
+    return _Done(commit if draft else history.served(recorded).commit)
+
+
+def _open_draft(history: History, actor: str, main: Revision) -> Revision | None:
+    """Where the actor's unfinished upload is, unless it was finished or given up.
+
+    What changed beside the adapter since it began is in it too; another adapter is not, since the two would be mixed."""
+    continued = {each.parent for each in history.commits}
+    drafts = [each for each in history.commits if each.draft and each.author == actor and each.id not in continued]
+    if not drafts or _age(drafts[-1].at) > LIFETIME:
+        return None
+    draft = history.of_commit(drafts[-1])
+    base = _begun_from(history, drafts[-1])
+    if base is None or adapter_in(base.tree) != adapter_in(main.tree):
+        return draft
+    kept = {path: entry for path, entry in main.tree.items() if path in draft.tree or path not in base.tree}
+    changed = {path: entry for path, entry in draft.tree.items() if base.tree.get(path) != entry}
+    return replace(draft, tree=tree_of({**kept, **changed}.values()))
+
+
+def _begun_from(history: History, draft: Commit) -> Revision | None:
+    by_id = {each.id: each for each in history.commits}
+    parent: Commit | None = draft
+    while parent is not None and parent.draft and parent.parent in by_id:
+        parent = by_id[parent.parent]
+    if parent is None:
+        return None
+    return history.with_id(parent.parent or "") if parent.draft else history.of_commit(parent)
+
+
+def _repeated(changes: Changes, asked: Asked) -> _Done | None:
+    """2. What the actor's last commit did is what these changes would have done at its place."""
+    history, shown = asked.repository.history, asked.repository.shown
+    own = [each for each in history.commits if each.author == asked.caller.actor]
+    if not own or _age(own[-1].at) > LIFETIME:
+        return None
+    last = history.of_commit(own[-1])
+    before = history.with_id(own[-1].parent or "")
+    if before is None or last.title.partition("\n")[0] != (changes.title or "no title").partition("\n")[0]:
+        return None
+    try:
+        same = changes.applied_to(before.tree, shown, before.commit) == last.tree
+    except NotFoundError:
+        return None
+    if not same or not (own[-1].draft or last.commit == history.main.commit):
+        return None
+    return _Done(last.commit if own[-1].draft else history.served(last).commit)
+
+
+def _require_parent(changes: Changes, head: Revision, main: Revision, history: History, shown: str) -> None:
+    names = {head.commit, main.commit, history.served(main).commit}
+    if changes.parent is not None and not any(name.startswith(changes.parent) for name in names):
+        raise StaleParentError(shown, changes.parent, history.served(main).commit)
+
+
+def _received(tree: Tree) -> dict[str, Digest]:
+    """What a directory handed in by ``adapters push`` would show of itself."""
+    return {
+        path: entry.digest
+        for path, entry in tree.items()
+        if "/" not in path or path.startswith(f"{EVALUATIONS_FOLDER}/")
+    }
+
+
+def _existing(history: History, number: int, shown: str) -> str:
+    made = history.of_number(number)
+    if made is None:
+        raise NotFoundError(f"{shown} has no version {number}", code="unknown-version")
+    return history.served(made).commit
+
+
+def _said(published: Published) -> str:
+    found = [each for each in published.findings if each.severity is not Severity.INFO]
+    return "\n".join(f"{each.severity}: {each.message} [{each.rule}]" for each in found)
+
+
+def _age(at: str) -> float:
+    """Seconds since."""
+    return time.time() - datetime.fromisoformat(at).timestamp()
+
+
+@contextmanager
+def _alone(place: Path, key: str) -> Iterator[None]:
+    """Raises UnavailableError if others do not finish."""
+    path = place / hashlib.sha256(key.encode()).hexdigest()
+    try:
+        make_directory(place)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise unavailable(error, "lock an adapter", path) from error
+    try:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UnavailableError(f"others are committing to {key}", hint="try again") from None
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(descriptor)

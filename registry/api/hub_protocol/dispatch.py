@@ -1,0 +1,125 @@
+"""From a request to the handler of its route, and from an error to what the client makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from registry.api import problems
+from registry.api.hub_protocol import table
+from registry.api.hub_protocol.asked import Asked, GoneError
+from registry.api.hub_protocol.errors import ForeignRepositoryError, refusal
+from registry.api.hub_protocol.paths import segments
+from registry.api.hub_protocol.repositories import find_repository
+from registry.api.hub_protocol.services import Services
+from registry.domain.access import Action
+from registry.errors import RegistryError
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from registry.api.callers import Gatekeeper
+    from registry.api.hub_protocol.pass_through import PassThrough
+    from registry.api.hub_protocol.table import Route
+    from registry.api.settings import Settings
+    from registry.connect import Registry
+
+#: Threads for bodies that may be long in coming, so that they take none from look-ups.
+_UPLOADS = 64
+_UNKNOWN = "this server does not speak this part of the protocol"
+#: First segments of this registry's own API.
+_OWN = frozenset(["v1", "healthz", "readyz", "metrics"])
+
+
+class HubProtocol:
+    """An ASGI application for the root of the origin."""
+
+    def __init__(self, registry: Registry, settings: Settings, gatekeeper: Gatekeeper) -> None:
+        self._services = Services(registry, settings, gatekeeper)
+        self._gatekeeper = gatekeeper
+        self._uploads: CapacityLimiter | None = None
+        self._upstream: PassThrough | None = None
+        if settings.upstream:
+            from registry.api.hub_protocol.pass_through import PassThrough
+
+            self._upstream = PassThrough(settings.upstream)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope)
+        parts = segments(scope)
+        found = table.find(request.method, parts)
+        if parts[0] in _OWN:
+            response: Response = problems.problem(404, "not-found", "there is no such route")
+        elif found is None:
+            response = await self._unknown(request, parts)
+        else:
+            answered = await self._answered(request, receive, *found)
+            if answered is None:
+                return
+            response = answered
+        await response(scope, receive, send)
+
+    async def _answered(
+        self, request: Request, receive: Receive, route: Route, params: Mapping[str, str]
+    ) -> Response | None:
+        """None if the client is gone."""
+        try:
+            limiter = self._limiter() if route.uploads else None
+            return await to_thread.run_sync(partial(self._run, request, receive, route, params), limiter=limiter)
+        except GoneError:
+            return None
+        except ForeignRepositoryError as error:
+            if self._upstream is not None and request.method in ("GET", "HEAD"):
+                return await self._passed_through(request)
+            return refusal(error)
+        except RegistryError as error:
+            return refusal(error)
+
+    def _run(self, request: Request, receive: Receive, route: Route, params: Mapping[str, str]) -> Response:
+        asked = Asked(request, receive, params, self._services)
+        if route.signed:
+            return route.handler(asked)
+        caller = self._gatekeeper.caller(request, writes=route.action is not Action.READ)
+        if route.action is not Action.READ:
+            self._gatekeeper.count_push(caller)
+        repository = None
+        if route.names_repository:
+            shown = f"{params['ns']}/{params['name']}"
+            repository = find_repository(caller, shown, self._services.histories, action=route.action)
+        elif route.action is Action.READ and not (caller.open or caller.token or caller.anonymous_read):
+            caller.require(Action.READ)
+        return route.handler(Asked(request, receive, params, self._services, caller, repository))
+
+    async def _unknown(self, request: Request, parts: list[str]) -> Response:
+        """Clients try what a server may not have: they are told at once, and go on."""
+        if methods := table.methods_of(parts):
+            return JSONResponse(
+                {"error": f"{request.method} is not among {', '.join(methods)}"}, 405, {"Allow": ", ".join(methods)}
+            )
+        if self._upstream is not None and request.method in ("GET", "HEAD") and self._upstream.knows(parts):
+            return await self._passed_through(request)
+        headers = {"X-Error-Message": _UNKNOWN} if request.method not in ("GET", "HEAD") else None
+        return JSONResponse({"error": _UNKNOWN}, 404, headers)
+
+    async def _passed_through(self, request: Request) -> Response:
+        """For those who may read anything here at all: nobody else makes this server ask another."""
+        assert self._upstream is not None  # noqa: S101 - the callers looked
+        try:
+            caller = await to_thread.run_sync(partial(self._gatekeeper.caller, request, writes=False))
+            if not (caller.open or caller.token or caller.anonymous_read):
+                caller.require(Action.READ)
+            return await self._upstream.answer(request)
+        except RegistryError as error:
+            return refusal(error)
+
+    def _limiter(self) -> CapacityLimiter:
+        if self._uploads is None:
+            self._uploads = CapacityLimiter(_UPLOADS)
+        return self._uploads

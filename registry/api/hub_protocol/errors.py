@@ -1,0 +1,150 @@
+"""What clients of the Hub make exceptions of: a status, ``X-Error-Code``, and a sentence that HEAD has to carry in a header."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+from starlette.responses import JSONResponse
+
+from registry.api.callers import TooManyRequestsError, UnauthenticatedError
+from registry.errors import (
+    ConflictError,
+    CorruptionError,
+    DeniedError,
+    InvalidInputError,
+    NotFoundError,
+    RegistryError,
+    UnavailableError,
+)
+
+_log = logging.getLogger("adapters.server")
+_MAX_HEADER = 900
+
+
+class RepositoryMissingError(NotFoundError):
+    """``RepositoryNotFoundError`` of the client. Said of what is not there and of what the caller may not know of."""
+
+    default_code = "unknown-adapter"
+
+    def __init__(self, repository: str) -> None:
+        super().__init__(f"there is no repository {repository!r:.200}")
+
+
+class ForeignRepositoryError(NotFoundError):
+    """In a namespace of which nothing is or was here: no code is sent with the 404, so that clients go on with what they have
+    in their cache (transformers takes the code as final, even for a cached base model)."""
+
+    default_code = "foreign-repository"
+
+    def __init__(self, repository: str) -> None:
+        super().__init__(f"{repository!r:.200} is no repository of this registry")
+
+
+class RevisionMissingError(NotFoundError):
+    default_code = "unknown-revision"
+
+    def __init__(self, repository: str, revision: str) -> None:
+        super().__init__(f"{repository} has no revision {revision!r:.120}")
+
+
+class EntryMissingError(NotFoundError):
+    """With the commit's id the client remembers the absence."""
+
+    default_code = "unknown-file"
+
+    def __init__(self, repository: str, commit: str, path: str) -> None:
+        super().__init__(f"{repository} at {commit[:12]} has no {path!r:.200}")
+        self.commit = commit
+
+
+class StaleParentError(ConflictError):
+    http_status = 412
+    default_code = "stale-parent"
+
+    def __init__(self, repository: str, parent: str, head: str) -> None:
+        super().__init__(
+            f"main of {repository} is at {head}, the commit was made for {parent}; nothing was recorded",
+            hint="download main again, and repeat the change on it",
+        )
+
+
+class ReadOnlyRevisionError(DeniedError):
+    """A commit to what does not take any."""
+
+    default_code = "read-only-revision"
+
+
+class UnsupportedError(UnavailableError):
+    """A part of the protocol that this server does not speak."""
+
+    http_status = 501
+    default_code = "unsupported"
+
+
+class SlowBodyError(InvalidInputError):
+    http_status = 408
+    default_code = "slow-body"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no byte of the body came for {seconds:g} s", hint="send it again")
+
+
+class TooLargeError(InvalidInputError):
+    http_status = 413
+    default_code = "too-large"
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"{what} is larger than {limit:,} bytes")
+
+
+class UnsatisfiableRangeError(InvalidInputError):
+    http_status = 416
+    default_code = "range"
+
+    def __init__(self, text: str, size: int) -> None:
+        super().__init__(f"Range {text!r:.80} is none of {size:,} bytes: one range, such as bytes=0-99")
+        self.size = size
+
+
+def refusal(error: RegistryError) -> JSONResponse:
+    """The answer to an error. A hint may name what else there is, so a search that fails gives none."""
+    hint = None if isinstance(error, NotFoundError) else error.hint
+    findings = getattr(error, "findings", ())
+    sentences = [f"{finding.message} [{finding.rule}]" for finding in findings] or [error.message]
+    if findings and (verdict := getattr(error, "verdict", None)):
+        sentences.insert(0, str(verdict))
+    text = "; ".join(sentences) + (f" ({hint})" if hint else "")
+    headers = {"X-Error-Message": header_text(text), "Cache-Control": "no-store"}
+    if code := _client_code(error):
+        headers["X-Error-Code"] = code
+    if isinstance(error, EntryMissingError):
+        headers["X-Repo-Commit"] = error.commit
+    if isinstance(error, UnsatisfiableRangeError):
+        headers["Content-Range"] = f"bytes */{error.size}"
+    if isinstance(error, UnauthenticatedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, TooManyRequestsError):
+        headers |= {"Retry-After": str(error.after), "RateLimit": f'"api";r=0;t={error.after}'}
+    if error.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = "1"
+    if isinstance(error, CorruptionError):
+        _log.error("%s: %s", error.code, error.message)
+    return JSONResponse({"error": text, "code": error.code}, error.http_status, headers)
+
+
+def header_text(text: str) -> str:
+    """One line of printable ASCII: what a header may hold."""
+    plain = " ".join(text.split()).encode("ascii", "replace").decode()
+    return "".join(letter if letter.isprintable() else "?" for letter in plain)[:_MAX_HEADER]
+
+
+def _client_code(error: RegistryError) -> str | None:
+    if isinstance(error, ForeignRepositoryError):
+        return None
+    if isinstance(error, RevisionMissingError):
+        return "RevisionNotFound"
+    if isinstance(error, EntryMissingError):
+        return "EntryNotFound"
+    unknown = error.code in ("unknown-adapter", "unauthenticated")
+    return "RepoNotFound" if unknown else None

@@ -1,0 +1,80 @@
+"""A repository as the object that ``model_info`` and ``list_models`` give."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from registry.domain.manifest import MERGED
+
+if TYPE_CHECKING:
+    from registry.api.hub_protocol.repositories import Repository
+    from registry.api.hub_protocol.revisions import Revision
+    from registry.api.hub_protocol.services import Services
+
+#: PEFT's task types as the Hub's pipelines.
+PIPELINES = {
+    "CAUSAL_LM": "text-generation",
+    "SEQ_2_SEQ_LM": "text2text-generation",
+    "SEQ_CLS": "text-classification",
+    "TOKEN_CLS": "token-classification",
+    "QUESTION_ANS": "question-answering",
+    "FEATURE_EXTRACTION": "feature-extraction",
+}
+
+
+def model_document(repository: Repository, revision: Revision, services: Services) -> dict[str, Any]:
+    """Without its files. No field says anything of Xet, which is not served."""
+    shown, adapter = repository.shown, repository.adapter
+    version = repository.history.version(revision.number)
+    facts = version.summary if version is not None else {}
+    base = base_of(facts, services)
+    tags = list(tags_of(facts, base))
+    document: dict[str, Any] = {
+        "_id": hashlib.sha256(adapter.name.key.encode()).hexdigest()[:24],
+        "id": shown,
+        "modelId": shown,
+        "author": str(adapter.name.namespace),
+        "sha": revision.commit,
+        "lastModified": stamp(revision.at),
+        "createdAt": stamp(repository.history.created_at),
+        "private": adapter.private,
+        "gated": False,
+        "disabled": False,
+        "downloads": 0,
+        "likes": 0,
+        "tags": tags,
+        "cardData": {"library_name": "peft", "tags": tags} | ({"base_model": base} if base else {}),
+        "library_name": "transformers" if facts.get("peft_type") == MERGED else "peft",
+    }
+    if pipeline := PIPELINES.get(str(facts.get("task_type"))):
+        document["pipeline_tag"] = pipeline
+    return document
+
+
+def base_of(facts: Mapping[str, object], services: Services) -> str | None:
+    found = facts.get("base_model")
+    name = (found.get("id") or found.get("raw")) if isinstance(found, dict) else None
+    return services.canonical_base(str(name)) if name else None
+
+
+def tags_of(facts: Mapping[str, object], base: str | None) -> Iterator[str]:
+    merged = facts.get("peft_type") == MERGED
+    if not merged:
+        yield "peft"
+    yield "safetensors"
+    if variant := facts.get("variant"):
+        yield str(variant).lower()
+    if base:
+        yield f"base_model:{base}"
+        yield f"base_model:{'merge' if merged else 'adapter'}:{base}"
+    if pipeline := PIPELINES.get(str(facts.get("task_type"))):
+        yield pipeline
+
+
+def stamp(at: str) -> str:
+    """As clients parse a time: milliseconds, and a Z."""
+    moment = at.removesuffix("Z").removesuffix("+00:00")
+    whole, _, fraction = moment.partition(".")
+    return f"{whole}.{(fraction + '000')[:3]}Z"

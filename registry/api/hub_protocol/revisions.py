@@ -1,0 +1,229 @@
+"""What the revisions of a repository mean: an adapter's versions, aliases and commits as one history.
+
+1. ``main`` is the last commit that holds the newest version which is not yanked, or that version itself; before the first
+   version the last commit, or the empty commit that every repository begins with.
+2. An alias is a branch, ``vN`` a tag: both are the commit that made the version, or the version itself.
+3. What a user tagged is kept as a tag of the version, ``hub-tag/NAME``, with the commit's id as its value.
+4. A commit is found by its id, and by the beginning of it if no other begins so. Ids name what is stored and what is served
+   with another base (see :mod:`~registry.api.hub_protocol.rewriting`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from threading import Lock
+
+from registry.api.hub_protocol.rewriting import Rewriting
+from registry.api.hub_protocol.trees import Tree, Trees
+from registry.catalog.protocol import Catalog
+from registry.catalog.sql import SqlCatalog
+from registry.domain.commit import Commit
+from registry.domain.names import AdapterName, Reference
+from registry.domain.version import Version
+from registry.errors import NotFoundError
+
+MAIN = "main"
+USER_TAG = "hub-tag/"
+_VERSION = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
+_HEX = re.compile(r"[0-9a-f]{7,40}", re.ASCII)
+_PAGE = 1000
+_KEPT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A commit. ``number`` is the version it holds, 0 before the first. ``at`` is ISO 8601 in UTC."""
+
+    commit: str
+    tree: Tree
+    number: int
+    title: str
+    author: str
+    at: str
+
+
+class History:
+    """Of one adapter, as the catalog had it at one moment."""
+
+    def __init__(self, adapter: AdapterName, catalog: Catalog, trees: Trees, rewriting: Rewriting) -> None:
+        self.adapter = adapter
+        self._catalog, self._trees, self._rewriting = catalog, trees, rewriting
+        self.commits: tuple[Commit, ...] = tuple(catalog.commits(adapter))
+        self.aliases: Mapping[str, int] = catalog.aliases(adapter)
+        self._numbers = {name.lower(): number for name, number in self.aliases.items()}
+        self._bases = {name.lower(): base for name, base in catalog.base_aliases().items()}
+        try:
+            self.newest: Version | None = catalog.resolve(Reference(adapter))
+        except NotFoundError:  # none yet, or all are yanked
+            self.newest = None
+        self._known: dict[int, Version | None] = {self.newest.number: self.newest} if self.newest else {}
+
+    @cached_property
+    def versions(self) -> tuple[Version, ...]:
+        """Newest first, yanked ones too."""
+        found: list[Version] = []
+        while len(page := self._catalog.versions(self.adapter, below=found[-1].number if found else None, limit=_PAGE)):
+            found += page
+            if len(page) < _PAGE:
+                break
+        return tuple(found)
+
+    @cached_property
+    def main(self) -> Revision:
+        """As it is stored."""
+        number = self.newest.number if self.newest else 0
+        latest = next((each for each in reversed(self.commits) if each.number == number and not each.draft), None)
+        if latest is not None:
+            return self.of_commit(latest)
+        return self.of_version(self.newest) if self.newest else self.initial
+
+    @cached_property
+    def initial(self) -> Revision:
+        identity = hashlib.sha256(json.dumps(["initial", self.adapter.key]).encode()).hexdigest()[:40]
+        created = self.commits[0].at if self.commits else "1970-01-01T00:00:00.000000Z"
+        return Revision(identity, {}, 0, "initial commit", str(self.adapter.namespace), created)
+
+    def of_commit(self, commit: Commit) -> Revision:
+        tree = self._trees.of_commit(commit.tree)
+        return Revision(commit.id, tree, commit.number, commit.title, commit.author, commit.at)
+
+    def of_version(self, version: Version) -> Revision:
+        """The version itself: every file that its manifest names."""
+        tree = self._trees.of_manifest(version.digest)
+        title = version.note or f"version {version.number}"
+        author = str(version.adapter.namespace)
+        return Revision(version.digest.hex[:40], tree, version.number, title, author, version.created_at)
+
+    def of_number(self, number: int) -> Revision | None:
+        """The commit that made a version, or the version."""
+        version = self.version(number)
+        if version is None:
+            return None
+        made = self._made.get(number)
+        own = version.digest.hex[:40]
+        return self.of_commit(made) if made is not None and made.parent != own else self.of_version(version)
+
+    def served(self, revision: Revision) -> Revision:
+        commit, tree = self._rewriting.served(revision.commit, revision.tree, self._bases)
+        return revision if commit == revision.commit else replace(revision, commit=commit, tree=tree)
+
+    def find(self, text: str, *, main: int | None = None) -> Revision | None:
+        """``main`` is the version that ``main`` means in a repository of one version."""
+        name = text.removeprefix("refs/heads/")
+        if name == MAIN:
+            found = self.main if main is None else self.of_number(main)
+        elif name.lower() in self._numbers:
+            found = self.of_number(self._numbers[name.lower()])
+        else:
+            found = self.tagged(text.removeprefix("refs/tags/"))
+        if found is not None:
+            return self.served(found)
+        return self.with_id(text.lower()) if _HEX.fullmatch(text.lower()) else None
+
+    def tagged(self, name: str) -> Revision | None:
+        """As it is stored."""
+        if match := _VERSION.fullmatch(name):
+            return self.of_number(int(match[1]))
+        commit = self.user_tags.get(name)
+        return self.with_id(commit) if commit is not None else None
+
+    def with_id(self, start: str) -> Revision | None:
+        """The only commit whose id begins so."""
+        if start in self._by_id:
+            return self._by_id[start]()
+        found = [commit for commit in self._by_id if commit.startswith(start)]
+        if found or not self._bases:
+            return self._by_id[found[0]]() if len(found) == 1 else None
+        served = {each.commit: each for each in (self.served(made()) for made in self._by_id.values())}
+        renamed = [commit for commit in served if commit.startswith(start)]
+        return served[renamed[0]] if len(renamed) == 1 else None
+
+    @cached_property
+    def _by_id(self) -> Mapping[str, Callable[[], Revision]]:
+        """Everything that is stored; files are listed when somebody asks for them."""
+        return {
+            self.initial.commit: lambda: self.initial,
+            **{each.digest.hex[:40]: partial(self.of_version, each) for each in self.versions},
+            **{each.id: partial(self.of_commit, each) for each in self.commits},
+        }
+
+    @cached_property
+    def user_tags(self) -> Mapping[str, str]:
+        """Name → commit."""
+        return {
+            key.removeprefix(USER_TAG): commit
+            for version in self.versions
+            for key, commit in version.tags.items()
+            if key.startswith(USER_TAG)
+        }
+
+    def line(self) -> Iterator[Revision]:
+        """What ``main`` was, newest first: the versions, each with the commits that hold it; drafts are nobody's."""
+        by_number: dict[int, list[Commit]] = {}
+        for commit in self.commits:
+            if not commit.draft:
+                by_number.setdefault(commit.number, []).append(commit)
+        for version in self.versions:
+            holding = by_number.get(version.number, [])
+            yield from (self.of_commit(each) for each in reversed(holding))
+            if (made := self.of_number(version.number)) and made.commit not in [each.id for each in holding]:
+                yield made
+        yield from (self.of_commit(each) for each in reversed(by_number.get(0, [])))
+        yield self.initial
+
+    @cached_property
+    def _made(self) -> Mapping[int, Commit]:
+        """Version → the first commit that holds it and did not come from one that did."""
+        numbers = {commit.id: commit.number for commit in self.commits}
+        found: dict[int, Commit] = {}
+        for commit in self.commits:
+            if not commit.draft and numbers.get(commit.parent or "") != commit.number:
+                found.setdefault(commit.number, commit)
+        return found
+
+    @property
+    def created_at(self) -> str:
+        first = self.version(1) or self.newest
+        return min(
+            [each.at for each in self.commits[:1]] + ([first.created_at] if first else []), default=self.initial.at
+        )
+
+    def version(self, number: int) -> Version | None:
+        if number not in self._known:
+            try:
+                self._known[number] = self._catalog.resolve(Reference(self.adapter, number=number)) if number else None
+            except NotFoundError:
+                self._known[number] = None
+        return self._known[number]
+
+
+class Histories:
+    """The last of them, each for as long as nothing is written."""
+
+    def __init__(self, catalog: SqlCatalog, trees: Trees, rewriting: Rewriting) -> None:
+        self._catalog, self._trees, self._rewriting = catalog, trees, rewriting
+        self._kept: OrderedDict[str, tuple[bytes, History]] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, adapter: AdapterName) -> History:
+        """Raises NotFoundError for an adapter that is not there."""
+        while True:
+            generation = self._catalog.generation()
+            with self._lock:
+                kept = self._kept.get(adapter.key)
+                if kept is not None and kept[0] == generation:
+                    return kept[1]
+            history = History(adapter, self._catalog, self._trees, self._rewriting)
+            if self._catalog.generation() == generation:  # all of it was read at one moment
+                with self._lock:
+                    self._kept[adapter.key] = (generation, history)
+                    self._kept.move_to_end(adapter.key)
+                    if len(self._kept) > _KEPT:
+                        self._kept.popitem(last=False)
+                return history

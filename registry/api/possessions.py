@@ -1,0 +1,62 @@
+"""Who has shown that they have which bytes.
+
+Knowing a digest gives nobody the bytes behind it: a version or a commit may be made of a blob only by those who uploaded all of
+it, or may read it through an adapter. An upload therefore leaves a marker, an empty file named for the caller and the digest,
+which all workers see and which ends by the clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.blobs.filesystem import unavailable
+
+if TYPE_CHECKING:
+    from registry.domain.digest import Digest
+
+
+class Possessions:
+    """``place`` is a directory of the server's own; ``lifetime`` in seconds."""
+
+    def __init__(self, place: Path, *, lifetime: float) -> None:
+        self._place = place
+        self._lifetime = lifetime
+
+    def note(self, actor: str, digest: Digest) -> None:
+        """``actor`` sent all of the bytes. Raises UnavailableError."""
+        path = self._path(actor, digest)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise unavailable(error, "note an upload", path) from error
+
+    def has(self, actor: str, digest: Digest) -> bool:
+        try:
+            return os.stat(self._path(actor, digest)).st_mtime > time.time() - self._lifetime
+        except FileNotFoundError:
+            return False
+
+    def sweep(self) -> None:
+        """Remove the markers that have ended."""
+        for directory in self._place.glob("*"):
+            with suppress(OSError):
+                for path in directory.iterdir():
+                    if path.stat().st_mtime <= time.time() - self._lifetime:
+                        path.unlink(missing_ok=True)
+                directory.rmdir()  # if nothing is left
+
+    def forget(self, actor: str) -> None:
+        shutil.rmtree(self._path_of(actor), ignore_errors=True)
+
+    def _path(self, actor: str, digest: Digest) -> Path:
+        return self._path_of(actor) / digest.hex
+
+    def _path_of(self, actor: str) -> Path:
+        return self._place / hashlib.sha256(actor.encode()).hexdigest()

@@ -1,0 +1,71 @@
+"""Every row of the list with the real clients, each generation in a process of its own.
+
+The installed client and the last one before 1.0 are always there; the others are, after ``make conformance``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.hub_protocol.running import CLIENTS, INSTALLED, run_client, serving
+
+#: Of each generation that speaks differently, see the client's own releases.
+GENERATIONS = ("0.20.3", "0.26.5", "0.36.2", "1.16.4", "1.33.0")
+ROWS = sorted(
+    line[4:].partition("(")[0]
+    for module in Path(__file__).parent.glob("rows_*.py")
+    for line in module.read_text().splitlines()
+    if line.startswith("def row_")
+)
+#: Methods that these did not have yet.
+UNKNOWN = {
+    "0.20.3": {"row_16_copy", "row_25_revision_exists", "row_35_checksums"},
+    "0.26.5": {"row_35_checksums"},
+    "0.36.2": {"row_35_checksums"},
+}
+
+pytestmark = pytest.mark.slow
+
+Outcomes = Callable[[str], dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory, write_adapters: Callable[[Path], None]) -> Iterator[Outcomes]:
+    """What became of the rows with a client, run once."""
+    known: dict[str, dict[str, str]] = {}
+    with ExitStack() as servers:
+
+        def of(version: str) -> dict[str, str]:
+            if version not in known:
+                place = tmp_path_factory.mktemp("client")
+                write_adapters(place / "adapters")
+                server = servers.enter_context(serving(place / "store", anonymous_read=True, page=4))
+                facts = {
+                    "tokens": dict(server.tokens),
+                    "adapters": str(place / "adapters"),
+                    "store": str(server.store),
+                    "work": str(place),
+                }
+                done = run_client(server, place / "home", "-m", "tests.hub_protocol.probe", json.dumps(facts), version=version)
+                assert done.returncode == 0, done.stderr
+                known[version] = json.loads(done.stdout.splitlines()[-1])
+            return known[version]
+
+        yield of
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("version", [INSTALLED, *GENERATIONS])
+def test_row(version: str, row: str, outcomes: Outcomes) -> None:
+    if version != INSTALLED and not (CLIENTS / version).is_dir():
+        pytest.skip(f"huggingface_hub {version} is not there: make conformance")
+    outcome = outcomes(version)[row]
+    if row in UNKNOWN.get(version, ()):
+        assert outcome.startswith("not in this client")
+    else:
+        assert outcome == "ok", outcome

@@ -1,0 +1,111 @@
+"""PEFT, transformers and the ``hf`` command, unchanged, against the server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from registry.connect import connect
+from tests.hub_protocol.running import Server, client_environment, run_client, serving
+
+pytestmark = pytest.mark.slow
+SCRIPT = str(Path(__file__).parent / "use_peft.py")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path / "store") as found:
+        yield found
+
+
+def used(server: Server, tmp_path: Path, step: str, name: str, **environment: str) -> None:
+    done = run_client(server, tmp_path / "home", SCRIPT, step, str(tmp_path), name, **environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"done": step}
+
+
+def test_what_peft_pushes_peft_and_transformers_load(server: Server, tmp_path: Path) -> None:
+    """By main, tag, alias and suffix; and, once it was fetched, without a server."""
+    used(server, tmp_path, "push", "team/tiny")
+    registry = connect(server.store, namespace="team")
+    first, second = (registry.show(f"tiny@{number}").manifest for number in (1, 2))
+    assert first.peft_type == "LORA"
+    assert first.rank == 4
+    assert first.digest != second.digest
+    assert len(registry.catalog.versions(registry.adapter("tiny"), limit=9)) == 2
+    registry.set_alias("tiny", "production", 1)
+    used(server, tmp_path, "load", "team/tiny")
+    used(server, tmp_path, "load", "team/tiny", HF_HUB_OFFLINE="1")
+    used(server, tmp_path, "subfolder", "team/tiny")
+    assert len(registry.catalog.versions(registry.adapter("tiny"), limit=9)) == 2
+    assert not registry.doctor(deep=True).problems
+
+
+def test_a_foreign_base_loads_from_the_cache(server: Server, tmp_path: Path) -> None:
+    """transformers asks the endpoint about a model of somebody else, and goes on with what it has."""
+    script = """
+import sys, shutil
+from pathlib import Path
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+cache = Path(sys.argv[1]) / "hub" / "models--somebody--base"
+commit = "1" * 40
+(cache / "refs").mkdir(parents=True)
+(cache / "refs" / "main").write_text(commit)
+GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=32, vocab_size=64)).save_pretrained(cache / "snapshots" / commit)
+AutoModelForCausalLM.from_pretrained("somebody/base")
+print("loaded")
+"""
+    done = run_client(server, tmp_path / "home", "-c", script, str(tmp_path / "home"))
+    assert done.stdout.endswith("loaded\n"), done.stderr
+    assert any("somebody/base" in each["path"] for each in server.requests)
+
+
+def test_the_hf_command(server: Server, tmp_path: Path, write_adapters: Callable[[Path], None]) -> None:
+    write_adapters(tmp_path / "adapters")
+    command = str(Path(sys.executable).with_name("hf"))
+    environment = client_environment(server, tmp_path / "home", token=None) | {"COLUMNS": "400"}
+
+    def hf(*arguments: str) -> str:
+        done = subprocess.run([command, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+        return done.stdout
+
+    hf("auth", "login", "--token", server.tokens["writer"])
+    assert "team" in hf("auth", "whoami")
+    hf("upload", "team/from-cli", str(tmp_path / "adapters" / "a"))
+    hf("repos", "tag", "create", "team/from-cli", "released")
+    hf("repos", "branch", "create", "team/from-cli", "production", "--revision", "v1")
+    hf("download", "team/from-cli", "--revision", "production", "--local-dir", str(tmp_path / "back"))
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "adapters" / "a" / name).read_bytes()
+    assert "team/from-cli" in hf("models", "ls", "--author", "team")
+    assert "team/from-cli" in hf("models", "info", "team/from-cli")
+    hf("repos", "delete", "team/from-cli", "--yes")
+    shutil.rmtree(tmp_path / "back")
+
+
+def test_the_registrys_own_hub_client_pushes_here(
+    server: Server, tmp_path: Path, write_adapters: Callable[[Path], None]
+) -> None:
+    """``adapters push DIR --to hf://…``, and the way back."""
+    write_adapters(tmp_path / "adapters")
+    command = str(Path(sys.executable).with_name("adapters"))
+    environment = {**client_environment(server, tmp_path / "home"), "ADAPTERS_REGISTRY": str(tmp_path / "mine")}
+
+    def adapters(*arguments: str) -> None:
+        done = subprocess.run(
+            [command, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+
+    adapters("push", str(tmp_path / "adapters" / "a"), "--to", "hf://team/by-ours")
+    adapters("push", str(tmp_path / "adapters" / "a"), "--to", "hf://team/by-ours")
+    registry = connect(server.store, namespace="team")
+    assert len(registry.catalog.versions(registry.adapter("by-ours"), limit=9)) == 1
+    adapters("import", "hf://team/by-ours@v1")

@@ -1,0 +1,149 @@
+"""Another hub behind ours: what is not here comes from there, as if it were here, with nothing of the caller's told to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from registry.connect import connect
+from tests.hub_protocol.running import Server, run_client, serving
+
+pytestmark = pytest.mark.slow
+
+SHA = "c" * 40
+CONFIG, WEIGHTS = b'{"model_type": "tiny"}', b"\x07" * 300_000
+OID = hashlib.sha256(WEIGHTS).hexdigest()
+FILES = [
+    {"type": "file", "path": "config.json", "size": len(CONFIG), "oid": "1" * 40},
+    {"type": "file", "path": "model.safetensors", "size": len(WEIGHTS), "oid": "2" * 40, "xetHash": "3" * 64,
+     "lfs": {"oid": OID, "size": len(WEIGHTS), "pointerSize": 130}},
+]  # fmt: skip
+
+
+class LikeTheHub(BaseHTTPRequestHandler):
+    """Large files lie elsewhere, every answer speaks of Xet, listings come in pages, and one name has moved."""
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        place, address = self.path, f"http://127.0.0.1:{self.server.server_address[1]}"
+        seen: list[tuple[str, str | None]] = self.server.seen  # type: ignore[attr-defined]
+        seen.append((self.path, self.headers.get("Authorization")))
+        about = {"X-Repo-Commit": SHA, "X-Xet-Hash": "3" * 64, "Link": '<https://cas/x>; rel="xet-auth"'}
+        if place.startswith("/api/models/org/base/tree"):
+            first = "cursor=" not in place
+            link = {"Link": f'<{address}/api/models/org/base/tree/{SHA}?recursive=true&cursor=1>; rel="next"'} if first else {}
+            self.reply(200, json.dumps(FILES[:1] if first else FILES[1:]).encode(), link | {"Content-Type": "application/json"})
+        elif place.startswith("/api/models/org/base"):
+            info = {"id": "org/base", "sha": SHA, "xetEnabled": True, "siblings": [{"rfilename": each["path"]} for each in FILES]}
+            self.reply(200, json.dumps(info).encode(), {"Content-Type": "application/json; charset=utf-8"})
+        elif place.startswith("/org/old/"):
+            self.reply(307, b"", {"Location": place.replace("/org/old/", "/org/base/")})
+        elif place.endswith("config.json"):
+            self.reply(200, CONFIG, about | {"ETag": '"' + "1" * 40 + '"'})
+        elif place.endswith("model.safetensors"):
+            linked = {"X-Linked-ETag": f'"{OID}"', "X-Linked-Size": str(len(WEIGHTS))}
+            target = address.replace("127.0.0.1", "localhost") + "/cdn"
+            self.reply(302, b"", about | linked | {"ETag": f'"{OID}"', "Location": target})
+        elif place == "/cdn":
+            self.reply(200, WEIGHTS, {})
+        else:
+            self.reply(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+
+    def reply(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        del format, args
+
+
+@pytest.fixture
+def upstream() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), LikeTheHub)
+    server.seen = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def server(tmp_path: Path, upstream: ThreadingHTTPServer) -> Iterator[Server]:
+    with serving(tmp_path / "store", upstream=f"http://127.0.0.1:{upstream.server_address[1]}") as found:
+        yield found
+
+
+SCRIPT = """
+import hashlib, os, sys
+from pathlib import Path
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+found = Path(snapshot_download("org/base"))
+assert sorted(os.listdir(found)) == ["config.json", "model.safetensors"], os.listdir(found)
+assert hashlib.sha256((found / "model.safetensors").read_bytes()).hexdigest() == sys.argv[1]
+assert (found / "model.safetensors").resolve().name == sys.argv[1]
+assert HfApi().file_exists("org/base", "config.json")
+assert not HfApi().file_exists("org/base", "nothing.json")
+assert hf_hub_download("org/old", "config.json")
+assert len(HfApi().list_repo_files("org/base")) == 2
+print("same")
+"""
+
+
+@pytest.mark.parametrize("version", ["installed", "0.36.2"])
+def test_a_base_of_another_hub_is_read_through_ours(
+    server: Server, upstream: ThreadingHTTPServer, tmp_path: Path, version: str
+) -> None:
+    done = run_client(server, tmp_path / "home", "-c", SCRIPT, OID, version=version)
+    assert done.stdout.endswith("same\n"), done.stderr
+    seen: list[tuple[str, str | None]] = upstream.seen  # type: ignore[attr-defined]
+    assert seen
+    assert {token for _, token in seen} == {None}
+    for asked in server.requests:
+        assert not [name for name in asked["headers"] if "xet" in name]
+        assert "xet" not in asked["headers"].get("link", "")
+    assert not [path for path, _ in seen if path.startswith(("/org/base/resolve", "/cdn")) and "Range" in path]
+
+
+def test_a_name_of_ours_never_comes_from_elsewhere(
+    server: Server, upstream: ThreadingHTTPServer, tmp_path: Path, write_adapters: Callable[[Path], None]
+) -> None:
+    """Nor does an upload go there, nor does a stranger make us ask."""
+    import urllib.error
+    import urllib.request
+
+    write_adapters(tmp_path / "adapters")
+    connect(server.store, namespace="org").push(tmp_path / "adapters" / "a", name="mine")
+
+    def status(method: str, path: str, token: str | None) -> int:
+        headers = {"Authorization": f"Bearer {server.tokens[token]}"} if token else {}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(server.address + path, b"{}" if method == "POST" else None, headers, method=method)) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+
+    assert status("GET", "/api/models/org/base", "admin") == 404
+    assert status("POST", "/api/models/elsewhere/base/preupload/main", "admin") == 404
+    assert status("GET", "/elsewhere/base/resolve/main/config.json", None) == 401
+    assert not upstream.seen  # type: ignore[attr-defined]
+    assert status("GET", "/api/models/gpt2", "admin") == 404
+    assert [path for path, _ in upstream.seen] == ["/api/models/gpt2"]  # type: ignore[attr-defined]

@@ -1,0 +1,202 @@
+"""When a commit is a version, what main shows, and what a name means."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.hub_protocol.conftest import write_one
+from tests.hub_protocol.in_process import Hub, hub, in_files
+
+WEIGHTS, CONFIG, CARD = "adapter_model.safetensors", "adapter_config.json", "README.md"
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Hub:
+    return hub(tmp_path / "store")
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> dict[str, bytes]:
+    return in_files(write_one(tmp_path / "first"))
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> dict[str, bytes]:
+    return in_files(write_one(tmp_path / "second", value=0.25))
+
+
+def test_a_commit_is_named_for_its_versions_digest(here: Hub, first: dict[str, bytes]) -> None:
+    here.create("team/x")
+    oid = here.committed("team/x", first)
+    version = here.registry.show("x@1").version
+    assert version.digest.hex[:40] == oid == here.sha("team/x") == here.sha("team/x", "v1")
+
+
+def test_what_the_command_line_pushes_is_there_too(here: Hub, tmp_path: Path, first: dict[str, bytes]) -> None:
+    pushed = here.registry.push(tmp_path / "first", name="x", alias="production")
+    assert here.sha("team/x", "production") == pushed.version.digest.hex[:40]
+    assert sorted(here.files("team/x")) == sorted(first)
+    assert here.committed("team/x", first) == here.sha("team/x")
+    assert here.tags("team/x") == ["v1"]
+
+
+def test_cards_and_folders_make_no_version(here: Hub, first: dict[str, bytes]) -> None:
+    here.create("team/x")
+    made = here.committed("team/x", first)
+    card = here.committed("team/x", {CARD: b"# other", "notes/a.txt": b"a"})
+    assert here.tags("team/x") == ["v1"]
+    assert here.sha("team/x") == card != made == here.sha("team/x", "v1")
+    assert here.read("team/x", CARD) == b"# other"
+    assert here.read("team/x", CARD, "v1") == first[CARD]
+    back = here.committed("team/x", {CARD: first[CARD]}, deleted=("notes/a.txt",))
+    assert here.files("team/x") == sorted(first)
+    assert back not in (made, card)
+
+
+def test_a_new_version_keeps_the_side_files(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    here.create("team/x")
+    here.committed("team/x", {**first, "notes/a.txt": b"a"})
+    here.committed("team/x", {WEIGHTS: second[WEIGHTS]})
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert here.files("team/x") == sorted([*first, "notes/a.txt"])
+    assert here.read("team/x", WEIGHTS, "v1") == first[WEIGHTS]
+
+
+def test_a_version_pushed_elsewhere_is_what_main_shows(
+    here: Hub, tmp_path: Path, first: dict[str, bytes], second: dict[str, bytes]
+) -> None:
+    here.create("team/x")
+    here.committed("team/x", {**first, "notes/a.txt": b"a"})
+    pushed = here.registry.push(tmp_path / "second", name="x")
+    assert here.sha("team/x") == pushed.version.digest.hex[:40]
+    assert here.files("team/x") == sorted(second)
+    titles = [each["title"] for each in here.get("/api/models/team/x/commits/main")]
+    assert titles == ["version 2", "a commit", "initial commit"]
+
+
+def test_a_yanked_version_is_not_main_and_can_be_named(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    here.create("team/x")
+    here.committed("team/x", first)
+    oid = here.committed("team/x", second)
+    here.registry.yank("x@2", "diverged")
+    assert here.sha("team/x") == here.sha("team/x", "v1")
+    assert here.sha("team/x", "v2") == here.sha("team/x", oid) == oid
+    answer = here.ask("GET", "/api/models/team/x/revision/v2")
+    assert answer.headers["x-hf-warning"] == "yanked; team/x@2 is yanked: diverged"
+    assert here.read("team/x.v2", WEIGHTS) == second[WEIGHTS]
+
+
+def test_what_was_a_version_once_is_that_version(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    here.create("team/x")
+    oid = here.committed("team/x", first)
+    newest = here.committed("team/x", second)
+    assert here.committed("team/x", first) == oid
+    assert here.sha("team/x") == newest
+    assert here.tags("team/x") == ["v1", "v2"]
+
+
+def test_the_same_request_again_does_nothing(here: Hub, first: dict[str, bytes]) -> None:
+    """Also one that deletes, and one that names the commit before as its parent."""
+    here.create("team/x")
+    parent = here.sha("team/x")
+    oid = here.committed("team/x", first, parent=parent)
+    assert here.committed("team/x", first, parent=parent) == oid
+    here.committed("team/x", {"notes.log": b"1"}, title="notes")
+    gone = here.committed("team/x", {}, deleted=("notes.log",), title="no notes")
+    assert here.committed("team/x", {}, deleted=("notes.log",), title="no notes") == gone
+    assert here.commit("team/x", {}, deleted=("notes.log",), title="once more").status_code == 404
+    commits = here.get("/api/models/team/x/commits/main")
+    assert [each["title"] for each in commits] == ["no notes", "notes", "a commit", "initial commit"]
+
+
+def test_an_upload_in_parts_is_one_version(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    """main shows nothing of it before its end, and an upload of something else meanwhile is none of its parts."""
+    here.create("team/x")
+    before = here.committed("team/x", first)
+    coming = {CONFIG: json.dumps({**json.loads(first[CONFIG]), "lora_alpha": 8}).encode(), "tokenizer.json": b"{}"}
+    coming[WEIGHTS] = second[WEIGHTS] + b""
+    assert here.announce("team/x", coming).status_code == 200
+    part = here.committed("team/x", {CONFIG: coming[CONFIG]}, title="upload")
+    assert here.sha("team/x") == before != part
+    here.committed("team/x", {CARD: b"# meanwhile"})
+    assert here.read("team/x", CONFIG) == first[CONFIG]
+    here.committed("team/x", {WEIGHTS: coming[WEIGHTS], "tokenizer.json": b"{}"}, title="upload (part 2)")
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert {path: here.read("team/x", path) for path in coming} == coming
+
+
+def test_an_upload_that_was_given_up_leaves_nothing(here: Hub, first: dict[str, bytes]) -> None:
+    here.create("team/x")
+    before = here.committed("team/x", first)
+    config = json.dumps({**json.loads(first[CONFIG]), "lora_alpha": 8}).encode()
+    here.announce("team/x", {CONFIG: config, "tokenizer.json": b"{}"})
+    here.committed("team/x", {CONFIG: config})
+    assert here.sha("team/x") == before
+    here.announce("team/x", {"vocab.json": b"{}"})
+    here.committed("team/x", {"vocab.json": b"{}"})
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert here.read("team/x", CONFIG) == first[CONFIG]
+
+
+def test_what_a_check_refuses_is_not_there(here: Hub, first: dict[str, bytes]) -> None:
+    here.create("team/x")
+    before = here.committed("team/x", first)
+    broken = json.dumps({**json.loads(first[CONFIG]), "r": 64}).encode()
+    answer = here.commit("team/x", {CONFIG: broken, CARD: b"# other"})
+    assert answer.status_code in (400, 422)
+    assert "64" in answer.headers["x-error-message"]
+    assert here.sha("team/x") == before
+    assert here.read("team/x", CARD) == first[CARD]
+    gone = here.commit("team/x", {}, deleted=(WEIGHTS,))
+    assert gone.status_code == 422
+    assert here.sha("team/x") == before
+
+
+def test_an_adapter_of_that_name_is_no_suffix(here: Hub, tmp_path: Path, first: dict[str, bytes]) -> None:
+    """And a suffix is as hidden as the adapter."""
+    here.create("team/x", private=True)
+    oid = here.committed("team/x", first)
+    assert here.get("/api/models/team/x.v1")["sha"] == oid
+    for path in ("/api/models/team/x", "/api/models/team/x.v1", "/api/models/team/x.v2", f"/team/x.v1/resolve/{oid}/{CONFIG}"):
+        refused = here.ask("GET", path, who="other")
+        assert (refused.status_code, refused.headers["x-error-code"]) == (404, "RepoNotFound")
+    write_one(tmp_path / "real", value=0.125)
+    pushed = here.registry.push(tmp_path / "real", name="x.v1")
+    assert here.get("/api/models/team/x.v1")["sha"] == pushed.version.digest.hex[:40]
+
+
+def test_a_base_that_has_another_name_here_is_served_by_its_own(here: Hub, tmp_path: Path) -> None:
+    """That field alone; the commit as it was pushed stays what it was."""
+    directory = write_one(tmp_path / "copy", base_model_name_or_path="mirror/gpt2-copy")
+    files = in_files(directory)
+    here.create("team/x")
+    oid = here.committed("team/x", files)
+    assert here.read("team/x", CONFIG) == files[CONFIG]
+    here.registry.alias_base("mirror/gpt2-copy", "openai-community/gpt2")
+    served = here.sha("team/x")
+    assert served != oid
+    assert here.read("team/x", CONFIG) == files[CONFIG].replace(b"mirror/gpt2-copy", b"openai-community/gpt2")
+    for name in ("team/x.v1", "team/x"):
+        assert here.get(f"/api/models/{name}/revision/v1")["sha"] == served
+    assert here.ask("GET", f"/team/x/resolve/{oid}/{CONFIG}").content == files[CONFIG]
+    assert here.sha("team/x", served[:12]) == served
+    assert here.committed("team/x", files) == served
+    assert here.committed("team/x", {CARD: b"# other"}, parent=served)
+    here.registry.alias_base("mirror/gpt2-copy", None)
+    assert here.sha("team/x", "v1") == oid
+
+
+def test_the_store_is_sound_and_nothing_of_it_is_collected(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    here.create("team/x")
+    here.committed("team/x", {**first, "notes/a.txt": b"a"})
+    here.committed("team/x", {**second, "notes/b.txt": b"b"})
+    here.registry.gc(grace=0.0)
+    assert not here.registry.doctor(deep=True).problems
+    assert here.read("team/x", "notes/a.txt") == b"a"
+    assert here.read("team/x", WEIGHTS, "v1") == first[WEIGHTS]
+    head = here.sha("team/x")
+    here.registry.rebuild()
+    assert here.sha("team/x") == head
