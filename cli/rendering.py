@@ -46,7 +46,11 @@ def complain(error: RegistryError) -> None:
 
     console = _err()
     findings = getattr(error, "findings", ())
-    console.print(Text.assemble(("error: ", "bold red"), safe(error.message)), soft_wrap=True)
+    verdict = getattr(error, "verdict", None) if len(findings) > 1 else None
+    said = (
+        f"{verdict}, for {len(findings)} reasons" if verdict else error.message
+    )  # which the reasons follow, each once
+    console.print(Text.assemble(("error: ", "bold red"), safe(said)), soft_wrap=True)
     if len(findings) > 1:
         for finding in findings:
             _show_finding(console, finding)
@@ -113,6 +117,11 @@ def size(count: object) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 layer``, ``2 layers``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def safe(text: str) -> str:

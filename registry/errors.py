@@ -10,7 +10,8 @@
     │   │   ├── MalformedConfigError      adapter_config.json
     │   │   └── MalformedResultsError     evaluation results
     │   ├── UnsuitableDirectoryError  not an adapter, a link, a pickle, a Git-LFS pointer …
-    │   └── DefectiveAdapterError     findings: the tensors do not make an adapter
+    │   ├── DefectiveAdapterError     findings: the tensors do not make an adapter
+    │   └── ScoreFailedError          a command that was to score an adapter says no number
     ├── NotFoundError             nothing has that name                            404    4
     ├── ConflictError             somebody was faster, or the place is taken       409    5
     │   ├── AliasMovedError           compare-and-set lost
@@ -134,7 +135,22 @@ class DefectiveAdapterError(InvalidInputError):
         super().__init__(
             f"{where}: {first.message}{more}", code=first.rule if len(findings) == 1 else None, hint=first.fix
         )
+        self.verdict = f"{where} does not make a sound adapter"
         self.findings = tuple(findings)
+
+
+class ScoreFailedError(InvalidInputError):
+    """``command`` was to print a score; ``problem`` is what it did."""
+
+    default_code = "score-failed"
+
+    def __init__(self, command: str, problem: str) -> None:
+        super().__init__(
+            f"{command!r:.200} {problem}",
+            hint="run it by hand on one adapter: it has to end with exit code 0, and a number as its last line",
+        )
+        self.command = command
+        self.problem = problem
 
 
 class NotFoundError(RegistryError):
@@ -199,6 +215,7 @@ class FindingsError(RejectedError):
             code=first.rule if len({finding.rule for finding in findings}) == 1 else None,
             hint=hint or first.fix,
         )
+        self.verdict = verdict
         self.findings = tuple(findings)
 
 

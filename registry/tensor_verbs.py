@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from math import isfinite
+from os import sep
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
     from registry.catalog.protocol import Catalog
     from registry.domain.names import AdapterName, Reference
     from registry.operations.bases import Shelf
-    from registry.operations.combine import Combined
     from registry.operations.combine import Workshop as CombineWorkshop
+    from registry.operations.combined import Combined
     from registry.operations.equal_copy import Workshop as ExportWorkshop
     from registry.operations.export import Exported
     from registry.operations.extract import Extraction
+    from registry.operations.ingredients import Found
     from registry.operations.inspect import Difference, Inspected, Interference
     from registry.operations.inspect import Workshop as InspectWorkshop
     from registry.operations.merge import Merged
     from registry.operations.merge_prepare import MergeRequest, Prepared
     from registry.operations.merge_prepare import Workshop as MergeWorkshop
+    from registry.operations.search import Search, Searched
     from registry.operations.verify import Verification
     from registry.plans.merge_plan import MergeOptions
 
@@ -130,12 +133,17 @@ class TensorVerbs:
         *,
         options: MergeOptions | None = None,
         whole: bool = False,
+        samples: int | None = None,
     ) -> Verification:
-        """Hold a merged checkpoint against base and adapters: a sample of each tensor, or the ``whole``."""
-        from registry.operations.verify import verify
+        """Hold a merged checkpoint against base and adapters: ``samples`` pieces of each tensor, spread evenly, or the
+        ``whole``."""
+        from registry.operations.verify import SAMPLES, verify
 
         request = self._merge_request(base, adapters, options, "cpu")
-        return verify(Path(output), request, whole=whole, shelf=self.shelf(), workshop=_ahead(_merge_workshop))
+        if samples is not None and samples < 1:
+            raise InvalidNameError("number of samples", str(samples), "1 or more")
+        pieces = None if whole else samples or SAMPLES
+        return verify(Path(output), request, samples=pieces, shelf=self.shelf(), workshop=_ahead(_merge_workshop))
 
     def combine(
         self,
@@ -150,23 +158,69 @@ class TensorVerbs:
         seed: int = 0,
         dtype: str | None = None,
         kind: str = "combined-from",
+        max_bytes: int | None = None,
+        foresee: Callable[[Interference], None] | None = None,
     ) -> Combined:
         """Adapters as one adapter, in ``into``, as the next version of ``name``, or both: the weighted sum, or another
         ``method`` of :data:`registry.plans.combining.METHODS`.
 
-        The sum is exact unless ``rank`` or ``energy`` (a share of Σσ²) say how much to keep of each layer. ``kind`` is what the
-        lineage calls it. Raises RejectedError with every reason where there is no sum.
+        The sum is exact unless ``rank`` or ``energy`` (a share of Σσ²) say how much to keep of each layer, or ``max_bytes`` how
+        large the file may be. ``kind`` is what the lineage calls it. ``foresee`` hears, before anything is written, what the
+        adapters do to each other. Raises RejectedError with every reason where there is no sum.
         """
-        from registry.operations.combine import CombineRequest, combine
+        from registry.operations.combine import combine
+        from registry.operations.combined import CombineRequest
 
-        asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
-        found = [(self._adapter_called(one), weight) for one, weight in asked]
-        request = CombineRequest(found, method, rank, energy, density, seed, dtype, kind)
+        asked = self._asked(adapters)
+        request = CombineRequest(asked, method, rank, energy, density, seed, dtype, kind, max_bytes)
+
+        def foreseen(found: Sequence[Found]) -> None:
+            if foresee is not None:
+                from registry.operations.inspect import interference_of
+
+                foresee(interference_of(found, [weight for _, weight in asked], _inspect_workshop()))
+
         return combine(
             request,
             Path(into) if into is not None else None,
             shelf=self.shelf(),
             workshop=_combine_workshop(),
+            name=self.adapter(name) if name is not None else None,
+            foresee=foreseen,
+        )
+
+    def search_weights(
+        self,
+        adapters: Sequence[str | Path | tuple[str | Path, float]],
+        into: str | Path | None = None,
+        *,
+        wanted: Search,
+        name: str | None = None,
+        method: str = "linear",
+        rank: int | None = None,
+        energy: float | None = None,
+        density: float = 0.5,
+        seed: int = 0,
+        dtype: str | None = None,
+        max_bytes: int | None = None,
+    ) -> Searched:
+        """:meth:`combine` with the weights that score best, as ``wanted`` says; those given are tried first.
+
+        Raises ScoreFailedError where nothing gets a score, and what :meth:`combine` raises."""
+        from registry.operations.combined import CombineRequest
+        from registry.operations.search import search
+
+        asked = self._asked(adapters)
+        request = CombineRequest(asked, method, rank, energy, density, seed, dtype, max_bytes=max_bytes)
+        with _needs("search"):
+            from registry.numerics.weight_search import explore
+        return search(
+            request,
+            wanted,
+            Path(into) if into is not None else None,
+            shelf=self.shelf(),
+            workshop=_combine_workshop(),
+            explore=explore,
             name=self.adapter(name) if name is not None else None,
         )
 
@@ -185,7 +239,7 @@ class TensorVerbs:
         from registry.operations.extract import ExtractRequest, extract
 
         request = ExtractRequest(str(base), str(tuned), rank, energy, dtype, seed)
-        with _tensors():
+        with _needs("tensors"):
             from registry.transforms import extract as workshop
         return extract(request, Path(into), shelf=self.shelf(), workshop=workshop.extract)
 
@@ -207,9 +261,7 @@ class TensorVerbs:
         """What adapters do to each other when they are added with these weights."""
         from registry.operations.inspect import interference
 
-        asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
-        found = [(self._adapter_called(one), weight) for one, weight in asked]
-        return interference(found, shelf=self.shelf(), workshop=_inspect_workshop())
+        return interference(self._asked(adapters), shelf=self.shelf(), workshop=_inspect_workshop())
 
     def _merge_request(
         self,
@@ -223,12 +275,18 @@ class TensorVerbs:
         from registry.operations.merge_prepare import MergeRequest
         from registry.plans.merge_plan import MergeOptions
 
+        where = str(base) if isinstance(base, str) or base.is_absolute() else f".{sep}{base}"  # a Path is never a name
+        return MergeRequest(where, self._asked(adapters), options or MergeOptions(), device, resume)
+
+    def _asked(
+        self, adapters: Sequence[str | Path | tuple[str | Path, float]]
+    ) -> list[tuple[Path | Reference | str, float]]:
+        """What is added up, each with its weight, which is 1 where none is given."""
         asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
         odd = next((weight for _, weight in asked if not isfinite(weight)), None)
         if odd is not None:
             raise InvalidNameError("weight", str(odd), "a finite number, such as 0.7")
-        found = [(self._adapter_called(subject), weight) for subject, weight in asked]
-        return MergeRequest(str(base), found, options or MergeOptions(), device, resume)
+        return [(self._adapter_called(subject), weight) for subject, weight in asked]
 
     def _adapter_called(self, subject: str | Path) -> Path | Reference | str:
         """A directory, a reference, or a repository of the Hub (``hf://``), which stays a text."""
@@ -242,7 +300,7 @@ class TensorVerbs:
 
 def _export_workshop() -> ExportWorkshop:
     """The lazy door to torch, for exports."""
-    with _tensors():
+    with _needs("tensors"):
         from registry.transforms import export
     return export
 
@@ -251,7 +309,7 @@ def _merge_workshop() -> MergeWorkshop:
     """The lazy door to torch, for merges."""
     from registry.operations.merge_prepare import Workshop
 
-    with _tensors():
+    with _needs("tensors"):
         from registry.transforms.merge import compare, peak_memory, same_numbers, write_merged
     return Workshop(write_merged, same_numbers, compare, peak_memory)
 
@@ -268,7 +326,7 @@ def _combine_workshop() -> CombineWorkshop:
     """The lazy door to torch, for combinations."""
     from registry.operations.combine import Workshop
 
-    with _tensors():
+    with _needs("tensors"):
         from registry.transforms.combine import Method, combine, errors, same_numbers
     return Workshop(combine, errors, same_numbers, Method)
 
@@ -277,22 +335,22 @@ def _inspect_workshop() -> InspectWorkshop:
     """The lazy door to torch, for looking at deltas."""
     from registry.operations.inspect import Workshop
 
-    with _tensors():
+    with _needs("tensors"):
         from registry.transforms.inspect import conflicts, likenesses, norms_of, spectra
     return Workshop(spectra, likenesses, norms_of, conflicts)
 
 
 @contextmanager
-def _tensors() -> Iterator[None]:
+def _needs(extra: str) -> Iterator[None]:
     collecting = gc.isenabled()
     gc.disable()  # importing allocates much and frees nothing
     try:
         yield
     except ModuleNotFoundError as error:
         raise UnavailableError(
-            f"this needs tensors, and {error.name} is not installed",
-            code="tensors-missing",
-            hint="pip install 'adapter-registry[tensors]'",
+            f"this needs {error.name}, which is not installed",
+            code=f"{extra}-missing",
+            hint=f"pip install 'adapter-registry[{extra}]'",
         ) from error
     finally:
         if collecting:

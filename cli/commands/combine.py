@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Option
 
 from cli.commands.inspect import show_interference
-from cli.commands.merge import STORED, Dtype, weighted
+from cli.commands.merge import DENSITY, METHOD, STORED, Dtype, blend_of, byte_count, weighted
 from cli.context import Session
-from cli.rendering import emit, note, say, table
-from registry.plans.combining import LINEAR, METHODS
+from cli.rendering import counted, emit, note, say, size, table
+from cli.searching import show_search, wanted
+from registry.plans.combining import LINEAR
 
 if TYPE_CHECKING:
-    from registry.operations.combine import Combined
+    from registry.operations.combined import Combined
 
 #: What ``--rank auto`` keeps unless --energy says otherwise.
 _ENERGY = 0.99
+_SEARCH = "With --search"
 
 
 def combine(
@@ -37,16 +39,43 @@ def combine(
     energy: Annotated[
         float | None, Option(metavar="SHARE", help="Keep the smallest rank with this share of Σσ² (auto: 0.99).")
     ] = None,
-    method: Annotated[
-        str, Option(metavar="METHOD", help=f"linear, or one in delta space: {', '.join(METHODS)}.")
-    ] = LINEAR,
-    density: Annotated[
-        float, Option(metavar="SHARE", min=0.0, max=1.0, help="The share of elements that ties, dare, della … keep.")
-    ] = 0.5,
-    seed: Annotated[int, Option(help="For the methods that draw at random.")] = 0,
+    max_bytes: Annotated[
+        str | None, Option(metavar="SIZE", help="Choose the ranks so that the file has at most so much: 20MB.")
+    ] = None,
+    method: METHOD = LINEAR,
+    density: DENSITY = 0.5,
+    seed: Annotated[int, Option(help="For what is drawn at random: by some methods, and by --search.")] = 0,
     dtype: Annotated[
         Dtype, Option(help="The type of the result's factors; keep: the widest of the inputs.")
     ] = Dtype.keep,
+    search: Annotated[
+        bool, Option("--search", rich_help_panel=_SEARCH, help="Find the weights; those given are tried first.")
+    ] = False,
+    score: Annotated[
+        str | None,
+        Option(
+            metavar="COMMAND",
+            rich_help_panel=_SEARCH,
+            help="Scores the adapter in {dir}: the last line that it prints is the number. No shell.",
+        ),
+    ] = None,
+    budget: Annotated[
+        int | None, Option(metavar="N", min=1, rich_help_panel=_SEARCH, help="How many trials (default: 30).")
+    ] = None,
+    bounds: Annotated[
+        str | None, Option(metavar="LOW..HIGH", rich_help_panel=_SEARCH, help="Of every weight (default: -1.5..1.5).")
+    ] = None,
+    higher_is_better: Annotated[
+        bool,
+        Option("--higher-is-better/--lower-is-better", rich_help_panel=_SEARCH, help="Which score is the better one."),
+    ] = True,
+    trials: Annotated[
+        Path | None,
+        Option(metavar="FILE", rich_help_panel=_SEARCH, help="The record (default: DIR.trials.jsonl beside DIR)."),
+    ] = None,
+    resume: Annotated[
+        bool, Option("--resume", rich_help_panel=_SEARCH, help="Go on with the recorded trials; none is run again.")
+    ] = False,
 ) -> None:
     """Add adapters up to one adapter: Σ weight · delta, exactly, whatever their ranks and targets.
 
@@ -54,53 +83,84 @@ def combine(
     what it leaves away is said, layer by layer. Weights may be negative. The result is read back and measured.
     Other methods work on the deltas themselves; the result keeps at most the sum of the ranks, or --rank.
 
+    --search finds the weights that score best, by trials in temporary directories.
+
     Exit code 6: there is no sum (DoRA, other bases, differing heads …); every reason is said, and nothing was written.
 
     Example: adapters combine law=0.7 style=0.3 -o ./both --rank 16
     """
     if output is None and name is None:
         raise BadParameter("say where to: -o DIR, or --name NAME", param_hint="--output")
-    if method not in (LINEAR, *METHODS):
-        raise BadParameter(f"{method!r} is none of {', '.join((LINEAR, *METHODS))}", param_hint="--method")
-    if not density:
-        raise BadParameter("a share of 0 leaves nothing", param_hint="--density")
-    most, share = kept(rank, energy)
+    blend_of(method, density, seed)
+    most, share, room = kept(rank, energy, max_bytes)
     asked = [weighted(text) for text in adapters]
-    if len(asked) > 1 and not (session.json or session.quiet):
-        show_interference(session.registry.interference(asked))
-    done = session.registry.combine(
-        asked,
-        output,
-        name=name,
-        method=method,
-        rank=most,
-        energy=share,
-        density=density,
-        seed=seed,
-        dtype=STORED.get(dtype),
-    )
+    how: dict[str, Any] = {
+        "name": name,
+        "method": method,
+        "rank": most,
+        "energy": share,
+        "max_bytes": room,
+        "density": density,
+        "seed": seed,
+        "dtype": STORED.get(dtype),
+    }
+    if search:
+        found = session.registry.search_weights(
+            asked,
+            output,
+            wanted=wanted(
+                session,
+                [one for one, _ in asked],
+                output,
+                score=score,
+                trials=trials,
+                budget=budget,
+                bounds=bounds,
+                seed=seed,
+                higher_is_better=higher_is_better,
+                resume=resume,
+            ),
+            **how,
+        )
+        done = found.combined
+    else:
+        _refuse_search_options(score=score, budget=budget, bounds=bounds, trials=trials, resume=resume or None)
+        found = None
+        foresee = show_interference if len(asked) > 1 and not (session.json or session.quiet) else None
+        done = session.registry.combine(asked, output, **how, foresee=foresee)
     if session.json:
-        emit(done.document())
+        emit((found or done).document())
         return
     for finding in done.findings:
         if finding.severity.value == "warning":
             note(f"warning: {finding.message} [{finding.rule}]", quiet=session.quiet, style="yellow")
-    show_combined(done, truncated=most is not None or share is not None or method != LINEAR)
+    show_combined(done, truncated=(most, share, room) != (None, None, None) or method != LINEAR)
+    if found is not None:
+        show_search(found, [one for one, _ in asked])
     places = [str(place) for place in (output, done.version.reference if done.version else None) if place is not None]
     say(f"{', '.join(adapters)} → {', '.join(places)}")
 
 
-def kept(rank: str, energy: float | None) -> tuple[int | None, float | None]:
-    """The most that a layer keeps, and the least share of its energy; None for no limit."""
+def _refuse_search_options(**options: object) -> None:
+    given = next((name for name, value in options.items() if value is not None), None)
+    if given is not None:
+        raise BadParameter("is about a search: give --search as well", param_hint=f"--{given}")
+
+
+def kept(rank: str, energy: float | None, max_bytes: str | None) -> tuple[int | None, float | None, int | None]:
+    """The most that a layer keeps, the least share of its energy, and the most bytes of all; None for no limit."""
     if energy is not None and not 0 < energy <= 1:
         raise BadParameter(f"{energy:g} is no share between 0 and 1", param_hint="--energy")
+    room = byte_count(max_bytes, "--max-bytes") if max_bytes is not None else None
+    if room is not None and energy is not None:
+        raise BadParameter("a share of the energy may need more: give one of --energy and --max-bytes")
     if rank == "exact" and energy is None:
-        return None, None
+        return None, None, room
     if rank in ("auto", "exact"):
-        return None, energy if energy is not None else _ENERGY
+        return None, None if room is not None else energy or _ENERGY, room
     if not rank.isdecimal() or int(rank) < 1:
         raise BadParameter(f"{rank!r} is neither exact, auto nor a whole number from 1 on", param_hint="--rank")
-    return int(rank), energy
+    return int(rank), energy, room
 
 
 def show_combined(done: Combined, *, truncated: bool) -> None:
@@ -114,6 +174,7 @@ def show_combined(done: Combined, *, truncated: bool) -> None:
     ranks = sorted({one.rank for one in done.layers})
     spread = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
     say(
-        f"{len(done.layers)} layers of rank {spread}, ‖Δ‖ {done.norm:.6g}, "
-        f"{'nothing' if not done.discarded else f'{done.discarded:.2%}'} discarded, error {done.error:.1e} of the norm"
+        f"{counted(len(done.layers), 'layer')} of rank {spread}, ‖Δ‖ {done.norm:.6g}, "
+        f"{'nothing' if not done.discarded else f'{done.discarded:.2%}'} discarded, error {done.error:.1e} of the norm, "
+        f"{size(done.bytes)}"
     )

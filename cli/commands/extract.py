@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from typer import Option
+from typer import BadParameter, Option
 
 from cli.commands.merge import STORED, Dtype
 from cli.context import Session
-from cli.rendering import emit, say, table
+from cli.rendering import counted, emit, say, table
 
 
 def extract(
@@ -20,7 +20,7 @@ def extract(
     output: Annotated[Path, Option("--output", "-o", metavar="DIR", help="A directory that is empty or not there.")],
     energy: Annotated[
         float | None,
-        Option(metavar="SHARE", min=0.0, max=1.0, help="Keep the smallest rank with this share of the change."),
+        Option(metavar="SHARE", help="Keep the smallest rank with this share of the change."),
     ] = None,
     dtype: Annotated[Dtype, Option(help="The type of the factors; keep: float32.")] = Dtype.keep,
     seed: Annotated[int, Option(help="For the random vectors of the decomposition.")] = 0,
@@ -31,6 +31,8 @@ def extract(
 
     Example: adapters extract --base ./llama --tuned ./llama-support --rank 32 -o ./support-lora
     """
+    if energy is not None and not 0 < energy <= 1:
+        raise BadParameter(f"{energy:g} is no share between 0 and 1", param_hint="--energy")
     stored = STORED.get(dtype, "F32")
     done = session.registry.extract(base, tuned, output, rank=rank, energy=energy, dtype=stored, seed=seed)
     if session.json:
@@ -42,5 +44,7 @@ def extract(
         right=("rank", "‖Δ‖", "missed"),
         shrink=("layer",),
     )
-    saved = f", {len(done.whole)} tensors saved whole" if done.whole else ""
-    say(f"{tuned} − {base} → {output}: {len(done.layers)} layers{saved}, {done.error:.2%} of the change missed")
+    saved = f", {counted(len(done.whole), 'tensor')} saved whole" if done.whole else ""
+    say(
+        f"{tuned} − {base} → {output}: {counted(len(done.layers), 'layer')}{saved}, {done.error:.2%} of the change missed"
+    )

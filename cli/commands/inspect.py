@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, BadParameter, Option
 
 from cli.commands.merge import weighted
 from cli.context import Session
-from cli.rendering import emit, say, table
+from cli.rendering import counted, emit, say, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.operations.inspect import Interference
+    from registry.operations.inspect import Inspected, Interference
 
 _BARS = "▁▂▃▄▅▆▇█"
 #: Singular values that a line shows.
@@ -26,15 +27,24 @@ def inspect(
     base: Annotated[
         str | None, Option(metavar="BASE", help="The base's checkpoint, to know each delta's share of its weight.")
     ] = None,
+    plot: Annotated[
+        Path | None, Option(metavar="FILE", help="Draw it as well: .html or .svg, or .png with matplotlib.")
+    ] = None,
 ) -> None:
     """Look at the spectrum of every layer: the rank it has, and the rank it needs.
 
     ``needs`` is the smallest rank that keeps 99 % of the energy, ``effective`` counts directions by the entropy of the
     spectrum. The bars are the singular values, the largest first.
 
-    Example: adapters inspect my-lora --base ./llama
+    Example: adapters inspect my-lora --base ./llama --plot spectra.html
     """
+    if plot is not None:
+        from cli.pictures import require_place
+
+        require_place(plot)
     done = session.registry.inspect(subject, base=base)
+    if plot is not None:
+        _draw_spectra(done, plot)
     if session.json:
         emit(done.document())
         return
@@ -55,14 +65,30 @@ def inspect(
         right=("rank", "needs", "effective", "‖Δ‖", "of ‖W‖"),
         shrink=("layer",),
     )
+    say(f"{done.subject}: {_verdict(done)}{f' → {plot}' if plot is not None else ''}")
+
+
+def _draw_spectra(done: Inspected, plot: Path) -> None:
+    from cli.pictures import save
+    from cli.spectra import picture
+
+    def png() -> bytes:
+        from cli.pictures_png import spectra
+
+        return spectra(done, _verdict(done))
+
+    save(plot, done.subject, _verdict(done), svg=lambda: picture(done), png=png)
+
+
+def _verdict(done: Inspected) -> str:
     ranks = max((one.rank for one in done.layers), default=0)
-    verdict = (
+    needs = (
         f"it needs rank {done.sufficient_rank}, not {ranks}"
         if done.sufficient_rank < ranks
         else f"it uses its rank, {ranks}"
     )
-    dead = f"; {len(done.dead)} layers do nothing" if done.dead else ""
-    say(f"{done.subject}: ‖Δ‖ {done.norm:.6g}; {verdict}{dead}")
+    dead = f"; {counted(len(done.dead), 'layer')} without effect" if done.dead else ""
+    return f"‖Δ‖ {done.norm:.6g}; {needs}{dead}"
 
 
 def diff(
@@ -96,6 +122,9 @@ def diff(
 def interference(
     session: Session,
     adapters: Annotated[list[str], Argument(metavar="ADAPTER[=WEIGHT]…", help="At least two; a weight is 1.")],
+    plot: Annotated[
+        Path | None, Option(metavar="FILE", help="Draw a heat map as well: .html or .svg, or .png with matplotlib.")
+    ] = None,
 ) -> None:
     """Foresee what adapters do to each other when they are added up.
 
@@ -106,7 +135,13 @@ def interference(
     """
     if len(adapters) < 2:
         raise BadParameter("name at least two adapters", param_hint="ADAPTER")
+    if plot is not None:
+        from cli.pictures import require_place
+
+        require_place(plot)
     done = session.registry.interference([weighted(text) for text in adapters])
+    if plot is not None:
+        _draw_heat_map(done, plot)
     if session.json:
         emit(done.document())
         return
@@ -139,7 +174,23 @@ def show_interference(done: Interference) -> None:
         right=("weight", "‖Δ‖", "kept", "disturbance"),
         shrink=("adapter",),
     )
-    say(f"signs conflict in {done.conflicts:.1%} of the elements")
+    say(_conflicts(done))
+
+
+def _draw_heat_map(done: Interference, plot: Path) -> None:
+    from cli.heat_map import picture
+    from cli.pictures import save
+
+    def png() -> bytes:
+        from cli.pictures_png import heat_map
+
+        return heat_map(done, _conflicts(done))
+
+    save(plot, f"{len(done.names)} adapters", _conflicts(done), svg=lambda: picture(done), png=png)
+
+
+def _conflicts(done: Interference) -> str:
+    return f"signs conflict in {done.conflicts:.1%} of the elements"
 
 
 def bars(values: Sequence[float], *, largest: float | None = None) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, BadParameter, Option
 
 from cli.context import Session
 from cli.rendering import emit, note, pairs, progress, say, size
+from registry.plans.combining import LINEAR, METHODS, Blend
 
 if TYPE_CHECKING:
     from registry.operations.merge_prepare import Prepared
@@ -39,6 +40,11 @@ class ExpertLayout(StrEnum):
 
 
 STORED = {Dtype.bfloat16: "BF16", Dtype.float16: "F16", Dtype.float32: "F32"}
+METHOD = Annotated[str, Option(metavar="METHOD", help=f"linear, or one in delta space: {', '.join(METHODS)}.")]
+DENSITY = Annotated[
+    float, Option(metavar="SHARE", min=0.0, max=1.0, help="The share of elements that ties, dare, della … keep.")
+]
+SEED = Annotated[int, Option(help="For the methods that draw at random.")]
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -50,7 +56,7 @@ def merge(
         Argument(metavar="ADAPTER[=WEIGHT]…", help="Directories, references or hf://OWNER/NAME@REV; a weight is 1."),
     ],
     output: Annotated[
-        Path | None, Option("--output", "-o", metavar="DIR", help="A directory that is empty or not there.")
+        str | None, Option("--output", "-o", metavar="DIR", help="A directory that is empty or not there.")
     ] = None,
     device: Annotated[str, Option(metavar="auto|cpu|cuda[:N]", help="Where the sums are computed.")] = "auto",
     dtype: Annotated[Dtype, Option(help="The type of every floating tensor of the output.")] = Dtype.keep,
@@ -72,6 +78,9 @@ def merge(
     base_is_residual: Annotated[
         bool, Option("--base-is-residual", help="BASE is what pissa, olora, corda or lora_ga left of the base.")
     ] = False,
+    method: METHOD = LINEAR,
+    density: DENSITY = 0.5,
+    seed: SEED = 0,
     allow: Annotated[
         list[str] | None, Option(metavar="RULE", help="Merge in spite of this finding: partial, base-id, …")
     ] = None,
@@ -91,15 +100,18 @@ def merge(
 
     Example: adapters merge ./llama my-lora:production style-lora=0.5 -o ./merged
     """
-    options = _options(
-        dtype, max_shard_size, embeddings, tokenizer, expert_layout, base_view, allow, residual=base_is_residual
+    options = replace(
+        _options(
+            dtype, max_shard_size, embeddings, tokenizer, expert_layout, base_view, allow, residual=base_is_residual
+        ),
+        blend=blend_of(method, density, seed),
     )
     asked = [weighted(text) for text in adapters]
     if plan:
         prepared = session.registry.merge_plan(base, asked, options=options, device=device)
         _show_plan(session, prepared)
         return
-    if output is None:
+    if output is None or not output.strip():  # an empty text would be the directory one is in
         raise BadParameter("say where to: -o DIR", param_hint="--output")
     with progress("merge", silent=session.quiet or session.json) as meter:
         done = session.registry.merge(
@@ -131,6 +143,14 @@ def weighted(text: str) -> tuple[str, float]:
         return text, 1.0
 
 
+def blend_of(method: str, density: float, seed: int) -> Blend:
+    if method not in (LINEAR, *METHODS):
+        raise BadParameter(f"{method!r} is none of {', '.join((LINEAR, *METHODS))}", param_hint="--method")
+    if not 0 < density <= 1:
+        raise BadParameter(f"{density:g} is no share between 0 and 1", param_hint="--density")
+    return Blend(method, density, seed)
+
+
 def _options(
     dtype: Dtype,
     max_shard_size: str | None,
@@ -146,7 +166,7 @@ def _options(
 
     return MergeOptions(
         dtype=STORED.get(dtype),
-        max_shard_bytes=_bytes(max_shard_size) if max_shard_size is not None else None,
+        max_shard_bytes=byte_count(max_shard_size, "--max-shard-size") if max_shard_size is not None else None,
         embeddings=embeddings.value if embeddings else None,
         packing=expert_layout.value if expert_layout else None,
         tokenizer=tokenizer.value if tokenizer else None,
@@ -156,7 +176,7 @@ def _options(
     )
 
 
-def _bytes(text: str) -> int:
+def byte_count(text: str, option: str) -> int:
     """``5GB`` → 5,000,000,000, as transformers counts."""
     number = text.strip().upper().removesuffix("B")
     unit = number[-1:] if number[-1:] in "KMGT" else ""
@@ -165,7 +185,7 @@ def _bytes(text: str) -> int:
     except ValueError:
         count = 0.0
     if not 0 < count < 1e18:
-        raise BadParameter(f"{text!r} is no size such as 5GB or 500MB", param_hint="--max-shard-size")
+        raise BadParameter(f"{text!r} is no size such as 5GB or 500MB", param_hint=option)
     return int(count)
 
 

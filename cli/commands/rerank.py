@@ -24,6 +24,9 @@ def rerank(
     energy: Annotated[
         float | None, Option(metavar="SHARE", help="Keep the smallest rank with this share of Σσ² (auto: 0.99).")
     ] = None,
+    max_bytes: Annotated[
+        str | None, Option(metavar="SIZE", help="Choose the ranks so that the file has at most so much: 20MB.")
+    ] = None,
     dtype: Annotated[Dtype, Option(help="The type of the result's factors; keep: the adapter's own.")] = Dtype.keep,
 ) -> None:
     """Compress an adapter to a lower rank: the best approximation there is, found from the factors alone.
@@ -32,9 +35,16 @@ def rerank(
     """
     if output is None and name is None:
         raise BadParameter("say where to: -o DIR, or --name NAME", param_hint="--output")
-    most, share = kept(rank, energy)
+    most, share, room = kept(rank, energy, max_bytes)
     done = session.registry.combine(
-        [subject], output, name=name, rank=most, energy=share, dtype=STORED.get(dtype), kind="reranked-from"
+        [subject],
+        output,
+        name=name,
+        rank=most,
+        energy=share,
+        max_bytes=room,
+        dtype=STORED.get(dtype),
+        kind="reranked-from",
     )
     if session.json:
         emit(done.document())

@@ -85,10 +85,14 @@ def live_numbers(session: Session, adapter: str) -> list[int]:
     return list(session.exec(numbers.order_by(col(VersionRow.number))))
 
 
-def summary(manifest: Manifest, fingerprint: str | None = None) -> dict[str, object]:
-    """The manifest without its tables: what a list shows; with the fingerprint of the base it was checked against."""
+def summary(manifest: Manifest, facts: Facts) -> dict[str, object]:
+    """The manifest without its tables: what a list shows; with the fingerprints of the base as it was known then."""
+    base: dict[str, object] = {**manifest.base_model.document(), "fingerprint": facts.get("fingerprint")}
+    weights = facts.get("weights_fingerprint")
+    if weights is not None:  # events from before it was recorded give the rows they always gave
+        base["weights_fingerprint"] = weights
     return {
-        "base_model": {**manifest.base_model.document(), "fingerprint": fingerprint},
+        "base_model": base,
         "peft_type": manifest.peft_type,
         "variant": manifest.variant,
         "task_type": manifest.task_type,
@@ -130,7 +134,7 @@ def _publish(session: Session, event: Event, manifest: Manifest | None) -> None:
         row.parameters = manifest.parameters
         row.bytes = manifest.bytes
         row.tensor_identity = manifest.tensor_identity
-        row.summary = json.dumps(summary(manifest, facts.get("fingerprint")), sort_keys=True)
+        row.summary = json.dumps(summary(manifest, facts), sort_keys=True)
         digests.update(entry.digest for entry in manifest.files)
     session.add(row)
     session.flush()

@@ -20,7 +20,7 @@ from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding
 from registry.domain.manifest import Manifest
-from registry.domain.names import AdapterName, AliasName, Namespace, Reference, Word
+from registry.domain.names import AdapterName, AliasName, Namespace, Reference, Word, require_free
 from registry.domain.version import AliasMove, Version
 from registry.errors import AliasMovedError, ConflictError, NotFoundError
 
@@ -57,6 +57,7 @@ class SqlWriter:
         *,
         note: str | None = None,
         fingerprint: Digest | None = None,
+        weights_fingerprint: Digest | None = None,
         findings: Sequence[Finding] = (),
     ) -> tuple[Version, bool]:
         known = find_version(self._session, adapter, manifest.digest)
@@ -70,6 +71,7 @@ class SqlWriter:
             "digest": manifest.digest,
             "note": note,
             "fingerprint": fingerprint,
+            **({"weights_fingerprint": weights_fingerprint} if weights_fingerprint is not None else {}),
             "findings": [finding.document() for finding in findings],
         }
         self._record(change.PUBLISH, shown, facts, manifest)
@@ -205,6 +207,7 @@ class SqlWriter:
         known = adapters.find_adapter(self._session, adapter)
         if known is None:
             raise NotFoundError(f"there is no adapter {adapter}", code="unknown-adapter")
+        require_free(to.namespace)
         if self._session.get(AdapterRow, to.key) is not None:
             raise ConflictError(
                 f"{to} is or was the name of another adapter",
@@ -267,8 +270,10 @@ class SqlWriter:
         return [digest for digest in digests if digest not in used]
 
     def _shown(self, adapter: AdapterName) -> AdapterName:
-        """As it was first written."""
+        """As it was first written. Raises InvalidNameError for a new one where none may be."""
         row = self._session.get(AdapterRow, adapter.key)
+        if row is None:
+            require_free(adapter.namespace)
         return AdapterName(Namespace(row.namespace), Word(row.name)) if row else adapter
 
     def _record(

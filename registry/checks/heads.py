@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from registry.checks.brought import HEADS, OPTIONAL
 from registry.checks.matching import match
 from registry.checks.misfit import error, note, warning
+from registry.checks.places import is_foreign_class
 from registry.checks.rule import Rule, Subject
 from registry.domain.base_model import BaseModelSpec
 from registry.domain.finding import Finding, Severity
-from registry.formats.base_classes import answers_elsewhere
+from registry.formats.base_classes import answers_elsewhere, head_names
+from registry.formats.base_heads import heads_of
+from registry.variants.findings import some
 from registry.variants.lora_checks import shown
 from registry.variants.settings import saved_modules
 
@@ -40,6 +44,38 @@ def _brought(subject: Subject) -> Iterator[Finding]:
 
 
 def _nowhere(subject: Subject) -> Iterator[Finding]:
+    for name in _unmet(subject):
+        if not _is_of_another(name, subject):
+            yield error(
+                "head-nowhere",
+                f"modules_to_save names {name}, and the file has no tensor of it",
+                where="modules_to_save",
+                target=name,
+                expected=f"the tensors of {name}",
+                found="none",
+                fix="save the adapter again; if the module was never trained, remove the name from modules_to_save",
+            )
+
+
+def _elsewhere(subject: Subject) -> Iterator[Finding]:
+    model_type = subject.base.model_type if subject.base is not None else None
+    for name in _unmet(subject):
+        if _is_of_another(name, subject):
+            own = some(sorted(heads_of(model_type, None, None) or ()))
+            yield warning(
+                "head-elsewhere",
+                f"modules_to_save names {name}, and no {model_type} has a module of this name; PEFT trains what it finds, so "
+                f"nothing is lost, and nothing was trained by it: the heads of {model_type} are {own}",
+                where="modules_to_save",
+                target=name,
+                expected=own,
+                found=name,
+                fix="if that head was to be trained, name it as the model does and train again",
+            )
+
+
+def _unmet(subject: Subject) -> Iterator[str]:
+    """What ``modules_to_save`` names and the file has no tensor of; but not what PEFT lists by itself and the class lacks."""
     if subject.base is None:
         return
     brought = tuple(subject.manifest.extra_modules)
@@ -50,15 +86,22 @@ def _nowhere(subject: Subject) -> Iterator[Finding]:
             continue
         if name == _ANSWERS and subject.manifest.task_type == "QUESTION_ANS" and _answers_elsewhere(subject.base):
             continue
-        yield error(
-            "head-nowhere",
-            f"modules_to_save names {name}, and the file has no tensor of it",
-            where="modules_to_save",
-            target=name,
-            expected=f"the tensors of {name}",
-            found="none",
-            fix="save the adapter again; if the module was never trained, remove the name from modules_to_save",
-        )
+        yield name
+
+
+def _is_of_another(name: str, subject: Subject) -> bool:
+    """Whether it is what other model types call a head or an embedding, and no class of this one has such a module. A class
+    that is not transformers' own may have any."""
+    matching, base = match(subject), subject.base
+    if matching is None or base is None:
+        return False
+    own, word = heads_of(base.model_type, None, None), name.rpartition(".")[2]
+    if own is None or word not in HEADS | VOCABULARY or is_foreign_class(subject.config):
+        return False
+    if not (own | OPTIONAL | head_names(base.model_type)).isdisjoint(name.split(".")):
+        return False
+    places = matching.places
+    return not any(path.endswith(name) for path in (*places.by_name, *places.containers))
 
 
 def _answers_elsewhere(base: BaseModelSpec) -> bool:
@@ -102,6 +145,13 @@ HEAD_NOWHERE = Rule(
     "A module that is declared and missing starts from random numbers, or the adapter does not load.",
     "Save the adapter again, or remove the name.",
     _nowhere,
+)
+HEAD_ELSEWHERE = Rule(
+    "head-elsewhere",
+    Severity.WARNING,
+    "Lists of modules are copied from one model's recipe to another's, and PEFT says nothing about a name that meets no module.",
+    "Name the head as the model does, and train again; or remove the name.",
+    _elsewhere,
 )
 HEAD_RESIZED = Rule(
     "head-resized",

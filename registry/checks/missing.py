@@ -1,9 +1,10 @@
-"""Kinds of modules that the config chooses and the adapter has nowhere: all ``k_proj`` lost, of an expression that means them."""
+"""Kinds of modules that the config chooses and the adapter has nowhere: all ``k_proj`` lost, of an expression that means them; or
+all of a shared expert, of names that the other experts have as well."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from registry.checks.brought import HEADS
 from registry.checks.matching import Matching, match
@@ -28,19 +29,21 @@ _ROUTERS = frozenset({"gate", "router"})
 
 
 def _kinds_without(subject: Subject) -> Iterator[Finding]:
-    """Where the config lists names, absent-target speaks of kinds; of single layers layer-without-tensors does, but for
+    """Of a listed name that nothing has absent-target speaks; of single layers layer-without-tensors does, but for
     ``all-linear``."""
-    matching, asked = match(subject), subject.config.raw.get("target_modules")
-    if matching is None or not isinstance(asked, str) or not matching.layers:
+    matching, asked = match(subject), subject.config.names("target_modules")
+    if matching is None or not asked or not matching.layers:
         return
     is_linear = is_all_linear(asked)
     chosen = _not_head if is_linear else chooser(subject.config)
     if chosen is not None:
-        missing = list(_missing(subject, matching, chosen, is_linear=is_linear))
+        absent = tuple(f".{name}" for name in subject.manifest.absent_targets)
+        found = _missing(subject, matching, chosen, is_linear=is_linear)
+        missing = [path for path in found if not f".{path}".endswith(absent)]
         if missing:
             yield warning(
                 "kind-without-tensors",
-                f"target_modules is {asked!r:.80}, which chooses {some(missing)} of the base, and the file has no tensors "
+                f"target_modules is {_shown(asked)}, which chooses {some(missing)} of the base, and the file has no tensors "
                 f"of {'it' if len(missing) == 1 else 'them'}: part of the adapter is missing, or the base is another one",
                 where="target_modules",
                 target=missing[0],
@@ -48,6 +51,10 @@ def _kinds_without(subject: Subject) -> Iterator[Finding]:
                 found="none",
                 fix=_FIX,
             )
+
+
+def _shown(asked: Sequence[str] | str) -> str:
+    return f"{asked!r:.80}" if isinstance(asked, str) else some([repr(name) for name in asked])
 
 
 def _missing(subject: Subject, matching: Matching, chosen: Callable[[str], bool], *, is_linear: bool) -> Iterator[str]:

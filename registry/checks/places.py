@@ -168,6 +168,13 @@ def class_of(config: AdapterConfig) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def is_foreign_class(config: AdapterConfig) -> bool:
+    """Whether the class that was trained is none of transformers'."""
+    mapping = config.raw.get("auto_mapping")
+    library = mapping.get("parent_library") if isinstance(mapping, dict) else None
+    return isinstance(library, str) and library.partition(".")[0] != "transformers"
+
+
 def prefix_of(config: AdapterConfig, places: Places) -> str | None:
     """What the class that the adapter was trained on writes before the backbone's modules, None if nothing tells.
 

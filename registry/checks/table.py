@@ -44,6 +44,7 @@ RULES: tuple[Rule, ...] = (
     shapes.SHAPES_UNCHECKED,
     experts.EXPERTS_LAYOUT,
     heads.HEAD_NOWHERE,
+    heads.HEAD_ELSEWHERE,
     saved.SAVED_INCOMPLETE,
     heads.HEAD_RESIZED,
     heads.HEAD_BROUGHT,

@@ -46,7 +46,8 @@ def _out_of_range(subject: Subject) -> Iterator[Finding]:
     asked = subject.config.raw.get("trainable_token_indices") or subject.config.raw.get("token_indices")
     by_module = asked if isinstance(asked, dict) else {"": asked}
     whole = [one for one in matching.whole if one.tail == "weight" and one.module.rpartition(".")[2] in VOCABULARY]
-    limit = max([matching.places.base.vocabulary or 0, *(one.spec.shape[0] for one in whole if one.spec.shape)])
+    own = matching.places.base.vocabulary or _most_rows(matching)
+    limit = max([own, *(one.spec.shape[0] for one in whole if one.spec.shape)])
     for module, indices in by_module.items():
         known = indices if isinstance(indices, list) and limit else []
         beyond = [index for index in known if isinstance(index, int) and not 0 <= index < limit]
@@ -60,6 +61,12 @@ def _out_of_range(subject: Subject) -> Iterator[Finding]:
                 found=str(beyond[0]),
                 fix="check against the base it was trained on, or save the resized embeddings with the adapter",
             )
+
+
+def _most_rows(matching: Matching) -> int:
+    """Where no config says how large the vocabulary is; 0 where no embedding is known either."""
+    modules = (one for one in matching.places.base.modules if one.path.rpartition(".")[2] in VOCABULARY)
+    return max((one.shape[0] for one in modules if one.shape is not None and len(one.shape) == 2), default=0)
 
 
 def _tied(subject: Subject) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from registry.domain.digest import Digest
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import MERGED, Manifest
 from registry.domain.names import Reference
+from registry.domain.version import Version
 from registry.errors import InvalidInputError, NotFoundError, RegistryError, RejectedError, UnavailableError
 from registry.formats.adapter_config import MAX_BYTES, AdapterConfig, parse_adapter_config
 from registry.formats.adapter_directory import CONFIG
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class CheckedAdapter:
     """An adapter that can be held against a base. ``findings`` are about the adapter itself; ``trained_weights`` is the
-    weights fingerprint of the base it records, where the registry knows it."""
+    weights fingerprint of the base it records: what was known when a version was pushed, else what the registry knows now."""
 
     name: str
     manifest: Manifest
@@ -155,13 +156,20 @@ def against_base(package: AdapterPackage, base: str | None, shelf: Shelf) -> Ada
         loud = warning(NOT_CHECKED, f"not checked against a base: {message}", where="base_model_name_or_path", fix=fix)
         return replace(package, findings=(*package.findings, loud))
     adapter = under_alias(_of_package(package), shelf)
+    is_own = base is None and not (recorded.revision and held.revision and recorded.revision != held.revision)
+    weights = adapter.trained_weights or (asked.spec.weights_fingerprint if is_own else None)
     held_against = replace(asked.spec, id=asked.id)
     subject = Subject(adapter.manifest, adapter.config, held_against, trained_weights=adapter.trained_weights)
     noticed = [finding for finding in run(subject) if finding.severity is not Severity.INFO]
-    if base is None and recorded.revision and held.revision and recorded.revision != held.revision:
+    if base is None and not is_own:
         which = f"held against {held.id}@{held.revision}, for want of @{recorded.revision}: "
         noticed = [replace(one, severity=Severity.WARNING, message=which + one.message) for one in noticed]
-    return replace(package, findings=(*_own(package.findings), *noticed), fingerprint=asked.spec.fingerprint)
+    return replace(
+        package,
+        findings=(*_own(package.findings), *noticed),
+        fingerprint=asked.spec.fingerprint,
+        weights_fingerprint=weights,
+    )
 
 
 def _own(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -170,10 +178,11 @@ def _own(findings: Iterable[Finding]) -> Iterator[Finding]:
 
 
 def under_alias(adapter: CheckedAdapter, shelf: Shelf) -> CheckedAdapter:
-    """With its base under the name that this registry's aliases give it, and what the registry knows of its weights."""
+    """With its base under the name that this registry's aliases give it, and what the registry knows of its weights, unless
+    the version itself says them."""
     base_model = shelf.same_name(adapter.manifest.base_model)
     manifest = replace(adapter.manifest, base_model=base_model)
-    return replace(adapter, manifest=manifest, trained_weights=shelf.weights_of(base_model))
+    return replace(adapter, manifest=manifest, trained_weights=adapter.trained_weights or shelf.weights_of(base_model))
 
 
 def adapter_in(directory: Path) -> CheckedAdapter:
@@ -201,7 +210,14 @@ def adapter_stored(reference: Reference, *, blobs: BlobStore, catalog: Catalog) 
     if isinstance(recorded, Mapping):
         manifest = replace(manifest, base_model=replace(manifest.base_model, fingerprint=recorded.get("fingerprint")))
     own = tuple(finding for finding in version.findings if finding.rule not in _ABOUT_BASES)
-    return CheckedAdapter(version.reference, manifest, config, own)
+    return CheckedAdapter(version.reference, manifest, config, own, recorded_weights(version))
+
+
+def recorded_weights(version: Version) -> Digest | None:
+    """The weights fingerprint of its base, as it was known when the version was pushed."""
+    recorded = version.summary.get("base_model")
+    weights = recorded.get("weights_fingerprint") if isinstance(recorded, Mapping) else None
+    return Digest(weights) if weights else None
 
 
 def require_adapter(reference: str, manifest: Manifest) -> None:

@@ -10,34 +10,38 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from registry.domain.checkpoint import Shard
 from registry.domain.finding import Finding, Severity
 from registry.domain.lineage import LineageEdge
 from registry.domain.names import AdapterName
-from registry.domain.version import Version
 from registry.errors import DefectiveAdapterError, RejectedError, UncombinableError
 from registry.formats.adapter_directory import CONFIG, WEIGHTS
 from registry.operations.bases import Shelf
 from registry.operations.check import adapter_in
+from registry.operations.combined import Combined, CombinedLayer, CombineRequest
 from registry.operations.describe import describe
-from registry.operations.ingredients import Found, Subject, find_adapter, temporary
+from registry.operations.ingredients import Found, find_adapter, temporary
 from registry.operations.placing import placed
 from registry.operations.publish import Submission, publish
 from registry.operations.writing import write_new
 from registry.plans.combine_config import with_ranks
 from registry.plans.combine_plan import SameNumbers, plan_combine
-from registry.plans.combining import LINEAR, METHODS, CombinePlan
+from registry.plans.combining import METHODS, CombinePlan
 from registry.plans.merge_draft import Ingredient
 from registry.variants.lora_targets import LoraDelta, deltas
 
 #: Unit roundoff of the types that factors are stored in. Both factors are rounded, each by as much at most.
 _ROUNDOFF = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
+#: What sums, QR and SVD in float64 cost at most, relative to the terms: terms that cancel leave nothing but that.
+_ARITHMETIC = 2.0**-45
 
 
 class Layer(Protocol):
@@ -61,105 +65,67 @@ class Workshop:
 
     combine: Callable[[CombinePlan, Sequence[Shard], Any, Path], Sequence[Layer]]
     errors: Callable[
-        [CombinePlan, Sequence[Shard], Any, Path, Mapping[str, LoraDelta]], Iterator[tuple[str, float, float]]
+        [CombinePlan, Sequence[Shard], Any, Path, Mapping[str, LoraDelta]], Iterator[tuple[str, float, float, float]]
     ]
     same_numbers: SameNumbers
-    method: Callable[[str, int | None, float | None, float, int], Any]
+    method: Callable[[str, int | None, float | None, float, int, int | None], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class CombineRequest:
-    """``method`` is ``linear`` or a key of METHODS. ``rank`` is the most that a layer keeps, ``energy`` the least share of Σσ² it
-    has to; without either the weighted sum is exact. ``density`` is the share of elements that some methods keep, ``dtype``
-    safetensors' name, None for the widest of the inputs; ``kind`` is how the lineage calls the parents."""
-
-    adapters: Sequence[tuple[Subject, float]]
-    method: str = LINEAR
-    rank: int | None = None
-    energy: float | None = None
-    density: float = 0.5
-    seed: int = 0
-    dtype: str | None = None
-    kind: str = "combined-from"
-
-
-@dataclass(frozen=True, slots=True)
-class CombinedLayer:
-    """``discarded`` and ``error`` are relative to the norm of the exact sum: what the truncation leaves away, and how far what
-    is stored is from the sum."""
-
-    path: str
-    rank: int
-    exact_rank: int
-    norm: float
-    discarded: float
-    error: float
-
-    def document(self) -> dict[str, object]:
-        return {
-            "path": self.path,
-            "rank": self.rank,
-            "exact_rank": self.exact_rank,
-            "norm": self.norm,
-            "discarded": self.discarded,
-            "error": self.error,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Combined:
-    """``discarded`` and ``error`` are of all layers together, relative to ‖Δ‖ of the exact sum."""
-
-    directory: str | None
-    parents: tuple[tuple[str, float], ...]
-    layers: tuple[CombinedLayer, ...]
-    norm: float
-    discarded: float
-    error: float
-    findings: tuple[Finding, ...]
-    version: Version | None = None
-
-    def document(self) -> dict[str, object]:
-        """``combine --json``. Keys are only ever added."""
-        return {
-            "directory": self.directory,
-            "version": self.version.reference if self.version is not None else None,
-            "adapters": [{"name": name, "weight": weight} for name, weight in self.parents],
-            "norm": self.norm,
-            "discarded": self.discarded,
-            "error": self.error,
-            "layers": [layer.document() for layer in self.layers],
-            "findings": [finding.document() for finding in self.findings],
-        }
+Foresee = Callable[[Sequence[Found]], None]
 
 
 def combine(
-    request: CombineRequest, into: Path | None, *, shelf: Shelf, workshop: Workshop, name: AdapterName | None = None
+    request: CombineRequest,
+    into: Path | None,
+    *,
+    shelf: Shelf,
+    workshop: Workshop,
+    name: AdapterName | None = None,
+    foresee: Foresee = lambda _found: None,
 ) -> Combined:
     """``into`` must not exist, or be an empty directory; without it the result is only stored, as the next version of ``name``.
+    ``foresee`` is told the adapters once it is sure that they have a sum.
 
     Raises OutputExistsError, NotFoundError, InvalidInputError, and RejectedError with every reason where there is no sum.
     """
     with temporary() as work:
-        found = [  # 1
-            find_adapter(subject, work / str(number), shelf) for number, (subject, _) in enumerate(request.adapters)
-        ]
-        for one in found:
-            _refuse_damage(one)
-        weights = [weight for _, weight in request.adapters]
-        adapters = [
-            one.ingredient(number, weight) for number, (one, weight) in enumerate(zip(found, weights, strict=True))
-        ]
-        plan, problems = plan_combine(adapters, workshop.same_numbers, dtype=request.dtype, method=request.method)  # 2
-        if plan is None:
-            raise UncombinableError(", ".join(one.name for one in adapters), problems)
-        with placed(into if into is not None else work / "combined") as copy:
-            done = _made(plan, adapters, found, request, copy, workshop)
-            if into is None and name is not None:
-                return _stored(done, copy, adapters, request, name, shelf)
-        if name is not None and into is not None:
-            return replace(_stored(done, into, adapters, request, name, shelf), directory=str(into))
-    return replace(done, directory=str(into))
+        found = find_all(request, work, shelf)  # 1
+        return combine_found(found, request, into, work, shelf=shelf, workshop=workshop, name=name, foresee=foresee)
+
+
+def find_all(request: CombineRequest, work: Path, shelf: Shelf) -> list[Found]:
+    """The adapters; what has to be fetched lies below ``work``."""
+    found = [find_adapter(subject, work / str(number), shelf) for number, (subject, _) in enumerate(request.adapters)]
+    for one in found:
+        _refuse_damage(one)
+    return found
+
+
+def combine_found(
+    found: Sequence[Found],
+    request: CombineRequest,
+    into: Path | None,
+    work: Path,
+    *,
+    shelf: Shelf,
+    workshop: Workshop,
+    name: AdapterName | None = None,
+    facts: Mapping[str, object] = MappingProxyType({}),
+    foresee: Foresee = lambda _found: None,
+) -> Combined:
+    """:func:`combine` of adapters that were found, with the weights of the request. ``facts`` go into the recipe of a version."""
+    weights = [weight for _, weight in request.adapters]
+    adapters = [one.ingredient(number, weight) for number, (one, weight) in enumerate(zip(found, weights, strict=True))]
+    plan, problems = plan_combine(adapters, workshop.same_numbers, dtype=request.dtype, method=request.method)  # 2
+    if plan is None:
+        raise UncombinableError(", ".join(one.name for one in adapters), problems)
+    place = into if into is not None else work / "combined"
+    with placed(place) as copy:
+        foresee(found)
+        done = _made(plan, adapters, found, request, copy, workshop)
+    if name is not None:
+        done = _stored(done, place, adapters, request, name, shelf, facts)
+    return replace(done, directory=str(into) if into is not None else None)
 
 
 def _refuse_damage(one: Found) -> None:
@@ -179,13 +145,21 @@ def _made(
     workshop: Workshop,
 ) -> Combined:
     files = [one.weights for one in adapters]
-    method = workshop.method(request.method, request.rank, request.energy, request.density, request.seed)
+    method = workshop.method(
+        request.method, request.rank, request.energy, request.density, request.seed, request.max_bytes
+    )
     layers = workshop.combine(plan, files, method, copy / WEIGHTS)  # 3
     config = with_ranks(plan.config, {layer.path: layer.rank for layer in layers})
     write_new(json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n", copy / CONFIG)
     _carry(found, copy)
     written = adapter_in(copy)  # 4
     wrong = [one for one in written.findings if one.severity is Severity.ERROR]
+    if wrong and all(one.rule == "nonfinite" for one in wrong):
+        raise RejectedError(
+            f"the combination has values that its type cannot hold: {wrong[0].message}",
+            code="overflow",
+            hint="store it in a wider type (--dtype float32), or give smaller weights",
+        )
     if wrong:
         raise RejectedError(
             f"the combination is no sound adapter: {wrong[0].message}",
@@ -193,19 +167,19 @@ def _made(
             hint="report this with the adapters' configs",
         )
     found_there = deltas(written.config, written.manifest)
-    measured = {
-        path: (error, size) for path, error, size in workshop.errors(plan, files, method, copy / WEIGHTS, found_there)
-    }
+    measured = {path: numbers for path, *numbers in workshop.errors(plan, files, method, copy / WEIGHTS, found_there)}
     _require_stated(plan, layers, measured)
-    return _combined(adapters, layers, {path: error for path, (error, _) in measured.items()}, written.findings)
+    size = os.stat(copy / WEIGHTS).st_size
+    return _combined(adapters, layers, {path: error for path, (error, *_) in measured.items()}, size, written.findings)
 
 
-def _require_stated(plan: CombinePlan, layers: Sequence[Layer], measured: Mapping[str, tuple[float, float]]) -> None:
+def _require_stated(plan: CombinePlan, layers: Sequence[Layer], measured: Mapping[str, Sequence[float]]) -> None:
     """What was read back is as far from the sum as what was left away, and the roundings of the factors, explain."""
     dtypes = {stack.path: stack.dtype for stack in plan.stacks}
     for layer in layers:
-        error, size = measured[layer.path]
-        allowed = layer.discarded * (1 + 1e-6) + 3 * _ROUNDOFF[dtypes[layer.path]] * size + 1e-12 * layer.norm
+        error, size, terms = measured[layer.path]
+        rounded = 3 * _ROUNDOFF[dtypes[layer.path]] * size + _ARITHMETIC * terms
+        allowed = layer.discarded * (1 + 1e-6) + rounded + 1e-12 * layer.norm
         if not error <= allowed:
             raise RejectedError(
                 f"{layer.path} of the combination is {error:.3g} from the sum, and {layer.discarded:.3g} was to be left away",
@@ -218,10 +192,10 @@ def _combined(
     adapters: Sequence[Ingredient],
     layers: Sequence[Layer],
     measured: Mapping[str, float],
+    size: int,
     findings: tuple[Finding, ...],
 ) -> Combined:
     norm = hypot(*(layer.norm for layer in layers))
-    size = norm or 1.0
     return Combined(
         directory=None,
         parents=tuple((one.name, one.weight) for one in adapters),
@@ -237,8 +211,9 @@ def _combined(
             for layer in layers
         ),
         norm=norm,
-        discarded=hypot(*(layer.discarded for layer in layers)) / size,
-        error=hypot(*measured.values()) / size,
+        discarded=hypot(*(layer.discarded for layer in layers)) / (norm or 1.0),
+        error=hypot(*measured.values()) / (norm or 1.0),
+        bytes=size,
         findings=findings,
     )
 
@@ -250,6 +225,7 @@ def _stored(
     request: CombineRequest,
     name: AdapterName,
     shelf: Shelf,
+    facts: Mapping[str, object],
 ) -> Combined:
     """The next version of ``name``, with its parents; the parents' scores are not its own."""  # 5
     lineage = [LineageEdge(one.manifest.digest, request.kind, one.weight, one.name) for one in adapters]
@@ -258,15 +234,17 @@ def _stored(
     package = describe(directory, base=stated, lineage=lineage)
     recipe = {
         "method": request.method,
-        "rank": request.rank or ("auto" if request.energy is not None or request.method != LINEAR else "exact"),
+        "rank": request.rank or ("exact" if request.is_exact else "auto"),
         **{
             key: value
             for key, value in {"density": request.density, "seed": request.seed}.items()
             if _uses(request, key)
         },
         "energy": request.energy,
+        "max_bytes": request.max_bytes,
         "error": done.error,
         "discarded": done.discarded,
+        **facts,
     }
     manifest = replace(
         package.manifest,

@@ -48,6 +48,7 @@ class AdapterPackage:
     paths: Mapping[Digest, Path]
     findings: tuple[Finding, ...]
     fingerprint: Digest | None = None  #: of the base it was held against
+    weights_fingerprint: Digest | None = None  #: of its base's numbers, where the registry has hashed them
 
 
 def describe(

@@ -18,7 +18,7 @@ from registry.errors import InvalidNameError, NotFoundError, UnavailableError
 from registry.formats.adapter_directory import WEIGHTS
 from registry.formats.base_model_text import is_repository, resolve_base
 from registry.operations.bases import CheckedBase, Shelf, is_path, repository_and_revision
-from registry.operations.check import CheckedAdapter, adapter_in, require_adapter, under_alias
+from registry.operations.check import CheckedAdapter, adapter_in, recorded_weights, require_adapter, under_alias
 from registry.operations.fetch import fetch
 from registry.operations.know_base import read_shard
 from registry.operations.manifests import manifest_of
@@ -29,7 +29,8 @@ Subject = Path | Reference | str
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """``base_weights`` is the weights fingerprint of the base that a version was recorded with, where the registry has it."""
+    """``base_weights`` is the weights fingerprint of a version's base: as it was when the version was pushed, else as the
+    registry has it now."""
 
     directory: Path
     adapter: CheckedAdapter
@@ -62,9 +63,11 @@ def find_adapter(subject: Subject, work: Path, shelf: Shelf) -> Found:
     checked = adapter_in(work)
     recorded = replace(checked.manifest, base_model=manifest.base_model, lineage=manifest.lineage)
     base = manifest.base_model
-    known = shelf.named(base.id, base.revision).spec if base.id else None
-    weights = known.weights_fingerprint if known is not None else None
-    return Found(work, under_alias(replace(checked, name=version.reference, manifest=recorded), shelf), weights)
+    own = recorded_weights(version)
+    known = shelf.named(base.id, base.revision).spec if base.id and own is None else None
+    weights = known.weights_fingerprint if known is not None else own
+    checked = replace(checked, name=version.reference, manifest=recorded, trained_weights=own)
+    return Found(work, under_alias(checked, shelf), weights)
 
 
 def base_directory(text: str, shelf: Shelf, work: Path) -> tuple[Path, CheckedBase]:
@@ -80,9 +83,9 @@ def base_directory(text: str, shelf: Shelf, work: Path) -> tuple[Path, CheckedBa
         directory = work / "base"
         version, manifest = fetch(stored, directory, blobs=shelf.blobs, catalog=shelf.catalog)
         return directory, CheckedBase(replace(manifest.base_model, id=None, revision=None, raw=version.reference))
-    if not is_repository(text.removeprefix("hf://").partition("@")[0]):
+    if not is_repository(text.removeprefix("hf://").partition("@")[0]) or _is_bare_and_unknown(text, shelf):
         raise NotFoundError(
-            f"{text} is neither a directory here nor a repository's name",
+            f"{text} is neither a directory here, nor a version or base that this registry knows, nor OWNER/NAME of the Hub",
             code="unknown-base",
             hint="give the base's checkpoint, a merged version, or hf://OWNER/NAME@REVISION",
         )
@@ -91,6 +94,20 @@ def base_directory(text: str, shelf: Shelf, work: Path) -> tuple[Path, CheckedBa
     name, revision = repository_and_revision(text)
     directory = snapshot(name, revision, CHECKPOINT)
     return directory, CheckedBase(shelf.same_name(_identity(directory, text)))
+
+
+def _is_bare_and_unknown(text: str, shelf: Shelf) -> bool:
+    """A word without an owner, which is rather a directory or a version misspelt than one of the Hub's oldest repositories;
+    those have owners by now, and the aliases know them."""
+    name, revision = repository_and_revision(text)
+    if "/" in text:
+        return False
+    canonical = shelf.same_name(resolve_base(name, revision)[0]).id or name
+    if "/" in canonical or shelf.catalog.find_base(canonical, revision) is not None:
+        return False
+    from registry.hub.bases import base_in_cache
+
+    return base_in_cache(name, revision) is None
 
 
 def _merged_version(text: str, shelf: Shelf) -> Reference | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import hypot
+from math import hypot, prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,8 @@ from registry.plans.merging import FLOATS
 from registry.variants.lora_targets import LoraDelta, deltas
 
 Deltas = Mapping[str, LoraDelta]
+#: A norm whose square, and sums of some of them, are float64s.
+_FAR = 1e150
 
 
 class Spectrum(Protocol):
@@ -178,44 +180,51 @@ class Interference:
 def inspect(subject: Subject, *, base: str | None, shelf: Shelf, workshop: Workshop) -> Inspected:
     """``base`` is a checkpoint's directory or ``hf://…``, to know each delta's share of the weight it changes."""
     with _found([subject], shelf) as (one,):
-        weights, changes = _deltas(one)
-        layers = tuple(workshop.spectra(weights, changes))
-        shares = _shares(one, layers, base, shelf, workshop) if base is not None else {}
+        held = _deltas(one)
+        layers = _spectra(one, held, workshop)
+        shares = _shares(one, layers, held[1], base, shelf, workshop) if base is not None else {}
     return Inspected(one.adapter.name, layers, shares)
 
 
 def diff(one: Subject, other: Subject, *, shelf: Shelf, workshop: Workshop) -> Difference:
     with _found([one, other], shelf) as (ours, theirs):
         first, second = _deltas(ours), _deltas(theirs)
+        norms = [
+            hypot(*(layer.norm for layer in _spectra(*one, workshop))) for one in ((ours, first), (theirs, second))
+        ]
         layers = tuple(workshop.likenesses(first, second))
         both = {layer.path for layer in layers}
         return Difference(
             ours.adapter.name,
             theirs.adapter.name,
             layers,
-            hypot(*(layer.norm for layer in workshop.spectra(*first))),
-            hypot(*(layer.norm for layer in workshop.spectra(*second))),
+            norms[0],
+            norms[1],
             tuple(path for path in first[1] if path not in both),
             tuple(path for path in second[1] if path not in both),
         )
 
 
 def interference(adapters: Sequence[tuple[Subject, float]], *, shelf: Shelf, workshop: Workshop) -> Interference:
-    weights = [weight for _, weight in adapters]
     with _found([subject for subject, _ in adapters], shelf) as found:
-        held = [_deltas(one) for one in found]
-        names = tuple(one.adapter.name for one in found)
-        norms = [hypot(*(layer.norm for layer in workshop.spectra(*one))) for one in held]
-        inner = [[norm * norm if i == j else 0.0 for j in range(len(held))] for i, norm in enumerate(norms)]
-        for i, one in enumerate(held):
-            for j in range(i):
-                inner[i][j] = inner[j][i] = sum(layer.inner for layer in workshop.likenesses(one, held[j]))
-        paths = dict.fromkeys(path for _, changes in held for path in changes)
-        counts = [
-            workshop.conflicts([(*one, weight) for one, weight in zip(held, weights, strict=True)], path)
-            for path in paths
-            if _one_shape([changes[path] for _, changes in held if path in changes])
-        ]
+        return interference_of(found, [weight for _, weight in adapters], workshop)
+
+
+def interference_of(found: Sequence[Found], weights: Sequence[float], workshop: Workshop) -> Interference:
+    """:func:`interference` of adapters that were found."""
+    held = [_deltas(one) for one in found]
+    names = tuple(one.adapter.name for one in found)
+    norms = [hypot(*(layer.norm for layer in _spectra(*one, workshop))) for one in zip(found, held, strict=True)]
+    inner = [[norm * norm if i == j else 0.0 for j in range(len(held))] for i, norm in enumerate(norms)]
+    for i, one in enumerate(held):
+        for j in range(i):
+            inner[i][j] = inner[j][i] = sum(layer.inner for layer in workshop.likenesses(one, held[j]))
+    paths = dict.fromkeys(path for _, changes in held for path in changes)
+    counts = [
+        workshop.conflicts([(*one, weight) for one, weight in zip(held, weights, strict=True)], path)
+        for path in paths
+        if _one_shape([changes[path] for _, changes in held if path in changes])
+    ]
     looked_at = sum(total for _, total in counts)
     kept, disturbance = zip(*(_in_sum(i, inner, weights) for i in range(len(held))), strict=True)
     return Interference(
@@ -264,16 +273,38 @@ def _deltas(one: Found) -> tuple[Shard, Deltas]:
             code="no-factors",
             hint="inspect a LoRA; `adapters show` tells what is known of others",
         )
+    broken = [finding for finding in one.adapter.findings if finding.rule == "nonfinite"]
+    if broken:
+        raise RejectedError(f"{one.adapter.name}: {broken[0].message}", code="nonfinite", hint=broken[0].fix)
     return read_shard(one.directory / WEIGHTS), deltas(one.adapter.config, manifest)
 
 
-def _shares(one: Found, layers: Sequence[Spectrum], base: str, shelf: Shelf, workshop: Workshop) -> Mapping[str, float]:
+def _spectra(one: Found, held: tuple[Shard, Deltas], workshop: Workshop) -> tuple[Spectrum, ...]:
+    layers: tuple[Spectrum, ...] = tuple(workshop.spectra(*held))
+    beyond = next((layer for layer in layers if not layer.norm < _FAR), None)
+    if beyond is not None:
+        raise RejectedError(
+            f"{one.adapter.name} changes {beyond.path} by more than can be squared in float64",
+            code="overflow",
+            hint="look at lora_alpha in adapter_config.json, and whether the training diverged",
+        )
+    return layers
+
+
+def _shares(
+    one: Found, layers: Sequence[Spectrum], changes: Deltas, base: str, shelf: Shelf, workshop: Workshop
+) -> Mapping[str, float]:
     with temporary() as work:
-        return _shares_of(one, layers, *base_directory(base, shelf, work), workshop)
+        return _shares_of(one, layers, changes, *base_directory(base, shelf, work), workshop)
 
 
 def _shares_of(
-    one: Found, layers: Sequence[Spectrum], directory: Path, identity: CheckedBase, workshop: Workshop
+    one: Found,
+    layers: Sequence[Spectrum],
+    changes: Deltas,
+    directory: Path,
+    identity: CheckedBase,
+    workshop: Workshop,
 ) -> Mapping[str, float]:
     checkpoint = read_checkpoint(directory)
     tensors = {spec.name: (shard, spec) for shard, spec in checkpoint}
@@ -285,6 +316,16 @@ def _shares_of(
         for name in (f"{module.path}.weight", module.path) if module is not None else ():
             if name in tensors and tensors[name][1].dtype in FLOATS:
                 places[layer.path] = name
+    for path, name in places.items():
+        delta, spec_there = changes[path], tensors[name][1]
+        wanted = prod(delta.down.shape[1:]) * delta.up.shape[0] * delta.experts
+        if spec_there.elements != wanted:
+            raise RejectedError(
+                f"{one.adapter.name} does not fit this base: {path} changes {wanted:,} numbers, and {name} has "
+                f"{spec_there.elements:,}",
+                code="does-not-fit",
+                hint="give the base that it was trained on; `adapters check --base` tells more",
+            )
     norms = workshop.norms_of({name: tensors[name] for name in places.values()})
     return {
         layer.path: layer.norm / norms[places[layer.path]] for layer in layers if norms.get(places.get(layer.path, ""))

@@ -1,7 +1,7 @@
 """A base and adapters become a checkpoint that is complete and proven, or nothing appears.
 
 1. Prepare: files, rules, plan (:mod:`registry.operations.merge_prepare`). Look whether there is room.
-2. Write the weights, through the workshop, beside the wanted place.
+2. Write the weights, through the workshop, beside the wanted place; what an interrupted run finished is proven, not trusted.
 3. Read a sample of them back, and hold it against the same sum in float64.
 4. Write config, tokenizer, card, and the index last; only then it is renamed into place.
 """
@@ -12,16 +12,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.domain.names import AdapterName
 from registry.domain.version import Version
-from registry.errors import MalformedFileError, UnavailableError
+from registry.errors import InvalidInputError, UnavailableError
 from registry.operations.bases import Shelf
-from registry.operations.know_base import read_shard
 from registry.operations.merge_card import card
 from registry.operations.merge_output import write_rest
 from registry.operations.merge_prepare import MergeRequest, Prepared, Progress, Workshop, prepare
@@ -67,11 +66,12 @@ def merge(
 
     with prepare(request, shelf=shelf, workshop=workshop) as prepared:
         plan = prepared.plan
+        _require_outside(into, prepared.base.directory)
         with workplace(into, making=_making(prepared, request), resume=request.resume) as work:
-            work.finished = frozenset(name for name in work.finished if _is_whole(work.directory / name))
+            _keep_only(work, {shard.name for shard in plan.shards})
             _require_room(plan, work)
             work.keep = True
-            expect(sum(shard.bytes for shard in plan.shards if shard.name not in work.finished))
+            expect(plan.bytes)
             workshop().write_merged(
                 plan, work.directory, device=request.device, finished=work.finished, progress=progress
             )  # 2
@@ -100,17 +100,28 @@ def _making(prepared: Prepared, request: MergeRequest) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a file that an interrupted run finished still has all the bytes that its table promises; else it is made again."""
-    try:
-        read_shard(path)
-    except MalformedFileError:
-        return False
-    return True
+def _require_outside(into: Path, base: Path) -> None:
+    """The base stays as it is. Below an adapter's directory is where trainers put what they merge, and nothing of it is read."""
+    place, own = Path(os.path.realpath(into)), Path(os.path.realpath(base))
+    if own == place or own in place.parents:
+        raise InvalidInputError(
+            f"the output would {'be' if own == place else 'lie inside'} the base, {base}",
+            code="output-in-base",
+            hint="give a directory outside of it: -o DIR",
+        )
+
+
+def _keep_only(work: Workplace, names: Collection[str]) -> None:
+    """What somebody put beside the finished files is not part of the result."""
+    for name in work.finished - set(names):
+        (work.directory / name).unlink()
+    work.finished &= set(names)
 
 
 def _require_room(plan: MergePlan, work: Workplace) -> None:
-    wanted = sum(shard.bytes for shard in plan.shards if shard.name not in work.finished)
+    """For what is not there yet. A finished file that is made again gives its room back first."""
+    there = {name: (work.directory / name).stat().st_size for name in work.finished}
+    wanted = sum(max(shard.bytes - there.get(shard.name, 0), 0) for shard in plan.shards)
     free = shutil.disk_usage(work.directory).free
     if wanted > free:
         raise UnavailableError(

@@ -20,6 +20,7 @@ from registry.domain.names import Reference
 from registry.errors import (
     DefectiveAdapterError,
     InvalidInputError,
+    NotFoundError,
     RejectedError,
     UnmergeableError,
 )
@@ -31,6 +32,7 @@ from registry.operations.check import CheckedAdapter, check
 from registry.operations.ingredients import base_directory, find_adapter, temporary
 from registry.operations.know_base import read_checkpoint, read_shard, spec_of, weights_fingerprint
 from registry.operations.merge_card import Recipe, Share
+from registry.plans.combining import LINEAR, Blend
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merge_plan import MergeOptions, SameNumbers, plan_merge
 from registry.plans.merge_refusals import PARTIAL
@@ -114,14 +116,24 @@ class Prepared:
 
 
 @contextmanager
-def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Callable[[], Workshop]) -> Iterator[Prepared]:
-    """What was fetched is there as long as the block lasts. ``workshop`` is called once there is something to plan.
+def prepare(
+    request: MergeRequest,
+    *,
+    shelf: Shelf,
+    workshop: Callable[[], Workshop],
+    stored_as: Callable[[Checkpoint], str | None] = lambda _base: None,
+) -> Iterator[Prepared]:
+    """What was fetched is there as long as the block lasts. ``workshop`` is called once there is something to plan, and
+    ``stored_as`` for the type of the output where the request names none.
 
     Raises NotFoundError, InvalidInputError for damage, and RejectedError with all reasons against the merge.
     """
     with temporary() as work:
         directory, identity = base_directory(request.base, shelf, work)  # 1
         stored = read_checkpoint(directory)
+        _require_config(stored)
+        if request.options.dtype is None:
+            request = replace(request, options=replace(request.options, dtype=stored_as(stored)))
         spec = spec_of(identity.id, model_config.ModelConfig(stored.config), [spec for _, spec in stored])
         base, spec = seen(stored, spec, request.options.base_view)
         spec, views = with_views(spec)
@@ -129,11 +141,13 @@ def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Callable[[], Works
         adapters: list[Ingredient] = []
         directories: list[Path] = []
         findings: list[Finding] = []
+        own_weights: Digest | None = None  # reads every byte, so once, and only where one is recorded
         for number, (subject, weight) in enumerate(request.adapters):
             found = find_adapter(subject, work / str(number), shelf)
             place, checked = found.directory, found.adapter
-            _require_weights(found.base_weights, stored, checked)
             if found.base_weights is not None:  # the bytes say whose they are, whatever the directory is called
+                own_weights = own_weights or weights_fingerprint(stored.shards)
+                _require_weights(found.base_weights, own_weights, stored, checked)
                 recorded = checked.manifest.base_model
                 own = replace(identity.id, id=recorded.id, revision=recorded.revision)
                 identity = replace(identity, id=own, spec=replace(spec, id=own))
@@ -157,11 +171,24 @@ def prepare(request: MergeRequest, *, shelf: Shelf, workshop: Callable[[], Works
         )
 
 
-def _require_weights(fingerprint: Digest | None, base: Checkpoint, adapter: CheckedAdapter) -> None:
-    """The base's bytes, where the registry recorded them of the base that the adapter belongs to."""
-    if fingerprint is not None and weights_fingerprint(base.shards) != fingerprint:
+def _require_config(base: Checkpoint) -> None:
+    """What is not in the weights: whether the output is tied to the embedding, and which layers are stored transposed. A
+    merge that guessed would be wrong without a word, and its output loads no better than such a base."""
+    if not (base.directory / model_config.NAME).exists():
+        raise NotFoundError(
+            f"{base.directory} has no {model_config.NAME}, which tells tied embeddings and transposed layers",
+            code="no-config",
+            hint=f"get it from where the weights come from; for a model that has none of its own, write {{}} into "
+            f"{model_config.NAME}",
+        )
+
+
+def _require_weights(recorded: Digest, found: Digest, base: Checkpoint, adapter: CheckedAdapter) -> None:
+    """The base's bytes are those that were recorded of the base that the adapter belongs to."""
+    if found != recorded:
         raise RejectedError(
-            f"{adapter.name} belongs to {adapter.manifest.base_model.id}, and the weights in {base.directory} are others",
+            f"{adapter.name} belongs to {adapter.manifest.base_model.id} with weights {recorded}, and those in "
+            f"{base.directory} are {found}",
             code="wrong-base",
             hint="merge into the base it was trained on; `adapters base show` tells which that is",
         )
@@ -192,6 +219,10 @@ def _is_lost(finding: Finding, adapter: CheckedAdapter, base: CheckedBase) -> bo
     return any(module.path.endswith(f".{name}") for name in adapter.manifest.absent_targets for module in modules)
 
 
+def _blend(blend: Blend) -> dict[str, object]:
+    return {"combined_by": blend.method, **blend.options} if blend.method != LINEAR else {}
+
+
 def _recipe(request: MergeRequest, base: CheckedBase, adapters: Sequence[Ingredient]) -> Recipe:
     proven = base.id.id is not None and all(
         one.manifest.base_model.id is not None and one.manifest.base_model.id == base.id.id for one in adapters
@@ -210,6 +241,7 @@ def _recipe(request: MergeRequest, base: CheckedBase, adapters: Sequence[Ingredi
                 "expert_layout": request.options.packing,
                 "base_view": request.options.base_view if request.options.base_view != AS_STORED else None,
                 "base_is_residual": request.options.base_is_residual or None,
+                **_blend(request.options.blend),
                 "allow": sorted(request.options.allow) or None,
             }.items()
             if value is not None

@@ -131,6 +131,7 @@ def _enter(
         package.manifest,
         note=attachments.note,
         fingerprint=package.fingerprint,
+        weights_fingerprint=package.weights_fingerprint,
         findings=[
             finding
             for finding in package.findings

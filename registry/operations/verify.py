@@ -3,19 +3,23 @@
 1. Read base and adapters, and plan the merge again.
 2. Every tensor of the plan is there under its name, with its type and shape, and nothing else is.
 3. Tensors that were not to change are the base's bytes; those that were are the float64 sum, rounded.
+4. The config is the base's but for what the merge changes, and nothing lies beside it that a loader might take up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import hypot
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from registry.domain.checkpoint import Checkpoint, Shard
-from registry.errors import InvalidInputError, RejectedError
+from registry.errors import RejectedError
+from registry.formats import model_config
 from registry.operations.know_base import read_checkpoint, read_shard
+from registry.operations.verify_files import config_differences, stray_files
 from registry.plans.merging import FLOATS, MergePlan
 from registry.variants.findings import some
 
@@ -63,10 +67,13 @@ class Verification:
     altered: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
+    #: Keys of the config that are not what they should be, and files that no merge writes.
+    config: tuple[str, ...] = ()
+    stray: tuple[str, ...] = ()
 
     @property
     def is_sound(self) -> bool:
-        return not (self.wrong or self.altered or self.missing or self.unexpected)
+        return not (self.wrong or self.altered or self.missing or self.unexpected or self.config or self.stray)
 
     def document(self) -> dict[str, object]:
         """``verify --json``. Keys are only ever added."""
@@ -82,6 +89,8 @@ class Verification:
             "altered": list(self.altered),
             "missing": list(self.missing),
             "unexpected": list(self.unexpected),
+            "config": list(self.config),
+            "stray": list(self.stray),
         }
 
     def sentence(self) -> str:
@@ -104,24 +113,30 @@ class Verification:
             "are missing": self.missing,
             "should not be there": self.unexpected,
         }
-        said = "; ".join(f"{some(names)} {what_is}" for what_is, names in parts.items() if names)
+        said = [f"{some(names)} {what_is}" for what_is, names in parts.items() if names]
+        said += [f"in {model_config.NAME}: {', '.join(self.config)}"] if self.config else []
+        said += [f"beside the weights lies what no merge writes: {some(self.stray)}"] if self.stray else []
         raise RejectedError(
-            f"{what} is not this merge: {said}",
+            f"{what} is not this merge: {'; '.join(said)}",
             code="not-verified",
             hint="check that base, adapters, weights and options are those it was made of, or merge again",
         )
 
 
 def verify(
-    output: Path, request: MergeRequest, *, whole: bool, shelf: Shelf, workshop: Callable[[], Workshop]
+    output: Path, request: MergeRequest, *, samples: int | None, shelf: Shelf, workshop: Callable[[], Workshop]
 ) -> Verification:
-    """``whole`` looks at every element. Raises NotFoundError and InvalidInputError for what cannot be read."""
+    """``samples`` is how many pieces of each tensor are looked at, None for every element. Raises NotFoundError and
+    InvalidInputError for what cannot be read."""
     from registry.operations.merge_prepare import prepare
 
     found = read_checkpoint(output)
-    options = replace(request.options, dtype=_stored_as(found, request))
-    with prepare(replace(request, options=options), shelf=shelf, workshop=workshop) as made:
-        return _verified(made.plan, found, None if whole else SAMPLES, workshop())
+    with prepare(request, shelf=shelf, workshop=workshop, stored_as=partial(_stored_as, found)) as made:
+        return replace(
+            _verified(made.plan, found, samples, workshop()),
+            config=config_differences(made.plan, made.base, found),
+            stray=stray_files(found),
+        )
 
 
 def verify_plan(plan: MergePlan, output: Path, *, workshop: Workshop) -> Verification:
@@ -169,16 +184,8 @@ def _verified(plan: MergePlan, found: Checkpoint, samples: int | None, workshop:
     )
 
 
-def _stored_as(found: Checkpoint, request: MergeRequest) -> str | None:
+def _stored_as(found: Checkpoint, base: Checkpoint) -> str | None:
     """The type that the output was cast to, if it was: all its floating tensors have one that base tensors have not."""
-    if request.options.dtype is not None:
-        return request.options.dtype
     kinds = {spec.dtype for _, spec in found if spec.dtype in FLOATS}
-    if len(kinds) != 1:
-        return None
-    try:
-        base = read_checkpoint(Path(request.base).expanduser())
-    except (InvalidInputError, OSError):
-        return None
     own = {spec.dtype for _, spec in base if spec.dtype in FLOATS}
-    return None if kinds == own else next(iter(kinds))
+    return next(iter(kinds)) if len(kinds) == 1 and kinds != own else None

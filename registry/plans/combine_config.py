@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from registry.plans.combine_rows import united_indices
 from registry.plans.combining import Passed, Stack
 from registry.plans.merge_draft import Ingredient
 from registry.variants.extras import without_base_layer
@@ -47,7 +48,7 @@ def fresh_config(
     saved = sorted({name for one in adapters for name in saved_modules(one.config)})
     if saved:
         config["modules_to_save"] = saved
-    tokens = _agreed(adapters, "trainable_token_indices")
+    tokens = united_indices(adapters)
     if tokens is not None:
         config["trainable_token_indices"] = tokens
     if all(one.config.truthy("ensure_weight_tying") for one in adapters):
@@ -56,10 +57,16 @@ def fresh_config(
 
 
 def with_ranks(config: Mapping[str, object], ranks: Mapping[str, int]) -> dict[str, object]:
-    """``ranks`` by target path."""
-    usual = Counter(ranks.values()).most_common(1)[0][0]
+    """``ranks`` by target path. Those of bare parameters decide about ``r``: PEFT 0.21 heeds a pattern of theirs and says that it
+    had been ignored, since it looks for it among the modules."""
+    bare = _strings(config.get("target_parameters"))
+    usual = Counter(rank for path, rank in ranks.items() if path in bare or not bare).most_common(1)[0][0]
     special = {f"^{re.escape(path)}": rank for path, rank in sorted(ranks.items()) if rank != usual}
     return {**config, "r": usual, "lora_alpha": usual, "rank_pattern": special, "alpha_pattern": dict(special)}
+
+
+def _strings(value: object) -> frozenset[str]:
+    return frozenset(map(str, value)) if isinstance(value, list) else frozenset()
 
 
 def is_parameter(stack: Stack) -> bool:

@@ -3,21 +3,24 @@
 1. What is no sum is refused by name: DoRA, changed bases, routed and pooled variants, other methods than LoRA.
 2. So are adapters of different bases, task classes, or layouts of their experts.
 3. Every target of any of them becomes a stack of the factors that there are for it.
-4. Everything else passes through where all that have it have the same bytes.
+4. Everything else passes through where all that have it have the same bytes; rows of single tokens are put together where no
+   token is in two.
 5. A fresh config targets exactly the modules that have tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from registry.checks.experts import packed_by_unsloth
 from registry.checks.merging import unmergeable
 from registry.checks.misfit import Misfit, error
-from registry.domain.tensors import DTYPE_BITS, TensorSpec
+from registry.domain.tensors import TensorSpec
 from registry.plans.combine_config import fresh_config
-from registry.plans.combining import EXACTLY, LINEAR, CombinePlan, Passed, Share, Stack
+from registry.plans.combine_rows import Objection, united_rows
+from registry.plans.combining import EXACTLY, LINEAR, CombinePlan, Passed, Rows, Share, Stack, widest
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merging import Origin
 from registry.variants.lora import MARK
@@ -27,6 +30,7 @@ from registry.variants.lora_targets import layers_by_target
 from registry.variants.natural_order import natural
 from registry.variants.settings import layer_spans
 from registry.variants.tensor_names import PREFIX, places
+from registry.variants.token_rows import DELTA, token_indices
 
 #: Variants that are a plain delta once they are trained.
 _PLAIN = frozenset({"lora", "monteclora", "velora"})
@@ -68,12 +72,12 @@ def plan_combine(
     for one in adapters:
         _add(draft, one)  # 3
     stacks = tuple(_stacked(draft, path) for path in sorted(draft.shares, key=natural))
-    passed = tuple(_passed(draft, name, same) for name in sorted(draft.whole))  # 4
-    if not any(stack.shares for stack in stacks):
+    passed, rows = _whole(draft, same, {stack.path for stack in stacks})  # 4
+    if not stacks and not draft.problems:
         draft.refuse("nothing-left", "every weight is 0, so that nothing is left", fix="give a weight that is not 0")
     if draft.problems:
         return None, draft.problems
-    return CombinePlan(stacks, passed, fresh_config(adapters, stacks, passed)), ()  # 5
+    return CombinePlan(stacks, passed, fresh_config(adapters, stacks, passed), rows), ()  # 5
 
 
 def _refuse_uncombinable(draft: _Draft, one: Ingredient) -> None:
@@ -156,6 +160,15 @@ def _add(draft: _Draft, one: Ingredient) -> None:
             continue
         share = Share(one.number, *layer.pair, scaling, one.weight, layer.bias if settings.lora_bias else None)
         experts = share.down.shape[0] // rank if len(share.down.shape) == 2 else 1
+        if experts > 1 and rank > 1 and packed_by_unsloth(one.manifest, one.config):
+            draft.refuse(
+                "experts-layout-ambiguous",
+                f"{one.name}: Unsloth trained {path}, and its older versions packed lora_B of fused experts the other way round "
+                "than PEFT; nothing in the file says which",
+                target=path,
+                fix="merge it with --expert-layout, and extract a LoRA from the result",
+            )
+            continue
         draft.shares.setdefault(path, []).append((share, layer, experts))
     factors = {spec.name for layer in layers.values() for spec in layer.tensors}
     _, left = gather(places(one.manifest.tensors, MARK, TAILS)[0])
@@ -196,20 +209,49 @@ def _stacked(draft: _Draft, path: str) -> Stack:
     )
 
 
-def _passed(draft: _Draft, name: str, same: SameNumbers) -> Passed:
-    held = draft.whole[name]
-    number, spec = held[0]
-    adapters = draft.adapters
-    taking = [one for one in adapters if one.weight != 0]
-    ours = Origin(adapters[number].weights, spec, number)
-    differing = next(
+def _whole(draft: _Draft, same: SameNumbers, targets: Collection[str]) -> tuple[tuple[Passed, ...], tuple[Rows, ...]]:
+    """What is no pair of factors."""
+    passed, rows = [], []
+    for name in sorted(draft.whole):
+        found = _rows(draft, name, same, targets) if name.endswith(f".{DELTA}") else None
+        if found is None:
+            passed.append(_passed(draft, name, same))
+        elif isinstance(found, Rows):
+            rows.append(found)
+        else:
+            draft.refuse(found.rule, found.message, where=found.where, fix=found.fix)
+    return tuple(passed), tuple(rows)
+
+
+def _rows(draft: _Draft, name: str, same: SameNumbers, targets: Collection[str]) -> Rows | Objection | None:
+    """None for the same rows of the same tokens in all adapters, which pass through."""
+    taking = [one for one in draft.adapters if one.weight != 0]
+    asked = [token_indices(one.config) for one in taking]
+    alike = len(draft.whole[name]) == len(taking) and all(one == asked[0] for one in asked)
+    if alike and _differing(draft, name, same) is None:
+        return None
+    return united_rows(name, draft.whole[name], draft.adapters, targets)
+
+
+def _differing(draft: _Draft, name: str, same: SameNumbers) -> str | None:
+    """The first adapter that has other numbers there than the first."""
+    (number, spec), *others = draft.whole[name]
+    ours = Origin(draft.adapters[number].weights, spec, number)
+    return next(
         (
-            adapters[other].name
-            for other, theirs in held[1:]
-            if not same(ours, Origin(adapters[other].weights, theirs, other))
+            draft.adapters[other].name
+            for other, theirs in others
+            if not same(ours, Origin(draft.adapters[other].weights, theirs, other))
         ),
         None,
     )
+
+
+def _passed(draft: _Draft, name: str, same: SameNumbers) -> Passed:
+    held = draft.whole[name]
+    number, spec = held[0]
+    taking = [one for one in draft.adapters if one.weight != 0]
+    differing = _differing(draft, name, same)
     lacking = next((one.name for one in taking if one.number not in {number for number, _ in held}), None)
     if differing is not None or (lacking is not None and not _is_base_copy(name)):
         draft.refuse(
@@ -225,11 +267,3 @@ def _passed(draft: _Draft, name: str, same: SameNumbers) -> Passed:
 def _is_base_copy(name: str) -> bool:
     """What PEFT saves along with the LoRA of an embedding."""
     return name.endswith(".base_layer.weight")
-
-
-def widest(dtypes: Iterable[str]) -> str:
-    """The type with most bits; F16 and BF16 have only F32 in common."""
-    bits = {one: DTYPE_BITS[one] for one in dtypes}
-    most = max(bits.values())
-    names = {one for one, size in bits.items() if size == most}
-    return "F32" if len(names) > 1 else next(iter(names))

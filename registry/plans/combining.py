@@ -14,11 +14,11 @@ out in the files is the same in all of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from registry.domain.tensors import TensorSpec
+from registry.domain.tensors import DTYPE_BITS, TensorSpec
 
 #: The weighted sum, which is exact in factors.
 LINEAR = "linear"
@@ -40,6 +40,23 @@ METHODS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 #: Methods that take so many adapters and no other number.
 EXACTLY: Mapping[str, int] = MappingProxyType({"slerp": 2})
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """How dense deltas become one: a method, the share of elements that it keeps, and the seed of what it draws. Options that a
+    method has no use for change nothing."""
+
+    method: str = LINEAR
+    density: float = 0.5
+    seed: int = 0
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """Those that the result depends on."""
+        uses = METHODS.get(self.method, ())
+        density = {"density": self.density} if "density" in uses else {}
+        return {**density, **({"seed": self.seed} if "generator" in uses else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +112,35 @@ class Passed:
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of single tokens, those of one adapter below those of another; ``indices`` says of which tokens, in that order."""
+
+    name: str
+    parts: tuple[tuple[int, TensorSpec], ...]
+    indices: tuple[int, ...]
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Of the result: as wide as the widest part."""
+        first = self.parts[0][1]
+        return TensorSpec(
+            self.name, widest(spec.dtype for _, spec in self.parts), (len(self.indices), *first.shape[1:])
+        )
+
+
+def widest(dtypes: Iterable[str]) -> str:
+    """The type with most bits; F16 and BF16 have only F32 in common."""
+    bits = {one: DTYPE_BITS[one] for one in dtypes}
+    most = max(bits.values())
+    names = {one for one, size in bits.items() if size == most}
+    return "F32" if len(names) > 1 else next(iter(names))
+
+
+@dataclass(frozen=True, slots=True)
 class CombinePlan:
     """``config`` is the result's, without ranks, which a truncation may still lower."""
 
     stacks: tuple[Stack, ...]
     passed: tuple[Passed, ...]
     config: Mapping[str, object]
-    base: str | None = None
+    rows: tuple[Rows, ...] = ()

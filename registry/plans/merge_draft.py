@@ -88,6 +88,13 @@ class Draft:
         return spec.dtype in FLOATS
 
 
+def biases_of_head(draft: Draft, name: str) -> list[str]:
+    """Where the bias of the output embedding ``name`` is stored: its own, and that of the module it is in, which is the same
+    one as long as the embeddings are tied: ``cls.predictions.bias``."""
+    path = name.removesuffix(".weight")
+    return [each for each in (f"{path}.bias", f"{path.rpartition('.')[0]}.bias") if each in draft.tensors]
+
+
 def slabs(total: int, count: int) -> Iterator[slice]:
     """``count`` equal parts of ``total`` rows."""
     size = total // count

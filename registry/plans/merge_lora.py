@@ -147,7 +147,7 @@ def _add_matrix(
     down, up = factors["down"], factors["up"]
     stop = down.spec.shape[1] * down.blocks if transposed else up.spec.shape[0]
     numbers = {"scaling": scaling * one.weight}
-    draft.change(name, Change(one.number, formula, factors, numbers, 0, stop, transposed))
+    draft.change(name, Change(one.number, formula, factors, numbers, 0, stop, transposed, path=path))
 
 
 def _formula(path: str, layer: LoraLayer, settings: LoraSettings) -> tuple[str, dict[str, Factor]]:
@@ -181,7 +181,10 @@ def _add_view(
         if spec is None or not draft.require_float(one, path, spec):
             return
         stop = part.stored + part.rows
-        draft.change(spec.name, Change(one.number, formula, factors, numbers, part.stored, stop, first=part.first))
+        first = part.first
+        draft.change(
+            spec.name, Change(one.number, formula, factors, numbers, part.stored, stop, first=first, path=path)
+        )
         if layer.bias is not None:
             _add_bias(draft, one, layer.bias, scaling, f"{part.module.path}.bias", part)
 
@@ -230,7 +233,9 @@ def _add_experts(
             "up": Factor(layer.pair[1], columns=_columns(expert, count, rank, packing)),
         }
         numbers = {"scaling": scaling * one.weight}
-        draft.change(name, Change(one.number, "lora", factors, numbers, start, stop, transposed, first))
+        draft.change(
+            name, Change(one.number, "lora", factors, numbers, start, stop, transposed, first, path=path, expert=expert)
+        )
 
 
 def _columns(expert: int, count: int, rank: int, packing: Packing) -> slice:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -20,6 +20,8 @@ from registry.checks.misfit import Misfit
 from registry.domain.base_model import BaseModelSpec
 from registry.domain.checkpoint import Checkpoint
 from registry.domain.tensors import TensorSpec
+from registry.plans.combining import Blend
+from registry.plans.merge_blend import blend_changes
 from registry.plans.merge_config import ConfigEdit
 from registry.plans.merge_draft import Draft, Ingredient
 from registry.plans.merge_lora import add_lora, consumed
@@ -54,6 +56,7 @@ _LABELLED = frozenset({"classifier", "out_proj", "score"})
 class MergeOptions:
     """``dtype`` is safetensors' name, or None to keep each tensor's. ``embeddings`` says whose embedding is taken where an
     adapter's copy differs: ``adapter`` or ``base``. ``packing`` of fused experts is ``peft`` or ``unsloth``.
+    ``blend`` is how several LoRAs become one delta.
     ``base_view`` is ``16bit``, or ``nf4``: the base is given as QLoRA saw it (:mod:`registry.operations.base_view`)."""
 
     dtype: str | None = None
@@ -63,6 +66,7 @@ class MergeOptions:
     tokenizer: str | None = None
     base_view: str = "16bit"
     base_is_residual: bool = False
+    blend: Blend = field(default_factory=Blend)
     allow: frozenset[str] = frozenset()
 
 
@@ -106,6 +110,7 @@ def plan_merge(
     refuse_entangled(draft, tie, spec)
     _settle_replacements(draft, same)  # 5
     _refuse_stacked(draft, adapters)
+    blend_changes(draft, adapters, options.blend)
     tensors = {name: _planned(draft, name, options) for name in draft.tensors}
     extra = [name for name in (*draft.changes, *draft.replaced, *draft.rows) if name not in draft.tensors]
     config = ConfigEdit(base.config)
@@ -201,7 +206,17 @@ def _settle_copies(
 def _settle_replacements(draft: Draft, same: SameNumbers) -> None:
     for name, origins in draft.replaced.items():
         for other in origins[1:]:
-            if other.spec.shape != origins[0].spec.shape or not same(origins[0], other):
+            if other.spec.shape == origins[0].spec.shape and same(origins[0], other):
+                continue
+            if other.adapter == origins[0].adapter:
+                draft.refuse(
+                    "replacements-differ",
+                    f"{name} is one tensor in the base, and an adapter brings two for it, {origins[0].spec.name} and "
+                    f"{other.spec.name}, whose numbers differ",
+                    where=name,
+                    fix="serve it unmerged with PEFT, or train only one of the two",
+                )
+            else:
                 draft.refuse(
                     "replacements-differ",
                     f"two adapters replace {name}, each by its own",

@@ -111,7 +111,7 @@ def refuse_packing(draft: Draft, base: BaseModelSpec, options: MergeOptions) -> 
 
 
 def refuse_weight(draft: Draft, one: Ingredient) -> None:
-    if one.weight != 1 and one.manifest.variant in _NO_DELTA:
+    if one.weight not in (0, 1) and one.manifest.variant in _NO_DELTA:
         name, field = _NO_DELTA[one.manifest.variant]
         draft.refuse(
             f"weight-on-{one.manifest.variant}",

@@ -8,7 +8,7 @@ from math import prod
 
 from registry.domain.base_model import ModuleKind, ModuleSpec
 from registry.domain.tensors import TensorSpec
-from registry.plans.merge_draft import Draft, Ingredient
+from registry.plans.merge_draft import Draft, Ingredient, biases_of_head
 from registry.plans.merge_tied import Tie
 from registry.plans.merging import Change, Factor
 from registry.variants.lora_checks import shown
@@ -61,7 +61,7 @@ def site_of(
     module = one.matching.module(path)
     if module is None and path in head and tie is not None:
         shape = draft.tensors[tie.embedding][1].shape
-        bias = tuple(Rows(name, 0, shape[0]) for name in _biases_of_head(draft, head[path]))
+        bias = tuple(Rows(name, 0, shape[0]) for name in biases_of_head(draft, head[path]))
         return Site(path, shape[0], shape[1], (Rows(head[path], 0, shape[0]),), bias)
     if module is None:
         draft.refuse(
@@ -102,12 +102,6 @@ def _rows(draft: Draft, module: ModuleSpec, tail: str) -> Iterator[Rows]:
     elif f"{module.path}.{tail}" in draft.tensors:
         name = f"{module.path}.{tail}"
         yield Rows(name, 0, draft.tensors[name][1].shape[0])
-
-
-def _biases_of_head(draft: Draft, name: str) -> list[str]:
-    """The output embedding's own, and that of the module it is in: ``cls.predictions.bias``, which is the same one."""
-    path = name.removesuffix(".weight")
-    return [each for each in (f"{path}.bias", f"{path.rpartition('.')[0]}.bias") if each in draft.tensors]
 
 
 def _refuse_packed(draft: Draft, path: str, module: ModuleSpec) -> None:

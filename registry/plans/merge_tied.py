@@ -6,7 +6,8 @@ matrices, and its config has to say so; PEFT 0.21 merges the change of one side 
 does nothing about the flag, and later ones nothing about embeddings of other names than ``embed_tokens``.
 
 Encoder and decoder of T5 and BART have one embedding besides, and each a module of its own for it: LoRA of ``shared`` is LoRA of
-none of them, and with two matrices transformers finds neither of theirs. T5 also scales its output by whether they are tied.
+none of them, and with two matrices transformers finds neither of theirs. T5 also scales its output by whether they are tied; one
+whose config says that nothing is scaled can have an output of its own, as T5 1.1 and Flan-T5 do.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ _HEADS = {
 _GENERATORS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "DoubleHeadsModel", "MTModel")
 #: Ends of the classes that have one.
 _HEADED = (*_GENERATORS, "ForMaskedLM", "ForPreTraining")
+
+#: Classes that scale what goes into the output if the config says that it is tied; transformers 5 keeps what it said.
+_SCALED_IF_TIED = frozenset({"longt5", "pop2piano", "t5", "umt5"})
+_SCALED = "scale_decoder_outputs"
 
 _Held = TypeVar("_Held", Origin, TokenRows)
 
@@ -105,7 +110,7 @@ def heads_of(one: Ingredient, tie: Tie | None) -> dict[str, str]:
         return {}
     return {
         path: tie.head
-        for path in (*one.matching.brought, *one.matching.homes)
+        for path in (*one.matching.brought, *one.matching.homes, *(whole.module for whole in one.matching.whole))
         if one.matching.module(path) is None and (f"{path}.weight" == tie.head or path.rpartition(".")[2] in VOCABULARY)
     }
 
@@ -152,11 +157,14 @@ def refuse_entangled(draft: Draft, tie: Tie | None, base: BaseModelSpec) -> None
     untied = tie is not None and not is_kept(draft, tie)
     names = [f"{module.path}.weight" for module in base.modules if module.path.rpartition(".")[2] == "shared"]
     touched = {*draft.changes, *draft.rows}
+    is_scaled = False
     saved = [each.spec.name for name in names for each in draft.replaced.get(name, [])]
     if touched.intersection(names) or any(name.endswith("shared.weight") for name in saved):
         shared = next(iter(touched.intersection(names)), names[0])
     elif untied and tie is not None and tie.is_shared:
-        shared = tie.embedding
+        if _may_have_own_head(draft, tie, base):
+            return
+        shared, is_scaled = tie.embedding, _is_head_alone(draft, tie) and base.model_type in _SCALED_IF_TIED
     elif untied and tie is not None and not tie.is_known:
         draft.refuse(
             "tied-head-unknown",
@@ -170,10 +178,21 @@ def refuse_entangled(draft: Draft, tie: Tie | None, base: BaseModelSpec) -> None
         return
     draft.refuse(
         "tied-encoder-decoder",
-        f"encoder, decoder and output have {shared} in common, and an adapter changes it for some of them",
+        f"encoder, decoder and output have {shared} in common, and an adapter changes it for some of them"
+        + (f"; a {base.model_type} with an output of its own would not scale it any more" if is_scaled else ""),
         where=shared,
         fix="serve it unmerged with PEFT, or train without the embedding",
     )
+
+
+def _may_have_own_head(draft: Draft, tie: Tie, base: BaseModelSpec) -> bool:
+    """Encoder and decoder go on with the embedding as it is."""
+    is_unscaled = base.model_type in _SCALED_IF_TIED and draft.base.config.get(_SCALED) is False
+    return is_unscaled and _is_head_alone(draft, tie)
+
+
+def _is_head_alone(draft: Draft, tie: Tie) -> bool:
+    return not any(each.get(tie.embedding) for each in (draft.changes, draft.replaced, draft.rows))
 
 
 def unite_saved(draft: Draft, tie: Tie, same: Callable[[Origin, Origin], bool]) -> None:

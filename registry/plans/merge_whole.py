@@ -8,7 +8,7 @@ from registry.checks.heads import VOCABULARY
 from registry.checks.places import upwards
 from registry.domain.base_model import ModuleKind
 from registry.domain.tensors import TensorSpec
-from registry.plans.merge_draft import Draft, Ingredient
+from registry.plans.merge_draft import Draft, Ingredient, biases_of_head
 from registry.plans.merging import Origin, TokenRows
 from registry.variants.extras import without_base_layer
 from registry.variants.settings import saved_modules
@@ -19,7 +19,8 @@ _TOKENS = ".token_adapter"
 
 
 def add_whole(draft: Draft, one: Ingredient, left: Iterator[Place], head: Mapping[str, str]) -> None:
-    """``left`` are the tensors that are no factors. What is not the base's own stands against a weight other than 1."""
+    """``left`` are the tensors that are no factors. What is not the base's own stands against a weight other than 1; but of an
+    adapter with weight 0 the base is what is wanted, so that all of it is looked for and nothing taken."""
     for place in left:
         parts = without_base_layer(place.path).split(".")
         if "original_module" in parts:
@@ -30,6 +31,8 @@ def add_whole(draft: Draft, one: Ingredient, left: Iterator[Place], head: Mappin
             continue
         name = _stored_name(draft, one, path, place.tail, head)
         if name is None:
+            continue
+        if one.weight == 0:
             continue
         if _is_copy(one, path, place.tail):
             draft.copies.setdefault(name, []).append(Origin(one.weights, place.spec, one.number))
@@ -58,9 +61,15 @@ def _is_copy(one: Ingredient, path: str, tail: str) -> bool:
 def _stored_name(draft: Draft, one: Ingredient, path: str, tail: str, head: Mapping[str, str]) -> str | None:
     if path in head and tail == "weight":
         return head[path]
+    biases = biases_of_head(draft, head[path]) if path in head and tail == "bias" else []
+    if biases:
+        return biases[0]
     matching = one.matching
     module = matching.module(path) or matching.module(f"{path}.{tail}")
     if module is None:
+        within = matching.places.find(path, matching.prefix)
+        if f"{within}.{tail}" in draft.tensors:  # a bias of no layer, such as that of BERT's cls.predictions
+            return f"{within}.{tail}"
         if any(above in matching.brought for above in upwards(path)):
             return f"{path}.{tail}"
         draft.refuse(
@@ -97,7 +106,7 @@ def _add_rows(draft: Draft, one: Ingredient, path: str, spec: TensorSpec, head: 
             target=path,
             fix="check against the base it was trained on: adapters check --base DIR",
         )
-    elif one.weight != 1:
+    elif one.weight not in (0, 1):
         draft.refuse(
             "weight-on-replacement",
             f"{one.name} replaces rows of {path}, which cannot be done by a share of {one.weight:g}",
@@ -105,7 +114,7 @@ def _add_rows(draft: Draft, one: Ingredient, path: str, spec: TensorSpec, head: 
             target=path,
             fix="merge it with weight 1",
         )
-    else:
+    elif one.weight == 1:
         draft.rows.setdefault(name, []).append(TokenRows(one.number, spec, indices))
 
 

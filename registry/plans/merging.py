@@ -14,6 +14,7 @@ from pathlib import Path
 
 from registry.domain.checkpoint import Packed, Shard
 from registry.domain.tensors import DTYPE_BITS, TensorSpec
+from registry.plans.combining import Blend
 
 ALL = slice(None)
 #: Types in which a weight can be changed.
@@ -32,11 +33,36 @@ class Factor:
 
 
 @dataclass(frozen=True, slots=True)
+class DenseShare:
+    """The delta of one adapter, scaling · up · down (out, in), and the weight it is wanted with."""
+
+    adapter: int
+    down: Factor
+    up: Factor
+    scaling: float
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A delta that a method makes of those of several adapters. What it draws hangs on the target's path and the number of the
+    expert, as in a combination."""
+
+    blend: Blend
+    path: str
+    expert: int
+    shares: tuple[DenseShare, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """A formula of :mod:`registry.numerics.merging` over the rows ``start`` to ``stop`` of a stored tensor.
 
     The formula is about a weight W (out, in). The rows are its outputs from ``first`` on, with all inputs; or,
     ``transposed``, its inputs from ``first`` on, with all outputs.
+
+    ``path`` and ``expert`` say which target of the adapter it is. A change of several adapters at once is ``dense``; its
+    number is that of the first of them.
     """
 
     adapter: int
@@ -47,6 +73,9 @@ class Change:
     stop: int
     transposed: bool = False
     first: int = 0
+    path: str = ""
+    expert: int = 0
+    dense: Dense | None = None
 
 
 @dataclass(frozen=True, slots=True)

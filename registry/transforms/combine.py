@@ -2,24 +2,24 @@
 
 Exact: factors are stacked and B multiplied by weight and scaling in float64, then rounded once to the result's type. A
 truncation is the best approximation of its rank, found from the factors in float64, so that what it leaves away is known
-before it is written.
+before it is written. Where all layers together may take so many bytes, their ranks are chosen once all are decomposed.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot, inf
+from math import hypot, inf, sqrt
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from registry.domain.checkpoint import Shard
-from registry.domain.tensors import TensorSpec
-from registry.numerics.combining import COMBINERS
+from registry.domain.tensors import DTYPE_BITS, TensorSpec
+from registry.errors import RejectedError
 from registry.numerics.low_rank import (
+    Decomposition,
     Factors,
     balanced,
     decomposed,
@@ -28,47 +28,46 @@ from registry.numerics.low_rank import (
     randomized,
     rank_for_energy,
 )
-from registry.plans.combining import LINEAR, CombinePlan, Stack
+from registry.numerics.rank_budget import ranks_within
+from registry.plans.combining import LINEAR, Blend, CombinePlan, Stack
 from registry.plans.merging import Origin
+from registry.transforms.blending import blended, generator, multiplied
 from registry.transforms.layout import matrices, unmatrices
 from registry.transforms.streaming import read, same_numbers
 from registry.variants.lora_targets import LoraDelta
-from registry.weights.dtypes import TORCH_DTYPES
-from registry.weights.reading import open_tensors
+from registry.weights.dtypes import NAMES, TORCH_DTYPES
+from registry.weights.reading import TensorFile, open_tensors
 from registry.weights.streams import Sources, sources
-from registry.weights.writing import laid_out, write_tensors
+from registry.weights.writing import header_of, laid_out, write_tensors
 
 __all__ = ["Layer", "Method", "combine", "errors", "same_numbers"]
 
 #: A delta's factors in float64, with scaling 1: A (r, in), B (out, r).
 Pair = tuple[Tensor, Tensor]
+_METADATA = {"format": "pt"}
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
     """How deltas become one, and how much of it is kept: ``rank`` is the most that a layer keeps, ``energy`` the least share of
     Σσ² that it has to; None for no limit. What is not ``linear`` is made in delta space, of which a layer keeps at most the sum
-    of the ranks; ``density`` and ``seed`` are for methods that ask for them."""
+    of the ranks; ``density`` and ``seed`` are for methods that ask for them. ``max_bytes`` is the most that the file of weights
+    may have."""
 
     name: str = LINEAR
     rank: int | None = None
     energy: float | None = None
     density: float = 0.5
     seed: int = 0
+    max_bytes: int | None = None
 
     @property
     def is_exact(self) -> bool:
-        return self.name == LINEAR and self.rank is None and self.energy is None
+        return self.name == LINEAR and self.rank is None and self.energy is None and self.max_bytes is None
 
-    def dense(self, deltas: Sequence[Tensor], weights: Sequence[float], path: str) -> Tensor:
-        """The deltas of one weight, combined; the draws of a path are the same in every run."""
-        combiner = COMBINERS[self.name]
-        given = {"density": self.density, "generator": self.generator(path)}
-        return combiner.combine(deltas, weights, **{name: given[name] for name in combiner.options})
-
-    def generator(self, path: str) -> torch.Generator:
-        digest = hashlib.sha256(f"{self.seed} {path}".encode()).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    @property
+    def blend(self) -> Blend:
+        return Blend(self.name, self.density, self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,54 +82,147 @@ class Layer:
     discarded: float
 
 
+@dataclass(frozen=True, slots=True)
+class Uncut:
+    """A layer before it is cut: for each expert, or group of a convolution, the factors of the exact sum and the decomposition;
+    one of both is empty where it is not needed. ``wanted`` is the rank of each that the method keeps, ``norms`` are theirs."""
+
+    stack: Stack
+    exact: Sequence[Pair]
+    parts: Sequence[Decomposition]
+    norms: Sequence[float]
+    wanted: int
+
+    @property
+    def energies(self) -> Tensor:
+        """What each of the wanted ranks saves of the squared error, from large to small."""
+        return torch.stack([one.values for one in self.parts]).square().sum(dim=0)[: self.wanted]
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(out, in) of every part."""
+        return [(one.left.shape[0], one.right.shape[1]) for one in self.parts]
+
+    @property
+    def cost(self) -> int:
+        """Bytes of one rank of every part: a row of A and a column of B."""
+        return sum(map(sum, self.shapes)) * DTYPE_BITS[self.stack.dtype] // 8
+
+    def cut(self, rank: int) -> tuple[Sequence[Pair], Layer]:
+        groups = _groups(self.stack)
+        norm = hypot(*self.norms)
+        if self.exact and rank >= self.exact[0][0].shape[0]:
+            return self.exact, Layer(self.stack.path, rank * groups, self.stack.rank, norm, 0.0)
+        kept = min(rank, *(len(one.values) for one in self.parts))
+        pairs = [balanced(one, kept) for one in self.parts]
+        lost = hypot(
+            *(_lost(one.values, kept, whole, self.exact) for one, whole in zip(self.parts, self.norms, strict=True))
+        )
+        return pairs, Layer(self.stack.path, kept * groups, self.stack.rank, norm, lost)
+
+
 def combine(plan: CombinePlan, adapters: Sequence[Shard], method: Method, into: Path) -> list[Layer]:
-    """Write the file of weights, and say of every target what it has become."""
+    """Write the file of weights, and say of every target what it has become.
+
+    Raises RejectedError where not even rank 1 in every layer fits into the method's bytes."""
     made: dict[str, Tensor] = {}
-    specs: list[TensorSpec] = []
     layers: list[Layer] = []
     with sources(shard.path for shard in adapters) as files:
-        for stack in plan.stacks:
-            kept, layer = _made(stack, adapters, files, method)
+        for pairs, layer, stack in _cuts(plan, adapters, files, method):
             layers.append(layer)
             tensors = dict(
-                zip(stack.tails, unmatrices(kept, like=stack.shares[0].down.shape, experts=stack.experts), strict=True)
+                zip(stack.tails, unmatrices(pairs, like=stack.shares[0].down.shape, experts=stack.experts), strict=True)
             )
-            if plan.config.get("lora_bias") and not stack.embedding:
+            if _has_bias(plan, stack):
                 tensors["lora_B.bias"] = _bias(stack, adapters, files)
             for tail, tensor in tensors.items():
                 made[f"{stack.name}.{tail}"] = tensor.to(TORCH_DTYPES[stack.dtype])
-                specs.append(TensorSpec(f"{stack.name}.{tail}", stack.dtype, tuple(tensor.shape)))
         for one in plan.passed:
             made[one.spec.name] = read(files, Origin(adapters[one.adapter], one.spec))
-            specs.append(TensorSpec(one.spec.name, one.spec.dtype, one.spec.shape))
-    placed = laid_out(specs)
-    write_tensors(into, placed, (made[spec.name] for spec in placed), metadata={"format": "pt"})
+        for rows in plan.rows:
+            parts = [read(files, Origin(adapters[number], spec)) for number, spec in rows.parts]
+            made[rows.name] = torch.cat([part.to(TORCH_DTYPES[rows.spec.dtype]) for part in parts])
+    placed = laid_out(TensorSpec(name, NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in made.items())
+    write_tensors(into, placed, (made[spec.name] for spec in placed), metadata=_METADATA)
     return layers
+
+
+def _cuts(
+    plan: CombinePlan, adapters: Sequence[Shard], files: Sources, method: Method
+) -> Iterator[tuple[Sequence[Pair], Layer, Stack]]:
+    found = (_uncut(stack, adapters, files, method) for stack in plan.stacks)
+    if method.max_bytes is None:
+        for one in found:
+            yield *one.cut(one.wanted), one.stack
+        return
+    every = list(found)
+    for one, rank in zip(every, _affordable(plan, every, method.max_bytes), strict=True):
+        yield *one.cut(rank), one.stack
+
+
+def _affordable(plan: CombinePlan, found: Sequence[Uncut], budget: int) -> list[int]:
+    """The ranks with which the file has ``budget`` bytes at most."""
+    wanted = [one.wanted for one in found]
+    if _file_size(plan, found, wanted) <= budget:
+        return wanted
+    # The table at the file's beginning is no longer for a smaller rank, which has no more digits.
+    rest = _file_size(plan, found, wanted) - sum(one.cost * rank for one, rank in zip(found, wanted, strict=True))
+    least = rest + sum(one.cost for one in found)
+    if least > budget:
+        raise RejectedError(
+            f"rank 1 in every layer takes {least:,} bytes, and the file may have {budget:,}",
+            code="too-few-bytes",
+            hint="allow more bytes, or store it in a narrower type: --dtype bfloat16",
+        )
+    return ranks_within([one.energies for one in found], [one.cost for one in found], budget - rest)
+
+
+def _file_size(plan: CombinePlan, found: Sequence[Uncut], ranks: Sequence[int]) -> int:
+    """Of the file of weights, in bytes."""
+    specs = [*(one.spec for one in plan.passed), *(one.spec for one in plan.rows)]
+    for one, rank in zip(found, ranks, strict=True):
+        stack, first = one.stack, one.stack.shares[0]
+        pairs = [
+            (torch.empty(rank, inputs, device="meta"), torch.empty(out, rank, device="meta"))
+            for out, inputs in one.shapes
+        ]
+        tensors = unmatrices(pairs, like=first.down.shape, experts=stack.experts)
+        specs += [
+            TensorSpec(f"{stack.name}.{tail}", stack.dtype, tuple(tensor.shape))
+            for tail, tensor in zip(stack.tails, tensors, strict=True)
+        ]
+        if _has_bias(plan, stack):
+            specs.append(TensorSpec(f"{stack.name}.lora_B.bias", stack.dtype, (first.up.shape[0],)))
+    placed = laid_out(specs)
+    return len(header_of(placed, _METADATA)) + sum(spec.bytes for spec in placed)
 
 
 def errors(
     plan: CombinePlan, adapters: Sequence[Shard], method: Method, copy: Path, deltas: Mapping[str, LoraDelta]
-) -> Iterator[tuple[str, float, float]]:
-    """For every target how far what the file ``copy`` says is from what the method makes, and ‖|B|·|A|‖ there, the size that the
-    roundings of the factors go with. ``deltas`` is how the copy's config reads it."""
+) -> Iterator[tuple[str, float, float, float]]:
+    """For every target how far what the file ``copy`` says is from what the method makes; ‖|B|·|A|‖ there, the size that the
+    roundings of the factors go with; and the same of what was added up, with which float64's own go. ``deltas`` is how the
+    copy's config reads it."""
     with sources(shard.path for shard in adapters) as files, open_tensors(copy) as made:
         for stack in plan.stacks:
-            delta = deltas.get(stack.path)
-            if delta is None or delta.scaling is None:
-                yield stack.path, inf, 0.0
-                continue
-            pairs = matrices(made.read(delta.down.name), made.read(delta.up.name), experts=stack.experts)
-            found = [Factors(*pair, delta.scaling) for pair in pairs]
-            size = hypot(
-                *(abs(one.scaling) * product_norm(one.up.double().abs(), one.down.double().abs()) for one in found)
-            )
-            if method.name == LINEAR:
-                sums = _sums(stack, adapters, files)
-                apart = [distance(one, Factors(*pair, 1.0)).difference for one, pair in zip(found, sums, strict=True)]
-            else:
-                wanted = _dense(stack, adapters, files, method)
-                apart = [_apart(one, theirs) for one, theirs in zip(found, wanted, strict=True)]
-            yield stack.path, hypot(*apart), size
+            yield _error(stack, adapters, method, files, made, deltas.get(stack.path))
+
+
+def _error(
+    stack: Stack, adapters: Sequence[Shard], method: Method, files: Sources, made: TensorFile, delta: LoraDelta | None
+) -> tuple[str, float, float, float]:
+    if delta is None or delta.scaling is None:
+        return stack.path, inf, 0.0, 0.0
+    pairs = matrices(made.read(delta.down.name), made.read(delta.up.name), experts=stack.experts)
+    found = [Factors(*pair, delta.scaling) for pair in pairs]
+    size = hypot(*(abs(one.scaling) * product_norm(one.up.double().abs(), one.down.double().abs()) for one in found))
+    if method.name == LINEAR:
+        sums = _sums(stack, adapters, files)
+        apart = [distance(Factors(*pair, 1.0), one) for one, pair in zip(found, sums, strict=True)]
+        terms = hypot(*(one.magnitude for one in apart))
+        return stack.path, hypot(*(one.difference for one in apart)), size, terms
+    wanted = _dense(stack, adapters, files, method)
+    return stack.path, hypot(*(_apart(one, theirs) for one, theirs in zip(found, wanted, strict=True))), size, size
 
 
 def _apart(one: Factors, dense: Tensor) -> float:
@@ -138,32 +230,47 @@ def _apart(one: Factors, dense: Tensor) -> float:
     return float(torch.linalg.matrix_norm(product - dense.double()))
 
 
-def _made(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Method) -> tuple[list[Pair], Layer]:
-    if method.name == LINEAR:
-        return _kept(stack, list(_sums(stack, adapters, files)), method)
-    pairs: list[Pair] = []
-    norms, lost = [], []
+def _uncut(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Method) -> Uncut:
     groups = _groups(stack)
-    wanted = max((method.rank or stack.rank) // groups, 1)
-    found = []
+    if method.name != LINEAR:
+        return _dense_uncut(stack, adapters, files, method, max((method.rank or stack.rank) // groups, 1))
+    pairs = list(_sums(stack, adapters, files))
+    exact = pairs[0][0].shape[0]
+    if method.is_exact:
+        return Uncut(stack, pairs, (), [product_norm(up, down) for down, up in pairs], exact)
+    parts = [decomposed(down, up) for down, up in pairs]
+    wanted = exact if method.rank is None else min(max(method.rank // groups, 1), exact)
+    norms = [float(torch.linalg.vector_norm(one.values)) for one in parts]
+    return Uncut(stack, pairs, parts, norms, _enough(parts, method, wanted))
+
+
+def _dense_uncut(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Method, wanted: int) -> Uncut:
+    parts, norms = [], []
     for dense in _dense(stack, adapters, files, method):
-        found.append(randomized(dense, min(wanted, *dense.shape), method.generator(f"{stack.path} range")))
+        parts.append(randomized(dense, min(wanted, *dense.shape), generator(method.seed, f"{stack.path} range")))
         norms.append(float(torch.linalg.matrix_norm(dense.double())))
-    kept = min(len(one.values) for one in found)
-    if method.energy is not None:
-        kept = min(kept, max(rank_for_energy(one.values, method.energy) for one in found))
-    for one, norm in zip(found, norms, strict=True):
-        pairs.append(balanced(one, kept))
-        lost.append(max(norm**2 - float(one.values[:kept].square().sum()), 0.0) ** 0.5)
-    return pairs, Layer(stack.path, kept * groups, stack.rank, hypot(*norms), hypot(*lost))
+    return Uncut(stack, (), parts, norms, _enough(parts, method, min(len(one.values) for one in parts)))
+
+
+def _enough(parts: Sequence[Decomposition], method: Method, most: int) -> int:
+    if method.energy is None:
+        return most
+    return min(most, max(rank_for_energy(one.values, method.energy) for one in parts))
+
+
+def _lost(values: Tensor, kept: int, norm: float, exact: Sequence[Pair]) -> float:
+    """What the rank ``kept`` leaves away of a part; beyond the values that were looked for it is what is missing of the norm."""
+    if exact:
+        return float(torch.linalg.vector_norm(values[kept:]))
+    return sqrt(max(norm**2 - float(values[:kept].square().sum()), 0.0))
 
 
 def _dense(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Method) -> Iterator[Tensor]:
     """What the method makes of the deltas, in float32; one matrix for each expert, or group of a convolution."""
     weights = [share.weight for share in stack.shares]
     for number, pairs in enumerate(zip(*_parts(stack, adapters, files), strict=True)):
-        deltas = [((up @ down) * share.scaling).float() for (down, up), share in zip(pairs, stack.shares, strict=True)]
-        yield method.dense(deltas, weights, f"{stack.path} {number}")
+        deltas = [multiplied(down, up, share.scaling) for (down, up), share in zip(pairs, stack.shares, strict=True)]
+        yield blended(method.blend, deltas, weights, stack.path, number)
 
 
 def _groups(stack: Stack) -> int:
@@ -187,22 +294,9 @@ def _sums(stack: Stack, adapters: Sequence[Shard], files: Sources) -> Iterator[P
         yield torch.cat([down for down, _ in pairs]), torch.cat(ups, dim=1)
 
 
-def _kept(stack: Stack, pairs: Sequence[Pair], method: Method) -> tuple[list[Pair], Layer]:
-    exact = pairs[0][0].shape[0]
-    groups = _groups(stack)
-    if method.is_exact:
-        norm = hypot(*(product_norm(up, down) for down, up in pairs))
-        return list(pairs), Layer(stack.path, exact * groups, exact * groups, norm, 0.0)
-    found = [decomposed(down, up) for down, up in pairs]
-    wanted = exact if method.rank is None else min(max(method.rank // groups, 1), exact)
-    if method.energy is not None:
-        wanted = min(wanted, max(rank_for_energy(one.values, method.energy) for one in found))
-    norm = hypot(*(float(torch.linalg.vector_norm(one.values)) for one in found))
-    if wanted >= exact:
-        return list(pairs), Layer(stack.path, exact * groups, exact * groups, norm, 0.0)
-    wanted = min(wanted, len(found[0].values))
-    lost = hypot(*(float(torch.linalg.vector_norm(one.values[wanted:])) for one in found))
-    return [balanced(one, wanted) for one in found], Layer(stack.path, wanted * groups, exact * groups, norm, lost)
+def _has_bias(plan: CombinePlan, stack: Stack) -> bool:
+    """PEFT wants one of every layer, or of none; an embedding has none."""
+    return bool(plan.config.get("lora_bias")) and not stack.embedding
 
 
 def _bias(stack: Stack, adapters: Sequence[Shard], files: Sources) -> Tensor:

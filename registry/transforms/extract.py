@@ -12,6 +12,7 @@ from torch import Tensor
 
 from registry.domain.checkpoint import Shard
 from registry.domain.tensors import TensorSpec
+from registry.errors import MalformedFileError
 from registry.numerics.low_rank import balanced, randomized, rank_for_energy
 from registry.plans.extracting import TRAINED_BIAS, Extract
 from registry.plans.merging import Origin
@@ -94,6 +95,14 @@ def _differs(one: Extract, files: Sources) -> bool:
 
 def _delta(one: Extract, files: Sources) -> Tensor:
     before, after = (read(files, Origin(*each)) for each in (one.base, one.tuned))
+    for (shard, spec), tensor in ((one.base, before), (one.tuned, after)):
+        if not bool(torch.isfinite(tensor).all()):
+            raise MalformedFileError(
+                str(shard.path),
+                f"{spec.name} holds NaN or infinity",
+                code="nonfinite-tensor",
+                hint="get the checkpoint again",
+            )
     return after.double() - before.double()
 
 

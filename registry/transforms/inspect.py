@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot, sqrt
+from math import hypot, isfinite, sqrt
 
 import torch
 from torch import Tensor
 
 from registry.domain.checkpoint import Shard
 from registry.domain.tensors import TensorSpec
+from registry.errors import MalformedFileError
 from registry.numerics.low_rank import (
     Factors,
     effective_rank,
@@ -112,6 +113,13 @@ def norms_of(tensors: Mapping[str, tuple[Shard, TensorSpec]]) -> dict[str, float
     with sources({shard.path for shard, _ in tensors.values()}) as files:
         for name, (shard, spec) in tensors.items():
             found[name] = sqrt(sum(_squares(shard, spec, files)))
+            if not isfinite(found[name]):
+                raise MalformedFileError(
+                    str(shard.path),
+                    f"{name} holds NaN or infinity",
+                    code="nonfinite-tensor",
+                    hint="get the checkpoint again",
+                )
     return found
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
+from threading import Lock
 
 import torch
 from torch import Tensor
 
 from registry.domain.tensors import TensorSpec
-from registry.numerics.merging import MERGERS, Merger
-from registry.plans.merging import Change, Factor, PlannedTensor
+from registry.numerics.merging import IN, MERGERS, OUT, Merger
+from registry.plans.merging import Change, Dense, Factor, PlannedTensor
+from registry.transforms.blending import blended, multiplied
 
 #: A tensor of an adapter, by the adapter's number: on the CPU, in its own type.
 Load = Callable[[int, TensorSpec], Tensor]
+#: A delta that is known whole.
+_DENSE = Merger(lambda *, delta: delta, {"delta": (OUT, IN)}, numbers=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +30,32 @@ class Block:
     stop: int
 
 
+class Lazy:
+    """A dense delta (out, in), in memory from the first of its rows that is asked for to the last: of fused experts only those
+    of a few blocks are there at a time."""
+
+    def __init__(self, make: Callable[[], Tensor], rows: int) -> None:
+        self._make = make
+        self._left = rows
+        self._lock = Lock()
+        self._delta: Tensor | None = None
+
+    def take(self, rows: int) -> Tensor:
+        """The whole delta, of which so many rows of the stored tensor are changed now."""
+        with self._lock:
+            delta = self._make() if self._delta is None else self._delta
+            self._left -= rows
+            self._delta = delta if self._left > 0 else None
+            return delta
+
+
 @dataclass(slots=True)
 class Loaded:
     change: Change
     merger: Merger
     factors: Mapping[str, Tensor]
     statistic: Tensor | None = None
+    dense: Lazy | None = None
 
     @property
     def numbers(self) -> Mapping[str, float]:
@@ -111,11 +136,12 @@ class Recipe:
         first = change.first - change.start
         along = "in" if change.transposed else "out"
         found = {}
-        for role, factor in one.factors.items():
+        factors = one.factors if one.dense is None else {"delta": one.dense.take(block.stop - block.start)}
+        for role, factor in factors.items():
             for dimension, axis in enumerate(one.merger.axes[role]):
                 if axis == along:
                     factor = factor.narrow(dimension, block.start + first, block.stop - block.start)
-            found[role] = factor
+            found[role] = factor.to(self.device, self.compute)
         return found
 
 
@@ -124,6 +150,10 @@ def prepared(tensor: PlannedTensor, load: Load, device: torch.device, *, compute
     wide = "F64" in (tensor.dtype, tensor.origin.spec.dtype)
     recipe = Recipe(tensor, compute or (torch.float64 if wide else torch.float32), device)
     for change in tensor.changes:
+        if change.dense is not None:
+            delta = Lazy(partial(_dense, change.dense, load), change.stop - change.start)
+            recipe.changes.append(Loaded(change, _DENSE, {}, dense=delta))
+            continue
         merger = MERGERS[change.formula]
         loaded = {role: load(change.adapter, factor.spec) for role, factor in change.factors.items()}
         factors: Mapping[str, Tensor]
@@ -138,6 +168,20 @@ def prepared(tensor: PlannedTensor, load: Load, device: torch.device, *, compute
         values = load(rows.adapter, rows.spec).to(device, recipe.compute)
         recipe.rows.append((torch.tensor(rows.indices, device=device), values))
     return recipe
+
+
+def _dense(dense: Dense, load: Load) -> Tensor:
+    """On the CPU, so that it is the same on all devices."""
+    axes = MERGERS["lora"].axes
+    deltas = []
+    for share in dense.shares:
+        down, up = (
+            _factor(factor, load(share.adapter, factor.spec).double(), axes[role])
+            for role, factor in (("down", share.down), ("up", share.up))
+        )
+        deltas.append(multiplied(down, up, share.scaling))
+    weights = [share.weight for share in dense.shares]
+    return blended(dense.blend, deltas, weights, dense.path, dense.expert)
 
 
 def _factor(factor: Factor, tensor: Tensor, axes: tuple[str, ...]) -> Tensor:

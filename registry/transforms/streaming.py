@@ -13,8 +13,8 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from threading import Lock
 
@@ -22,13 +22,14 @@ import torch
 from torch import Tensor
 
 from registry.domain.tensors import TensorSpec
-from registry.plans.merging import MergePlan, Origin, PlannedShard, PlannedTensor
+from registry.plans.merging import Change, MergePlan, Origin, PlannedShard, PlannedTensor
 from registry.transforms.crew import Crew, crew, workers_for
+from registry.transforms.outputs import Held, Output, Range, Written
 from registry.transforms.recipes import Block, Load, Recipe, prepared
 from registry.transforms.workers import Worker
 from registry.weights.dtypes import TORCH_DTYPES
 from registry.weights.rows import read_into
-from registry.weights.streams import Sources, copy_range, sources, write_at
+from registry.weights.streams import Sources, sources
 from registry.weights.writing import header_of, in_order
 
 #: Bytes that one job copies.
@@ -41,16 +42,6 @@ PARTIAL = ".partial"
 Progress = Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Bytes that are copied from a file of the base, or of an adapter, to the output."""
-
-    source: Path
-    start: int
-    count: int
-    at: int
-
-
 def write_merged(
     plan: MergePlan,
     into: Path,
@@ -59,11 +50,12 @@ def write_merged(
     finished: Collection[str] = (),
     progress: Progress = lambda _count: None,
 ) -> None:
-    """Write every file of weights into the directory ``into``; those in ``finished`` are there already.
+    """Write every file of weights into the directory ``into``. Those in ``finished`` are there already: each stays if it is byte
+    for byte what would be written, and is made again if not.
 
-    ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or ``auto``. ``progress`` hears of bytes written. A file has its name once it is
-    complete and on the disk. Raises MalformedFileError where an input changes, is cut off or holds what is no number, and
-    RejectedError where a result is too large for the type it is stored in.
+    ``device`` is ``cpu``, ``cuda``, ``cuda:1`` or ``auto``. ``progress`` hears of bytes written or held against what is there. A
+    file has its name once it is complete and on the disk. Raises MalformedFileError where an input changes, is cut off or holds
+    what is no number, and RejectedError where a result is too large for the type it is stored in.
     """
     lock = Lock()
 
@@ -75,11 +67,15 @@ def write_merged(
         files.require_as_read(one.origin.shard for one in plan.tensors)
         files.require_as_read(plan.adapters)
         for shard in plan.shards:
-            if shard.name not in finished:
-                path = into / f"{shard.name}{PARTIAL}"
-                _write(shard, plan, path, files, workers, done)
-                files.require_unchanged()
-                settle(path)
+            if shard.name in finished:
+                if _is_as_planned(shard, plan, into / shard.name, files, workers, done):
+                    files.require_unchanged()
+                    continue
+                (into / shard.name).unlink()  # its room is needed
+            path = into / f"{shard.name}{PARTIAL}"
+            _write(shard, plan, path, files, workers, done)
+            files.require_unchanged()
+            settle(path)
 
 
 def peak_memory(plan: MergePlan, device: str) -> int:
@@ -91,13 +87,23 @@ def peak_memory(plan: MergePlan, device: str) -> int:
     if any(one.origin.is_seen for one in computed):
         block *= 2  # shares of the scale, codes, levels
     factors = max((_factors(one) for one in plan.changed), default=0)
-    return _TORCH + count * block + 2 * factors
+    dense = max((_dense(change) for one in plan.changed for change in one.changes), default=0)
+    return _TORCH + count * (block + dense) + 2 * factors
 
 
 def _factors(one: PlannedTensor) -> int:
     return sum(
         {factor.spec.name: factor.spec.elements * 4 for c in one.changes for factor in c.factors.values()}.values()
     )
+
+
+def _dense(change: Change) -> int:
+    """Of what a method works on in one thread: each adapter's delta, and what it is pruned to; draws and order of one, which are
+    twice as wide; the result."""
+    if change.dense is None:
+        return 0
+    share = change.dense.shares[0]
+    return prod((*share.down.spec.shape[1:], share.up.spec.shape[0])) * 4 * (2 * len(change.dense.shares) + 9)
 
 
 def same_numbers(one: Origin, other: Origin, *, transposed: bool = False) -> bool:
@@ -123,38 +129,75 @@ def loader(plan: MergePlan, files: Sources) -> Load:
 
 
 def _write(shard: PlannedShard, plan: MergePlan, path: Path, files: Sources, workers: Crew, progress: Progress) -> None:
-    specs = in_order(TensorSpec(one.name, one.dtype, one.shape) for one in shard.tensors)
-    header = header_of(specs, shard.metadata)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
-        os.ftruncate(descriptor, len(header) + shard.bytes)
-        write_at(descriptor, memoryview(header), 0)
-        places = [(one, len(header) + spec.start) for one, spec in zip(shard.tensors, specs, strict=True)]
-        for piece in _ranges((one, at) for one, at in places if one.is_copy):
-            workers.do(partial(_copy, piece, files, descriptor, progress))
-        load = loader(plan, files)
-        for one, at in places:
-            if not one.is_copy and one.bytes:
-                recipe = prepared(one, load, workers.device)
-                if recipe.needs_statistic:
-                    _know(recipe, files, workers)
-                for block in recipe.blocks(workers.elements):
-                    workers.do(partial(_make, recipe, block, files, descriptor, at, progress))
-        workers.wait()
+        os.ftruncate(descriptor, _header(shard)[2])
+        _fill(shard, plan, Written(descriptor), files, workers, progress)
     finally:
         os.close(descriptor)
 
 
-def _copy(piece: Range, files: Sources, output: int, progress: Progress, _worker: Worker) -> None:
-    source = files.descriptor(piece.source)
-    copy_range(source, piece.start, piece.count, output, piece.at, where=piece.source)
+def _is_as_planned(
+    shard: PlannedShard, plan: MergePlan, path: Path, files: Sources, workers: Crew, progress: Progress
+) -> bool:
+    """What ``progress`` heard of a file that is not is taken back."""
+    lock, heard = Lock(), 0
+
+    def hear(count: int) -> None:
+        nonlocal heard
+        with lock:
+            heard += count
+        progress(count)
+
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        held = Held(descriptor)
+        if os.fstat(descriptor).st_size == _header(shard)[2]:
+            _fill(shard, plan, held, files, workers, hear)
+            if held.is_open:
+                return True
+    finally:
+        os.close(descriptor)
+    progress(-heard)
+    return False
+
+
+def _header(shard: PlannedShard) -> tuple[bytes, list[int], int]:
+    """The file's first bytes, where each of its tensors begins, and how long it is."""
+    specs = in_order(TensorSpec(one.name, one.dtype, one.shape) for one in shard.tensors)
+    header = header_of(specs, shard.metadata)
+    return header, [len(header) + spec.start for spec in specs], len(header) + shard.bytes
+
+
+def _fill(
+    shard: PlannedShard, plan: MergePlan, output: Output, files: Sources, workers: Crew, progress: Progress
+) -> None:
+    header, starts, _ = _header(shard)
+    output.put(memoryview(header), 0)
+    places = list(zip(shard.tensors, starts, strict=True))
+    for piece in _ranges((one, at) for one, at in places if one.is_copy):
+        workers.do(partial(_copy, piece, files, output, progress))
+    load = loader(plan, files)
+    for one, at in places:
+        if not one.is_copy and one.bytes and output.is_open:
+            recipe = prepared(one, load, workers.device)
+            if recipe.needs_statistic:
+                _know(recipe, files, workers)
+            for block in recipe.blocks(workers.elements):
+                workers.do(partial(_make, recipe, block, files, output, at, progress))
+    workers.wait()
+
+
+def _copy(piece: Range, files: Sources, output: Output, progress: Progress, _worker: Worker) -> None:
+    output.copy(piece, files)
     progress(piece.count)
 
 
 def _make(
-    recipe: Recipe, block: Block, files: Sources, output: int, at: int, progress: Progress, worker: Worker
+    recipe: Recipe, block: Block, files: Sources, output: Output, at: int, progress: Progress, worker: Worker
 ) -> None:
-    progress(worker.make(recipe, block, files, output, at))
+    if output.is_open:
+        progress(worker.make(recipe, block, files, output.put, at))
 
 
 def _know(recipe: Recipe, files: Sources, workers: Crew) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -13,10 +14,13 @@ from registry.plans.merging import PlannedTensor
 from registry.transforms.recipes import Block, Recipe
 from registry.weights.dtypes import TORCH_DTYPES
 from registry.weights.rows import read_into
-from registry.weights.streams import Sources, write_at
+from registry.weights.streams import Sources
 
 #: Its square is still a float32.
 _FAR = 1e19
+
+#: Bytes, and where in the file they belong.
+Put = Callable[[memoryview, int], None]
 
 
 class Worker(Protocol):
@@ -26,9 +30,9 @@ class Worker(Protocol):
     def look(self, recipe: Recipe, block: Block, files: Sources) -> Tensor:
         """What the block adds to the statistics of the recipe."""
 
-    def make(self, recipe: Recipe, block: Block, files: Sources, output: int, at: int) -> int:
-        """Compute the block and write it to the descriptor ``output``, where its tensor starts at byte ``at``. Returns how many
-        bytes that were."""
+    def make(self, recipe: Recipe, block: Block, files: Sources, put: Put, at: int) -> int:
+        """Compute the block and hand its bytes to ``put``, in whose file its tensor starts at byte ``at``. Returns how many that
+        were."""
 
 
 class Cpu:
@@ -42,7 +46,7 @@ class Cpu:
     def look(self, recipe: Recipe, block: Block, files: Sources) -> Tensor:
         return recipe.look(self._read(recipe, block, files), block)
 
-    def make(self, recipe: Recipe, block: Block, files: Sources, output: int, at: int) -> int:
+    def make(self, recipe: Recipe, block: Block, files: Sources, put: Put, at: int) -> int:
         result = recipe.apply(self._read(recipe, block, files), block)
         row = recipe.columns * DTYPE_BITS[recipe.tensor.dtype] // 8
         self._stored = _room(self._stored, result.shape[0] * row)
@@ -51,7 +55,7 @@ class Cpu:
         if not _is_small(result, stored.dtype):
             require_finite(stored, recipe, block, files)
         data = self._stored.numpy().data[: result.shape[0] * row]
-        write_at(output, data, at + block.start * row)
+        put(data, at + block.start * row)
         return len(data)
 
     def _read(self, recipe: Recipe, block: Block, files: Sources) -> Tensor:
@@ -77,7 +81,7 @@ class Cuda:
             self._stream.synchronize()
             return found
 
-    def make(self, recipe: Recipe, block: Block, files: Sources, output: int, at: int) -> int:
+    def make(self, recipe: Recipe, block: Block, files: Sources, put: Put, at: int) -> int:
         with torch.cuda.stream(self._stream):
             result = recipe.apply(self._read(recipe, block, files), block)
             rounded = result.to(TORCH_DTYPES[recipe.tensor.dtype])
@@ -91,7 +95,7 @@ class Cuda:
             self._stream.synchronize()
         if not is_finite:
             require_finite(stored, recipe, block, files)
-        write_at(output, self._stored.numpy().data[:count], at + block.start * row)
+        put(self._stored.numpy().data[:count], at + block.start * row)
         return count
 
     def _read(self, recipe: Recipe, block: Block, files: Sources) -> Tensor:

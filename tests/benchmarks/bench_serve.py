@@ -3,7 +3,7 @@
 Look-ups by name and alias over 16 kept-alive connections, against a bare FastAPI "hello" on the same kind of worker in the same
 rounds; look-ups that changed nothing (304); a thousand names in one request; look-ups while an alias moves, each checked against
 the last acknowledged move (an older answer is stale, and counted). Targets: at least the yardstick's rate, at most twice its p99,
-no stale answer.
+no stale answer. ``--peer PYTHON`` is an interpreter that has MLflow: its registry is asked the same question.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Server:
         pids = [self.process, *_children(self.process)]
         return sum(_resident(pid) for pid in pids)
 
-    def ask(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> tuple[int, object]:
+    def ask(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, object]:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         data = json.dumps(body) if body is not None else None
         more = {"Content-Type": "application/json"} if body is not None else {}
@@ -61,7 +63,9 @@ def serving(*words: str, **environment: str) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [word.replace("PORT", str(port)) for word in words]
-    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         deadline = time.monotonic() + 60
         while True:
@@ -158,6 +162,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--peer", metavar="PYTHON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "registry"
@@ -165,19 +170,47 @@ def main() -> None:
         looked_up = names(store, options.adapters, options.versions)
         print_machine("Server", {"versions": f"{options.adapters * options.versions:,}", "connections": "16"})
         with (
-            serving(sys.executable, "-m", "uvicorn", "tests.benchmarks.hello:app", "--port", "PORT", "--no-access-log") as hello,
+            serving(
+                sys.executable, "-m", "uvicorn", "tests.benchmarks.hello:app", "--port", "PORT", "--no-access-log"
+            ) as hello,
             serving(
                 ADAPTERS, "serve", "--port", "PORT", "--workers", str(options.workers), ADAPTERS_REGISTRY=str(store)
             ) as ours,
+            mlflow(options.peer, Path(folder)) as peer,
         ):
-            compare(hello, ours, looked_up, options.rounds, options.seconds)
+            compare(hello, ours, peer, looked_up, options.rounds, options.seconds)
             print(f"memory after this: {mebibytes(ours.memory)} in all processes\n")
-            moves, asked, stale = moving(ours, options.seconds, str(next(entries(1, 1)).adapter)) if options.versions > 1 else (0, 0, 0)
+            moves, asked, stale = (
+                moving(ours, options.seconds, str(next(entries(1, 1)).adapter)) if options.versions > 1 else (0, 0, 0)
+            )
             if moves:
                 print(f"an alias moved {moves:,} times under {asked:,} look-ups; stale answers: {stale} (target: 0)")
 
 
-def compare(hello: Server, ours: Server, looked_up: list[str], rounds: int, seconds: float) -> None:
+@contextmanager
+def mlflow(python: str | None, folder: Path) -> Iterator[Server | None]:
+    """MLflow's registry on SQLite with two workers, as its documentation starts it, with a model whose alias is looked up."""
+    if python is None:
+        yield None
+        return
+    store = f"sqlite:///{folder / 'mlflow.db'}"
+    words = (python, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "2", "--port", "PORT")
+    with serving(*words, MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true") as server:
+        api = "/api/2.0/mlflow"
+        for path, body in (
+            ("registered-models/create", {"name": "support"}),
+            ("model-versions/create", {"name": "support", "source": "s3://bucket/support"}),
+            ("registered-models/alias", {"name": "support", "alias": "production", "version": "1"}),
+        ):
+            status, answer = server.ask("POST", f"{api}/{path}", body)
+            if status != 200:
+                raise SystemExit(f"MLflow answered {path} with {status}: {answer}")
+        yield server
+
+
+def compare(
+    hello: Server, ours: Server, peer: Server | None, looked_up: list[str], rounds: int, seconds: float
+) -> None:
     etags = {}
     for name in looked_up:
         connection = HTTPConnection("127.0.0.1", ours.port)
@@ -190,7 +223,8 @@ def compare(hello: Server, ours: Server, looked_up: list[str], rounds: int, seco
         connection.close()
     lookups = [request("GET", f"/v1/resolve/{name}?alias=production") for name in looked_up]
     unchanged = [
-        request("GET", f"/v1/resolve/{name}?alias=production", headers={"If-None-Match": etags[name]}) for name in looked_up
+        request("GET", f"/v1/resolve/{name}?alias=production", headers={"If-None-Match": etags[name]})
+        for name in looked_up
     ]
     batch = json.dumps({"names": [f"{name}:production" for name in looked_up]}).encode()
     batches = [request("POST", "/v1/resolve", headers={"Content-Type": "application/json"}, body=batch)]
@@ -200,10 +234,18 @@ def compare(hello: Server, ours: Server, looked_up: list[str], rounds: int, seco
         "look-up, unchanged (304)": (ours, unchanged, 1),
         f"{len(looked_up):,} names at once": (ours, batches, len(looked_up)),
     }
+    if peer is not None:
+        path = "/api/2.0/mlflow/registered-models/alias?name=support&alias=production"
+        contestants["MLflow"] = (peer, [request("GET", path)], 1)
     found: dict[str, list[Load]] = {name: [] for name in contestants}
     for turn in range(-1, rounds):
         for name, (server, requests, _) in contestants.items():
-            one = load(server.port, requests, seconds=seconds if turn >= 0 else 1.0, connections=16 if len(requests) > 1 or name == "hello" else 2)
+            one = load(
+                server.port,
+                requests,
+                seconds=seconds if turn >= 0 else 1.0,
+                connections=2 if server is ours and len(requests) == 1 else 16,
+            )
             if set(one.statuses) - {"200", "304"}:
                 raise SystemExit(f"{name}: {one.statuses}")
             if turn >= 0:
@@ -215,8 +257,19 @@ def compare(hello: Server, ours: Server, looked_up: list[str], rounds: int, seco
         rate = statistics.median(each.rate for each in found[name])
         p99 = statistics.median(each.p99 for each in found[name])
         p50 = statistics.median(each.p50 for each in found[name])
-        judged = "" if names_each > 1 or name == "hello" else f"{verdict(-rate / yard, -1.0)}, p99 {verdict(p99 / yard99, 2.0)}"
-        rows.append((name, f"{rate * names_each:,.0f}/s", f"{rate * names_each / yard:.2f}×", milliseconds(p50), milliseconds(p99), judged))
+        judged = (
+            "" if not name.startswith("look-up") else f"{verdict(-rate / yard, -1.0)}, p99 {verdict(p99 / yard99, 2.0)}"
+        )
+        rows.append(
+            (
+                name,
+                f"{rate * names_each:,.0f}/s",
+                f"{rate * names_each / yard:.2f}×",
+                milliseconds(p50),
+                milliseconds(p99),
+                judged,
+            )
+        )
     print_table(["", "rate", "to hello", "p50", "p99", "target ≥ 1×, p99 ≤ 2×"], rows)
 
 

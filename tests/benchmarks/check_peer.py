@@ -31,8 +31,7 @@ from safetensors.torch import load_file, save_file
 from registry.operations.bases import base_called
 from registry.operations.check import Answer, adapter_in, check
 from tests.benchmarks.measure import milliseconds, print_machine, print_table
-from tests.oracle.base_cases import CASES
-from tests.oracle.test_check_against_peft import MUTANTS, TRAINED, train
+from tests.oracle.test_check_against_peft import CASES, MUTANTS, TRAINED, train
 
 ENGINES = ("vllm", "sglang", "tensorrt", "ollama")
 ROUNDS = 3

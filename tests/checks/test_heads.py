@@ -23,6 +23,28 @@ def test_a_declared_head_that_is_nowhere() -> None:
     assert noticed(subject(K, modules_to_save=["score"])) == ["head-nowhere"]
 
 
+@pytest.mark.parametrize(
+    ("model_type", "name", "options", "said"),
+    [
+        ("whisper", "lm_head", {}, "head-elsewhere"),
+        ("whisper", "proj_out", {}, "head-nowhere"),
+        ("clip", "proj_out", {}, "head-elsewhere"),
+        ("clip", "model.lm_head", {}, "head-elsewhere"),
+        ("whisper", "value_head", {}, "head-nowhere"),  # of no model's; a wrapper's
+        ("made-up", "lm_head", {}, "head-nowhere"),  # nobody knows what it has
+        ("whisper", "lm_head", {"auto_mapping": {"base_model_class": "Mine", "parent_library": "mine"}}, "head-nowhere"),
+        ("gpt2", "embed_tokens", {}, "head-elsewhere"),
+        ("clip", "q_proj", {}, "head-nowhere"),  # the base has it, and the file lost it
+    ],
+)
+def test_a_head_of_another_model_was_never_there(model_type: str, name: str, options: dict, said: str) -> None:
+    """PEFT finds no such module, and trains and saves the rest."""
+    on = base({"model.encoder.layers.0.self_attn.q_proj.weight": (8, 8)}, model_type=model_type, architecture="Made")
+    query = pair("model.encoder.layers.0.self_attn.q_proj", inputs=8, outputs=8)
+    found = noticed(subject(query, on, **{"task_type": None, "modules_to_save": [name], **options}))
+    assert {one for one in found if one.startswith("head-")} == {said}
+
+
 def test_a_head_for_answers_that_peft_lists_and_the_class_calls_otherwise() -> None:
     """ModernBERT answers with ``classifier``; PEFT lists ``qa_outputs`` for every model, and loads such an adapter."""
     config = {"task_type": "QUESTION_ANS", "modules_to_save": ["qa_outputs"]}
@@ -100,6 +122,14 @@ def test_a_trained_token_is_in_the_vocabulary(token: int, rules: list[str]) -> N
     rows = tensor("model.embed_tokens.token_adapter.trainable_tokens_delta", 1, HIDDEN)
     one = subject([*K, rows], base(vocab_size=VOCABULARY), trainable_token_indices=[token])
     assert noticed(one) == rules
+
+
+def test_without_a_vocabulary_in_the_config_the_embeddings_rows_count() -> None:
+    rows = tensor("model.embed_tokens.token_adapter.trainable_tokens_delta", 1, HIDDEN)
+    for token, rules in ((VOCABULARY - 1, []), (VOCABULARY, ["token-out-of-range"])):
+        one = subject([*K, rows], base(vocab_size=None), trainable_token_indices=[token])
+        assert one.base.vocabulary is None
+        assert noticed(one) == rules
 
 
 def test_an_activated_lora_is_never_merged() -> None:

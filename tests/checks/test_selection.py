@@ -106,3 +106,21 @@ def test_the_layer_is_the_first_number_of_the_path(layer: int, chosen: bool) -> 
 def test_it_is_said_without_a_base_too() -> None:
     held = replace(subject(BOTH, target_modules=["k_proj"]), base=None)
     assert "target-not-chosen" in noticed(held)
+
+
+def test_a_shared_expert_that_was_lost_is_said_though_its_names_are_met() -> None:
+    """The other experts, one by one as earlier versions of transformers had them, have modules of the same names."""
+    mlp, names = "model.layers.{}.mlp.{}", ("gate_proj", "up_proj")
+    experts = [mlp.format(layer, f"experts.{number}.{name}") for layer in (0, 1) for number in (0, 1) for name in names]
+    shared = [mlp.format(layer, f"shared_expert.{name}") for layer in (0, 1) for name in names]
+    shapes = {f"{path}.weight": (8, HIDDEN) for path in (*experts, *shared)}
+    tower = {"visual.blocks.0.mlp.gate_proj.weight": (8, HIDDEN)}  # which the trained class may lack
+    on = base(shapes | tower, model_type="qwen2_moe", architecture="Qwen2MoeForCausalLM")
+    whole = {path: pair(path, inputs=HIDDEN, outputs=8) for path in (*experts, *shared)}
+    every = [one for tensors in whole.values() for one in tensors]
+    assert "kind-without-tensors" not in noticed(subject(every, on, target_modules=[*names]))
+    lost = [one for path in experts for one in whole[path]]
+    assert noticed(subject(lost, on, target_modules=[*names])).count("kind-without-tensors") == 1
+    assert "kind-without-tensors" not in noticed(subject(lost, on, target_modules=[*names], exclude_modules=r".*shared.*"))
+    half = [one for path in experts if path.endswith("up_proj") for one in whole[path]]
+    assert "kind-without-tensors" in noticed(subject(half, on, target_modules=[*names]))  # of up_proj; gate_proj is absent

@@ -117,6 +117,21 @@ def test_a_merge_is_complete_and_proves_itself(adapters: Adapters, base: Path, o
     assert "is not this merge" in wrong.err
 
 
+def test_a_method_is_the_merge_s_and_verify_is_told_it(
+    adapters: Adapters, base: Path, one: Path, two: Path, tmp_path: Path
+) -> None:
+    out, how = tmp_path / "out", ["--method", "dare_ties", "--density", "0.4", "--seed", "3"]
+    adapters.json("merge", str(base), str(one), f"{two}=0.5", "-o", str(out), *how)
+    verify = ["verify", str(out), "--base", str(base), "--adapter", str(one), "--adapter", f"{two}=0.5"]
+    assert adapters.json(*verify, *how, "--all")["sound"]
+    assert adapters(*verify).code == 6
+    assert adapters(*verify, *how[:-1], "4").code == 6
+    card = (out / "README.md").read_text()
+    assert all(line in card for line in ("* combined by: dare_ties", "* density: 0.4", "* seed: 3"))
+    adapters.json("merge", str(base), str(one), "-o", str(tmp_path / "plain"), "--density", "0.4")
+    assert "density" not in (tmp_path / "plain" / "README.md").read_text()
+
+
 def test_a_stored_type_and_files_as_asked(adapters: Adapters, base: Path, one: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     adapters.json("merge", str(base), str(one), "-o", str(out), "--dtype", "bfloat16", "--max-shard-size", "200B")
@@ -134,7 +149,10 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "no adapter": (["merge", "{base}", "{place}/nowhere", "-o", "{place}/out"], 4, "not a directory"),
     "no version": (["merge", "{base}", "nobody", "-o", "{place}/out"], 4, "nobody"),
     "nowhere to": (["merge", "{base}", "{one}"], 2, "-o DIR"),
-    "a place that is taken": (["merge", "{base}", "{one}", "-o", "{base}"], 5, "not empty"),
+    "a place that is taken": (["merge", "{base}", "{one}", "-o", "{place}"], 5, "not empty"),
+    "a method of merging that is none": (["merge", "{base}", "{one}", "-o", "{place}/out", "--method", "magic"], 2, "ties"),
+    "a share of nothing": (["merge", "{base}", "{one}", "-o", "{place}/out", "--density", "0"], 2, "share"),
+    "a share that is no number": (["merge", "{base}", "{one}", "-o", "{place}/out", "--density", "nan"], 2, "--density"),
     "a size that is none": (["merge", "{base}", "{one}", "-o", "{place}/out", "--max-shard-size", "many"], 2, "5GB"),
     "a device that is none": (["merge", "{base}", "{one}", "-o", "{place}/out", "--device", "abacus"], 3, "abacus"),
     "a checkpoint that is none": (["verify", "{place}", "--base", "{base}", "--adapter", "{one}"], 4, "model.safetensors"),

@@ -124,9 +124,11 @@ def digests(directory: Path) -> dict[str, str]:
     }
 
 
-def inodes(directory: Path) -> dict[str, int]:
-    """Of the finished files of weights."""
-    return {path.name: path.stat().st_ino for path in directory.glob("*.safetensors")} if directory.is_dir() else {}
+def inodes(directory: Path) -> dict[str, tuple[int, int]]:
+    """Of the finished files of weights: the inode, and when it was written, since the number of one that is gone is given away."""
+    if not directory.is_dir():
+        return {}
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in directory.glob("*.safetensors")}
 
 
 def loadable(parent: Path) -> list[Path]:

@@ -15,7 +15,7 @@ import pytest
 
 import registry.operations.merge as merging
 import registry.transforms.crew as crews
-import registry.transforms.workers as workers
+import registry.transforms.outputs as outputs
 from registry.connect import connect
 from registry.errors import InvalidInputError, NotFoundError, RegistryError, UnavailableError
 from tests.conftest import safetensors_bytes
@@ -184,7 +184,7 @@ def test_a_block_that_cannot_be_written_is_never_taken_for_done(
     kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However late its failure is heard of. The last one of a file is waited for and nothing comes behind it."""
-    write, done = workers.write_at, crews.Crew._done
+    write, done = outputs.write_at, crews.Crew._done
 
     def failing(descriptor: int, data: memoryview, start: int) -> None:
         is_last = start + len(data) == os.fstat(descriptor).st_size
@@ -196,7 +196,7 @@ def test_a_block_that_cannot_be_written_is_never_taken_for_done(
         time.sleep(0.02)
         done(self, future)
 
-    monkeypatch.setattr(workers, "write_at", failing)
+    monkeypatch.setattr(outputs, "write_at", failing)
     monkeypatch.setattr(crews.Crew, "_done", slow)
     work = kitchen.work()
     with pytest.raises(UnavailableError):

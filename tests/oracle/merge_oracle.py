@@ -77,6 +77,7 @@ def save_base(model: nn.Module, directory: Path, **options: Any) -> Path:
     else:
         directory.mkdir(parents=True)
         save_model(model, str(directory / "model.safetensors"))
+        (directory / "config.json").write_text("{}")  # none of transformers' models, and no more to say
     return directory
 
 

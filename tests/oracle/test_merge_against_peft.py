@@ -162,7 +162,6 @@ REFUSED_ARCHITECTURES = {
     **{f"llama answers {form}": "head-unknown" for form in FORMS},  # another prefix than the base's
     **{f"t5 {form}": "tied-encoder-decoder" for form in FORMS},
     **{f"vit saved bare {form}": "head-unknown" for form in FORMS},  # no task, so no class
-    "bert biases": "head-unknown+unmatched-tensor",  # biases that the base stores once, tied
     "bert classifier biases": "head-unknown",  # the bias of a pooler whose weight nobody saved
     "t5 classifier biases": "head-unknown",
     "whisper classifier biases": "head-unknown",

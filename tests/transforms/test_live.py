@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from registry.connect import connect
-from registry.errors import InvalidInputError, RejectedError
+from registry.errors import InvalidInputError, NotFoundError, RejectedError
 from registry.numerics.merging import fused
 from registry.transforms.merge import merge_, unmerge_
 
@@ -180,3 +180,19 @@ def test_a_partly_lost_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RejectedError, match=r"layers\.1"):
         merge_(held, [adapter(tmp_path / "one", 1)], config=CONFIG)
     assert bits(held) == before
+
+
+@pytest.mark.parametrize("gone", ["all of it", "adapter_config.json", "adapter_model.safetensors", "a file"])
+def test_an_adapter_that_is_not_there_is_one_sentence(gone: str, tmp_path: Path) -> None:
+    path = adapter(tmp_path / "one", 1)
+    if gone == "all of it":
+        path = tmp_path / "nowhere"
+    elif gone == "a file":
+        path = path / "adapter_config.json"
+    else:
+        (path / gone).unlink()
+    found = weights(torch.float32)
+    before = bits(found)
+    with pytest.raises(NotFoundError, match="is not a directory" if gone in ("all of it", "a file") else f"has no {gone}"):
+        merge_(found, [path], config=CONFIG)
+    assert bits(found) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from registry.domain.checkpoint import Shard
 from registry.domain.tensors import TensorSpec
 from registry.numerics.merging import MERGERS
 from registry.plans.merging import Change, Factor, Origin, PlannedTensor
-from registry.transforms.recipes import Block, Recipe, prepared
+from registry.transforms.recipes import Block, Lazy, Recipe, prepared
 from tests.numerics.merging_samples import Sample, sample
 
 
@@ -73,3 +74,20 @@ def test_a_change_may_be_about_some_rows_of_a_vector() -> None:
     expected = one.weight * torch.stack([vector[:4]] * 3 + [vector[4:]] * 3).repeat_interleave(2, dim=1)
     for size in (1, 2, 4, 6):
         assert torch.equal(made(grouped, one.weight, size), expected)
+
+
+def test_a_dense_delta_is_made_once_and_given_back_after_its_last_row() -> None:
+    made = 0
+
+    def make() -> torch.Tensor:
+        nonlocal made
+        made += 1
+        return torch.zeros(6, 2)
+
+    delta = Lazy(make, rows=6)
+    held = weakref.ref(delta.take(2))
+    assert held() is not None
+    delta.take(3)
+    assert (made, held() is not None) == (1, True)
+    delta.take(1)
+    assert (made, held()) == (1, None)

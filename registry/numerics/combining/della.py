@@ -34,7 +34,10 @@ def _pruned(delta: Tensor, density: float, generator: Generator) -> Tensor:
 
 def chances(delta: Tensor, density: float) -> Tensor:
     """Of each element (out, in) to stay, by its rank within its row; their mean is the density."""
-    columns = delta.shape[1]
+    rows, columns = delta.shape
     spread = _SPREAD * min(density, 1 - density)
-    rank = delta.abs().argsort(dim=1).argsort(dim=1).to(torch.float64)
-    return density - spread + 2 * spread * (rank / max(columns - 1, 1) if columns > 1 else torch.full_like(rank, 0.5))
+    if columns == 1:
+        return torch.full((rows, 1), density, dtype=torch.float64)
+    rising = torch.linspace(density - spread, density + spread, columns, dtype=torch.float64)
+    order = delta.abs().argsort(dim=1)
+    return torch.empty(rows, columns, dtype=torch.float64).scatter_(1, order, rising.expand(rows, columns))

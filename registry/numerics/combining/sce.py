@@ -11,28 +11,34 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from registry.numerics.combining.magnitude import weighted_sum
+
 
 def combine(deltas: Sequence[Tensor], weights: Sequence[float], *, density: float) -> Tensor:
     """``density`` is the share of elements, those of highest variance, that is selected; one adapter alone is itself."""
-    weighted = torch.stack([delta * weight for delta, weight in zip(deltas, weights, strict=True)])
     if len(deltas) == 1:
-        return weighted[0]
-    selected = weighted * _most_varied(weighted, density)
-    energies = selected.square().flatten(1).sum(dim=1)
-    total = energies.sum()
-    if not float(total):
-        return torch.zeros_like(weighted[0])
-    shares = (energies / total).reshape(-1, *(1 for _ in weighted.shape[1:]))
-    sign = selected.sum(dim=0).sign()
-    agrees = (selected.sign() == sign) & (sign != 0)
-    held = (shares * agrees).sum(dim=0)
-    return torch.where(
-        held > 0, (selected * shares * agrees).sum(dim=0) / held.clamp(min=1e-300), torch.zeros_like(held)
-    )
+        return deltas[0] * weights[0]
+    mean = weighted_sum(deltas, weights).div_(len(deltas))
+    is_selected = _most_varied(deltas, weights, mean, density)
+    energies = [
+        float((delta * weight * is_selected).square_().sum(dtype=torch.float64))
+        for delta, weight in zip(deltas, weights, strict=True)
+    ]
+    sign = mean.sign_().mul_(is_selected)
+    found, held = torch.zeros_like(sign), torch.zeros_like(sign)
+    for delta, weight, energy in zip(deltas, weights, energies, strict=True):
+        share = energy / (sum(energies) or 1.0)
+        weighted = delta * weight
+        agrees = (weighted * sign > 0) * share
+        held += agrees
+        found += weighted.mul_(agrees)
+    return torch.where(held > 0, found / held.clamp(min=1e-30), held)
 
 
-def _most_varied(weighted: Tensor, density: float) -> Tensor:
-    variance = weighted.var(dim=0, unbiased=False)
+def _most_varied(deltas: Sequence[Tensor], weights: Sequence[float], mean: Tensor, density: float) -> Tensor:
+    variance = torch.zeros_like(mean)
+    for delta, weight in zip(deltas, weights, strict=True):
+        variance += (delta * weight).sub_(mean).square_()
     kept = max(1, round(density * variance.numel()))
     edge = variance.flatten().kthvalue(variance.numel() - kept + 1).values
     return variance >= edge

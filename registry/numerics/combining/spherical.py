@@ -8,70 +8,95 @@ Weights say where between the deltas the direction lies; their sum scales the le
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import acos, sin
+from math import acos, cos, sin, sqrt
 
 import torch
 from torch import Tensor
 
+from registry.numerics.combining.magnitude import weighted_sum
+
+#: Of unit vectors with these cosines (n, n) and shares, the coefficients of a unit vector in the space that they span.
 Direction = Callable[[Tensor, Sequence[float]], Tensor]
 
 _STEPS = 50
 _NEAR = 1e-9
+_PIECE = 1 << 20
 
 
 def slerp(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Of two deltas: the direction at w₂ / (w₁ + w₂) of the way, with the weighted sum of both lengths."""
+    """Of two deltas: the direction at w₂ / (w₁ + w₂) of the way, with the weighted sum of both lengths. Where only one of two
+    adapters has a target, it is itself there."""
+    if len(deltas) == 1:
+        return deltas[0] * weights[0]
     (one, other), (w, v) = deltas, weights
-    return _on_sphere(torch.stack([one, other]), [w, v], lambda units, shares: _between(units, shares[1]))
+    return _on_sphere([one, other], [w, v], lambda cosines, shares: _between(cosines, shares[1]))
 
 
 def karcher(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The direction with the least weighted sum of squared angles to all, with the weighted sum of the lengths."""
-    return _on_sphere(torch.stack(list(deltas)), weights, _centre)
+    return _on_sphere(deltas, weights, _centre)
 
 
-def _on_sphere(deltas: Tensor, weights: Sequence[float], direction: Direction) -> Tensor:
-    """A weight below 0 is the opposite direction."""
-    signed = deltas * torch.tensor(weights, dtype=deltas.dtype).sign().reshape(-1, *(1 for _ in deltas.shape[1:]))
+def _on_sphere(deltas: Sequence[Tensor], weights: Sequence[float], direction: Direction) -> Tensor:
+    """A weight below 0 is the opposite direction. Whatever the way, it stays in the space of the deltas, so that it is walked
+    in n coordinates, n being their number, and the deltas are read but once."""
+    products = _inner_products(deltas)
+    norms = [sqrt(float(products[i, i])) for i in range(len(deltas))]
     sizes = [abs(weight) for weight in weights]
-    flat = signed.flatten(1)
-    norms = torch.linalg.vector_norm(flat, dim=1)
-    length = float(sum(size * norm for size, norm in zip(sizes, norms, strict=True)))
-    present = [i for i, norm in enumerate(norms) if float(norm) and sizes[i]]
+    length = sum(size * norm for size, norm in zip(sizes, norms, strict=True))
+    present = [i for i, norm in enumerate(norms) if norm and sizes[i]]
     if not present:
         return torch.zeros_like(deltas[0])
-    units = flat[present] / norms[present].unsqueeze(1)
+    scales = torch.tensor([(1 if weights[i] > 0 else -1) / norms[i] for i in present], dtype=torch.float64)
+    cosines = scales.unsqueeze(1) * products[present][:, present] * scales
     total = sum(sizes[i] for i in present)
     shares = [sizes[i] / total for i in present]
-    middle = units[0] if len(present) == 1 else direction(units, shares)
-    return (middle * length).reshape(deltas.shape[1:])
+    middle = torch.ones(1, dtype=torch.float64) if len(present) == 1 else direction(cosines, shares)
+    found = (middle * scales * length).tolist()
+    return weighted_sum([deltas[i] for i in present], found)
 
 
-def _between(units: Tensor, share: float) -> Tensor:
-    cosine = float(torch.dot(units[0], units[1]).clamp(-1, 1))
+def _inner_products(deltas: Sequence[Tensor]) -> Tensor:
+    """⟨τᵢ, τⱼ⟩ in float64, of a piece at a time."""
+    flat = [delta.reshape(-1) for delta in deltas]
+    total = torch.zeros(len(flat), len(flat), dtype=torch.float64)
+    for start in range(0, flat[0].numel(), _PIECE):
+        piece = torch.stack([one[start : start + _PIECE] for one in flat]).double()
+        total += piece @ piece.mT
+    return total
+
+
+def _between(cosines: Tensor, share: float) -> Tensor:
+    cosine = float(cosines[0, 1].clamp(-1, 1))
     angle = acos(cosine)
     if sin(angle) < 1e-6:  # the same direction, or opposite ones, between which there is no shortest way
-        mixed = units[0] * (1 - share) + units[1] * share
-        norm = torch.linalg.vector_norm(mixed)
-        return mixed / norm if float(norm) > _NEAR else units[0]
-    return (units[0] * sin((1 - share) * angle) + units[1] * sin(share * angle)) / sin(angle)
+        return _unit(torch.tensor([1 - share, share], dtype=torch.float64), cosines)
+    return torch.tensor([sin((1 - share) * angle), sin(share * angle)], dtype=torch.float64) / sin(angle)
 
 
-def _centre(units: Tensor, shares: Sequence[float]) -> Tensor:
+def _centre(cosines: Tensor, shares: Sequence[float]) -> Tensor:
     """Steps along the mean of the directions in which the units lie, seen from the centre."""
-    weights = torch.tensor(shares, dtype=units.dtype).unsqueeze(1)
-    centre = (units * weights).sum(dim=0)
-    norm = torch.linalg.vector_norm(centre)
-    centre = centre / norm if float(norm) > _NEAR else units[0]
+    weights = torch.tensor(shares, dtype=torch.float64)
+    centre = _unit(weights, cosines)
     for _ in range(_STEPS):
-        cosines = (units @ centre).clamp(-1, 1)
-        angles = cosines.acos()
-        aside = units - cosines.unsqueeze(1) * centre
-        lengths = torch.linalg.vector_norm(aside, dim=1).clamp(min=_NEAR)
-        step = (aside * (weights.squeeze(1) * angles / lengths).unsqueeze(1)).sum(dim=0)
-        size = float(torch.linalg.vector_norm(step))
+        seen = (cosines @ centre).clamp(-1, 1)
+        lengths = (1 - seen.square()).sqrt().clamp(min=_NEAR)
+        pulls = weights * seen.acos() / lengths
+        step = pulls - (pulls * seen).sum() * centre
+        size = _norm(step, cosines)
         if size < _NEAR:
             break
-        centre = centre * torch.cos(torch.tensor(size)) + step / size * torch.sin(torch.tensor(size))
-        centre = centre / torch.linalg.vector_norm(centre)
+        centre = _unit(centre * cos(size) + step / size * sin(size), cosines)
     return centre
+
+
+def _norm(coefficients: Tensor, cosines: Tensor) -> float:
+    return sqrt(max(float(coefficients @ cosines @ coefficients), 0.0))
+
+
+def _unit(coefficients: Tensor, cosines: Tensor) -> Tensor:
+    """Of that direction; the first of the units where they cancel."""
+    norm = _norm(coefficients, cosines)
+    if norm > _NEAR:
+        return coefficients / norm
+    return torch.eye(len(coefficients), dtype=torch.float64)[0]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from registry.numerics.combining.magnitude import pruned
+from registry.numerics.combining.magnitude import pruned, weighted_sum
 
 
 def combine(deltas: Sequence[Tensor], weights: Sequence[float], *, density: float) -> Tensor:
@@ -21,7 +21,11 @@ def combine(deltas: Sequence[Tensor], weights: Sequence[float], *, density: floa
 
 def agreed(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The mean of wᵢ·τᵢ over the adapters whose element has the sign of Σ wᵢ·τᵢ; 0 where nobody has."""
-    weighted = torch.stack([delta * weight for delta, weight in zip(deltas, weights, strict=True)])
-    sign = weighted.sum(dim=0).sign()
-    has_it = (weighted.sign() == sign) & (sign != 0)
-    return (weighted * has_it).sum(dim=0) / has_it.sum(dim=0).clamp(min=1)
+    sign = weighted_sum(deltas, weights).sign_()
+    total, count = torch.zeros_like(sign), torch.zeros_like(sign)
+    for delta, weight in zip(deltas, weights, strict=True):
+        weighted = delta * weight
+        has_it = weighted * sign > 0
+        total += weighted * has_it
+        count += has_it
+    return total.div_(count.clamp_(min=1))
