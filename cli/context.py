@@ -71,7 +71,15 @@ class Session:
 
         gc.enable()
         gc.freeze()
-        return connect(self.location, namespace=self.namespace, actor=_actor())
+        token = self.token if self.is_remote else None
+        return connect(self.location, namespace=self.namespace, actor=_actor(), token=token)
+
+    @property
+    def token(self) -> str | None:
+        """For the server: from the environment, or as ``adapters login`` kept it for this very address."""
+        from cli.credentials import kept_token
+
+        return os.environ.get("ADAPTERS_TOKEN") or kept_token(self.location)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:

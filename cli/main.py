@@ -28,6 +28,7 @@ from cli.commands import (
     import_,
     inspect,
     log,
+    login,
     merge,
     promote,
     pull,
@@ -38,6 +39,7 @@ from cli.commands import (
     serve,
     show,
     tag,
+    token,
     verify,
     yank,
 )
@@ -67,10 +69,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "interference": inspect.interference,
     "rules": rules.rules,
     "serve": serve.serve,
+    "login": login.login,
+    "logout": login.logout,
     "yank": yank.yank,
     "unyank": yank.unyank,
     "delete": delete.delete,
     "log": log.log,
+    "audit": log.log,
     "doctor": doctor.doctor,
     "gc": gc.gc,
     "rebuild": rebuild.rebuild,
@@ -79,6 +84,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "alias": ("Movable pointers such as production.", alias.VERBS),
     "tag": ("Labels on a version: key=value.", tag.VERBS),
     "base": ("Base models that pushes are checked against.", base.VERBS),
+    "token": ("Who may do what on a server.", token.VERBS),
     "eval": ("Scores of a version.", evaluate.VERBS),
 }
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack, cast
 
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.catalog.journal import FileJournal
@@ -54,6 +54,7 @@ from registry.operations.show import Details, show
 from registry.tensor_verbs import TensorVerbs
 
 if TYPE_CHECKING:
+    from registry.catalog.remote import RemoteCatalog
     from registry.domain.base_model import BaseModelSpec, StoredBase
     from registry.domain.gate import Outcome
     from registry.operations.bases import Shelf
@@ -456,23 +457,64 @@ class Registry(TensorVerbs, HubVerbs):
         return LineageEdge(version.digest, kind, share, version.reference)
 
 
-def connect(location: str | Path, *, namespace: str = DEFAULT_NAMESPACE, actor: str = "") -> Registry:
-    """A directory: an embedded registry in files and SQLite, made at the first write. ``actor`` goes into the audit.
+class RemoteRegistry(Registry):
+    """A registry behind a server: the same verbs over the server's blobs and catalog, each with its own checks there."""
+
+    def doctor(self, *, deep: bool = False, progress: Callable[[int], None] = lambda _count: None) -> Diagnosis:
+        """What the server finds; needs an administrator's token."""
+        from registry.operations.diagnose import Diagnosis, Problem
+
+        found = self._remote.diagnosis(deep=deep)
+        problems = tuple(Problem(**{**each, "owners": tuple(each["owners"])}) for each in found["problems"])
+        return Diagnosis(problems, found["versions"], found["blobs"], found["unreferenced"])
+
+    def gc(self, *, grace: float = _DAY, dry_run: bool = False) -> Collected:
+        from registry.operations.collect import Collected
+
+        found = self._remote.collection(grace=grace, dry_run=dry_run)
+        return Collected(tuple(map(Digest, found["blobs"])), found["bytes"], tuple(found["leftovers"]))
+
+    def rebuild(self) -> int:
+        raise UnavailableError(
+            "a lost catalog is made again on the machine of its store",
+            code="only-on-the-server",
+            hint="run `adapters rebuild --registry DIR` there, while the server is stopped",
+        )
+
+    @property
+    def _remote(self) -> RemoteCatalog:
+        return cast("RemoteCatalog", self.catalog)
+
+
+def connect(
+    location: str | Path, *, namespace: str = DEFAULT_NAMESPACE, actor: str = "", token: str | None = None
+) -> Registry:
+    """A directory: an embedded registry in files and SQLite, made at the first write; ``actor`` goes into the audit. The address
+    of a server, ``http://…``: a registry there, as whom the ``token`` says.
 
     Raises UnavailableError for a location this version has no backend for.
     """
     text = str(location)
+    if text.startswith(("http://", "https://")):
+        from registry.blobs.remote import RemoteBlobs
+        from registry.catalog.remote import RemoteCatalog
+        from registry.remote.client import Client
+
+        client = Client(text, token)
+        blobs, catalog = cast("FilesystemBlobs", RemoteBlobs(client)), cast("SqlCatalog", RemoteCatalog(client))
+        return RemoteRegistry(blobs, catalog, namespace)
     if "://" in text:
         raise UnavailableError(
             f"there is no backend for {text.partition('://')[0]}:// in this version",
             code="unknown-backend",
-            hint="give a directory",
+            hint="give a directory, or the http(s):// address of a server",
         )
     root = Path(location).expanduser()
-    blobs = FilesystemBlobs(root / "blobs", staging=root / "staging")
+    files = FilesystemBlobs(root / "blobs", staging=root / "staging")
     journal = FileJournal(root / "journal")
-    catalog = SqlCatalog(root / "catalog.db", journal, actor=actor, manifest_of=surviving(blobs))
-    return Registry(blobs, catalog, namespace)
+    return Registry(
+        files, SqlCatalog(root / "catalog.db", journal, actor=actor, manifest_of=surviving(files)), namespace
+    )
 
 
 def _with_aliases(options: dict[str, object]) -> dict[str, object]:

@@ -12,7 +12,8 @@ from registry.api.answers import EncodedAnswers
 from registry.api.callers import Gatekeeper
 from registry.api.freshness import Freshness
 from registry.api.hub_protocol.dispatch import HubProtocol
-from registry.api.routes import adapters, aliases, health, resolve, tokens
+from registry.api.possessions import Possessions
+from registry.api.routes import adapters, aliases, catalog, health, resolve, store, tokens
 from registry.api.settings import Settings
 from registry.connect import connect
 
@@ -32,10 +33,11 @@ def create_app(settings: Settings) -> ASGIApp:
     app.state.registry = registry
     app.state.settings = settings
     app.state.gatekeeper = Gatekeeper(registry, settings)
+    app.state.possessions = Possessions(settings.location / "server" / "possessions", lifetime=settings.upload_lifetime)
     problems.install(app)
-    for resource in (adapters, aliases, resolve, tokens, health):
+    for resource in (adapters, aliases, catalog, health, resolve, store, tokens):
         app.include_router(resource.router)
-    app.mount("/", HubProtocol(registry, settings, app.state.gatekeeper))  # whatever the routes before it do not know
+    app.router.default = HubProtocol(registry, settings, app.state.gatekeeper)  # whatever no route knows
     return EncodedAnswers(app, prefixes=_KEPT, freshness=Freshness(registry.catalog))
 
 

@@ -39,7 +39,7 @@ def of_error(error: RegistryError) -> JSONResponse:
     """A hint may name what else there is, so a search that fails gives none."""
     hint = None if isinstance(error, NotFoundError) else error.hint
     findings = [finding.document() for finding in getattr(error, "findings", ())] or None
-    more: dict[str, object] = {"hint": hint, "findings": findings}
+    more: dict[str, object] = {"exit_code": error.exit_code, "hint": hint, "findings": findings}
     status = error.http_status
     if isinstance(error, AliasMovedError):
         more |= {"expected": error.expected, "actual": error.actual}

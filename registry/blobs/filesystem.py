@@ -30,6 +30,8 @@ _SHARD = re.compile(r"[0-9a-f]{2}", re.ASCII)
 class FilesystemBlobs:
     """``root`` holds the blobs, ``staging`` unfinished ones; both must be on one file system (rename must be atomic)."""
 
+    here = True
+
     def __init__(self, root: Path, *, staging: Path) -> None:
         self._root = root
         self._blobs = root / "sha256"

@@ -9,6 +9,8 @@ from registry.errors import DigestMismatchError, MissingBlobError
 
 
 class MemoryBlobs:
+    here = True
+
     def __init__(self) -> None:
         self._blobs: dict[Digest, bytes] = {}
 

@@ -9,6 +9,10 @@ from registry.domain.digest import Digest
 
 
 class BlobStore(Protocol):
+    @property
+    def here(self) -> bool:
+        """Whether reading costs no network. A store elsewhere verifies what it keeps."""
+
     def put(self, digest: Digest, chunks: Iterable[bytes]) -> None:
         """Store bytes, all or nothing: when this returns they survive a power loss.
 

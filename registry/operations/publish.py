@@ -132,11 +132,7 @@ def _enter(
         note=attachments.note,
         fingerprint=package.fingerprint,
         weights_fingerprint=package.weights_fingerprint,
-        findings=[
-            finding
-            for finding in package.findings
-            if finding.severity is not Severity.INFO and finding.rule != NOT_CHECKED
-        ],
+        findings=kept_findings(package.findings),
     )
     writer.set_tags(version, attachments.tags)
     for measured in attachments.evaluations:
@@ -145,6 +141,11 @@ def _enter(
     for alias in attachments.aliases:
         writer.move_alias(version.adapter, alias, version.number)
     return _published(version, submission, created=created, allow=allow)
+
+
+def kept_findings(findings: Sequence[Finding]) -> list[Finding]:
+    """Those that are kept with a version: what is about the push alone is not."""
+    return [each for each in findings if each.severity is not Severity.INFO and each.rule != NOT_CHECKED]
 
 
 def _published(version: Version, submission: Submission, *, created: bool, allow: Sequence[str]) -> Published:
@@ -186,7 +187,8 @@ def _store(
 
 
 def _is_there(digest: Digest, size: int, blobs: BlobStore, *, verify: bool) -> bool:
-    """``verify`` reads it as well: a version is not acknowledged on top of bytes that have rotted."""
+    """``verify`` reads it as well: a version is not acknowledged on top of bytes that have rotted. A store elsewhere sees to
+    that itself."""
     try:
         if blobs.size(digest) == size and not (verify and _has_rotted(digest, blobs)):
             return True
@@ -197,6 +199,8 @@ def _is_there(digest: Digest, size: int, blobs: BlobStore, *, verify: bool) -> b
 
 
 def _has_rotted(digest: Digest, blobs: BlobStore) -> bool:
+    if not blobs.here:
+        return False
     hasher = hashlib.sha256()
     for chunk in blobs.read(digest):
         hasher.update(chunk)

@@ -1,0 +1,101 @@
+"""Versions that a command line elsewhere has described: what it says is not believed, but read again from the blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from registry.domain.access import Action
+from registry.domain.base_model import StoredBase
+from registry.domain.digest import Digest
+from registry.domain.finding import Finding, Severity
+from registry.domain.manifest import MERGED, Manifest, parse_manifest
+from registry.domain.names import AdapterName
+from registry.errors import CorruptionError, InvalidInputError, NotFoundError
+from registry.operations.bases import stored_spec
+from registry.operations.check import against_base
+from registry.operations.describe import AdapterPackage, describe
+from registry.operations.publish import kept_findings, refuse_errors
+from registry.operations.receive import laid_out
+from registry.remote import values
+
+if TYPE_CHECKING:
+    from registry.api.callers import Caller
+    from registry.api.possessions import Possessions
+    from registry.catalog.protocol import CatalogWriter
+    from registry.domain.version import Version
+
+
+class Receiver:
+    """For one caller's transaction."""
+
+    def __init__(self, caller: Caller, possessions: Possessions) -> None:
+        self.caller = caller
+        self._possessions = possessions
+
+    def require_usable(self, digests: Sequence[Digest]) -> None:
+        """Raises NotFoundError for bytes that the caller neither sent nor may read: the same as for bytes nobody has."""
+        for digest in digests:
+            if not self._may_use(digest):
+                raise NotFoundError(f"{digest} was not uploaded", code="not-uploaded", hint="upload it first")
+
+    def require_base(self, base: StoredBase) -> None:
+        self.require_usable([base.digest])
+        stored_spec(base, self.caller.registry.blobs)
+
+    def add_version(self, writer: CatalogWriter, given: Mapping[str, Any]) -> tuple[Version, bool]:
+        """The manifest must be what the blobs make. Raises InvalidInputError, DefectiveAdapterError, MisfitError."""
+        adapter = AdapterName.parse(given["adapter"])
+        try:
+            manifest = parse_manifest(given["manifest"].encode("ascii"))
+        except (CorruptionError, UnicodeEncodeError) as error:
+            raise InvalidInputError("that is no manifest", code="manifest-differs") from error
+        self.require_usable([manifest.digest, *(entry.digest for entry in manifest.files)])
+        claimed = [values.read_finding(finding) for finding in given["findings"]]
+        if manifest.peft_type == MERGED:  # nothing can be described of it but what it says
+            return writer.add_version(adapter, manifest, note=given["note"], findings=claimed)
+        package = self._described(manifest, str(adapter))
+        allowed = [finding.rule for finding in claimed if finding.severity is Severity.ERROR]
+        refuse_errors(package, allowed)
+        return writer.add_version(
+            adapter,
+            package.manifest,
+            note=given["note"],
+            fingerprint=package.fingerprint or _digest(given["fingerprint"]),
+            weights_fingerprint=package.weights_fingerprint or _digest(given["weights_fingerprint"]),
+            findings=_said(package, claimed),
+        )
+
+    def _described(self, manifest: Manifest, called: str) -> AdapterPackage:
+        registry = self.caller.registry
+        stated = manifest.base_model
+        override = None if stated.id is None else f"{stated.id}@{stated.revision}" if stated.revision else stated.id
+        with laid_out(
+            {entry.path: entry.digest for entry in manifest.files}, registry.blobs, called=called
+        ) as directory:
+            for base in (None, override):
+                package = describe(directory, base=base, lineage=manifest.lineage)
+                if package.manifest.digest == manifest.digest:
+                    return against_base(package, None, registry.shelf())
+        raise InvalidInputError(
+            f"the manifest of {called} is not what its files make",
+            code="manifest-differs",
+            hint="is the server of another version? Then upgrade one of the two",
+        )
+
+    def _may_use(self, digest: Digest) -> bool:
+        if self._possessions.has(self.caller.actor, digest):
+            return True
+        catalog = self.caller.registry.catalog
+        return any(self.caller.may(Action.READ, adapter) for adapter in catalog.holders(digest))
+
+
+def _said(package: AdapterPackage, claimed: Sequence[Finding]) -> list[Finding]:
+    """What was noticed here; and what was noticed there about a base that only the other side knows."""
+    here = kept_findings(package.findings)
+    known = {finding.rule for finding in here}
+    return here + ([] if package.fingerprint else [finding for finding in claimed if finding.rule not in known])
+
+
+def _digest(text: object) -> Digest | None:
+    return Digest(text) if isinstance(text, str) else None

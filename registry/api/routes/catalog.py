@@ -1,0 +1,308 @@
+"""The catalog for the command line and the Python API elsewhere: questions, and transactions of several steps.
+
+Who may ask or do what is decided here step by step, by the same :class:`Caller` as everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
+
+from registry.api.callers import Caller, Requires
+from registry.api.receiving import Receiver
+from registry.catalog.protocol import ANYTHING, CatalogWriter
+from registry.domain.access import Action
+from registry.domain.digest import Digest
+from registry.domain.names import AdapterName, AliasName, Reference
+from registry.domain.tags import checked_tags
+from registry.domain.version import Version
+from registry.errors import ConflictError, InvalidInputError, NotFoundError
+from registry.remote import values
+from registry.remote.asks import ANSWERS, RESULTS
+
+router = APIRouter(prefix="/v1", tags=["remote command line"])
+
+Arguments = Mapping[str, Any]
+_MOST_STEPS = 500
+_MOST_ROWS = 1000
+
+
+@router.post("/catalog/{question}", summary="Ask the catalog")
+def ask(
+    caller: Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))], question: str, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """The questions are those of the catalog's protocol; answers hold only what the caller may read."""
+    if question not in QUESTIONS:
+        raise NotFoundError(f"there is no question {question!r:.60}", code="unknown-question")
+    try:
+        answer = QUESTIONS[question](caller, arguments)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInputError(f"{question}: the arguments cannot be read: {error!r:.200}") from error
+    return {"answer": ANSWERS[question][0](answer)}
+
+
+def _of_version(caller: Caller, reference: Reference) -> Version:
+    """Raises NotFoundError; a digest means a version of an adapter that the caller may read."""
+    if reference.adapter is not None:
+        caller.require(Action.READ, reference.adapter)
+    found = caller.registry.catalog.resolve(reference)
+    if not caller.may(Action.READ, found.adapter):
+        raise NotFoundError(f"no version has digest {reference.digest_start}", code="unknown-version")
+    return found
+
+
+def _readable(caller: Caller, arguments: Arguments) -> AdapterName:
+    adapter = AdapterName.parse(arguments["adapter"])
+    caller.require(Action.READ, adapter)
+    return adapter
+
+
+def _search(caller: Caller, arguments: Arguments) -> list[Version]:
+    query = values.read_query(arguments["query"]).seen_by(caller.visible)
+    if not 1 <= query.limit <= _MOST_ROWS:
+        raise InvalidInputError(f"a page has 1 to {_MOST_ROWS} rows")
+    if query.after is not None:
+        _of_version(caller, Reference.parse(query.after))
+    return caller.registry.catalog.search(query)
+
+
+def _audit(caller: Caller, arguments: Arguments) -> Any:
+    limit = arguments.get("limit")
+    if arguments.get("adapter") is not None:
+        return caller.registry.catalog.audit(_readable(caller, arguments), limit=limit)
+    caller.require(Action.ADMIN)
+    return caller.registry.catalog.audit(limit=limit)
+
+
+def _as_admin(answer: Callable[[Caller, Arguments], Any]) -> Callable[[Caller, Arguments], Any]:
+    def guarded(caller: Caller, arguments: Arguments) -> Any:
+        caller.require(Action.ADMIN)
+        return answer(caller, arguments)
+
+    return guarded
+
+
+def _find_adapter(caller: Caller, arguments: Arguments) -> Any:
+    adapter = AdapterName.parse(arguments["adapter"])
+    return caller.registry.catalog.find_adapter(adapter) if caller.may(Action.READ, adapter) else None
+
+
+def _adapters(caller: Caller, arguments: Arguments) -> Any:
+    known = caller.registry.catalog.adapters(namespace=arguments.get("namespace"))
+    return [adapter for adapter in known if caller.may(Action.READ, adapter.name)]
+
+
+QUESTIONS: Mapping[str, Callable[[Caller, Arguments], Any]] = {
+    "resolve": lambda caller, given: _of_version(caller, Reference.parse(given["reference"])),
+    "find_version": lambda caller, given: caller.registry.catalog.find_version(
+        _readable_or_new(caller, given), Digest(given["digest"])
+    ),
+    "versions": lambda caller, given: caller.registry.catalog.versions(
+        _readable(caller, given), below=given.get("below"), limit=min(int(given["limit"]), _MOST_ROWS)
+    ),
+    "search": _search,
+    "aliases": lambda caller, given: caller.registry.catalog.aliases(_readable(caller, given)),
+    "alias_history": lambda caller, given: caller.registry.catalog.alias_history(
+        _readable(caller, given), AliasName(given["alias"])
+    ),
+    "evaluations": lambda caller, given: caller.registry.catalog.evaluations(
+        _of_version(caller, Reference.parse(given["version"]))
+    ),
+    "audit": _audit,
+    "events": _as_admin(lambda caller, given: caller.registry.catalog.events(int(given["after"]), limit=_MOST_ROWS)),
+    "references": _as_admin(lambda caller, _given: caller.registry.catalog.references()),
+    "owners": _as_admin(lambda caller, given: caller.registry.catalog.owners(Digest(given["digest"]))),
+    "holders": _as_admin(lambda caller, given: caller.registry.catalog.holders(Digest(given["digest"]))),
+    "find_base": lambda caller, given: caller.registry.catalog.find_base(given["name"], given.get("revision")),
+    "bases": lambda caller, _given: caller.registry.catalog.bases(),
+    "base_aliases": lambda caller, _given: caller.registry.catalog.base_aliases(),
+    "find_adapter": _find_adapter,
+    "adapters": _adapters,
+    "has_namespace": _as_admin(lambda caller, given: caller.registry.catalog.has_namespace(given["namespace"])),
+    "commits": lambda caller, given: caller.registry.catalog.commits(_readable(caller, given)),
+    "find_token": _as_admin(lambda caller, given: caller.registry.catalog.find_token(given["token_id"])),
+    "tokens": _as_admin(lambda caller, _given: caller.registry.catalog.tokens()),
+}
+
+
+def _readable_or_new(caller: Caller, arguments: Arguments) -> AdapterName:
+    """Whoever may push may ask whether what they have is there already."""
+    adapter = AdapterName.parse(arguments["adapter"])
+    if not caller.may(Action.PUSH, adapter):
+        caller.require(Action.READ, adapter)
+    return adapter
+
+
+@dataclass(frozen=True)
+class Step:
+    """``adapter_of`` says whose rights count, None for what belongs to no adapter."""
+
+    action: Action
+    do: Callable[[CatalogWriter, Arguments, Receiver], Any]
+
+
+def _adapter(given: Arguments) -> AdapterName | None:
+    if "adapter" in given:
+        return AdapterName.parse(given["adapter"])
+    text = given.get("version") or given.get("reference")
+    return Reference.parse(text).adapter if text else None
+
+
+def _version(writer: CatalogWriter, given: Arguments) -> Version:
+    return writer.resolve(Reference.parse(given["version"]))
+
+
+def _resolve(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> Version:
+    found = writer.resolve(Reference.parse(given["reference"]))
+    if not receiver.caller.may(Action.READ, found.adapter):
+        raise NotFoundError("no version has this digest", code="unknown-version")
+    return found
+
+
+def _move_alias(writer: CatalogWriter, given: Arguments, _receiver: Receiver) -> Any:
+    expected = given.get("expected", ANYTHING)
+    adapter, alias = AdapterName.parse(given["adapter"]), AliasName(given["alias"])
+    return writer.move_alias(adapter, alias, given["to"], expected=expected, gate=given.get("gate"))
+
+
+def _add_evaluations(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> int:
+    scores = [values.read_evaluation(each) for each in given["evaluations"]]
+    raw = Digest(given["raw"]) if given.get("raw") else None
+    if raw is not None:
+        receiver.require_usable([raw])
+    return writer.add_evaluations(_version(writer, given), scores, raw=raw)
+
+
+def _add_base(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> bool:
+    base = values.read_base(given["base"])
+    if base is None:
+        raise ValueError("no base")
+    receiver.require_base(base)
+    return writer.add_base(base)
+
+
+def _rename(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> None:
+    to = AdapterName.parse(given["to"])
+    receiver.caller.require(Action.PUSH, to)
+    writer.rename_adapter(AdapterName.parse(given["adapter"]), to)
+
+
+STEPS: Mapping[str, Step] = {
+    "resolve": Step(Action.READ, _resolve),
+    "aliases": Step(Action.READ, lambda writer, given, _: writer.aliases(AdapterName.parse(given["adapter"]))),
+    "evaluations": Step(Action.READ, lambda writer, given, _: writer.evaluations(_version(writer, given))),
+    "add_version": Step(Action.PUSH, lambda writer, given, receiver: receiver.add_version(writer, given)),
+    "move_alias": Step(Action.TAG, _move_alias),
+    "set_tags": Step(
+        Action.TAG, lambda writer, given, _: writer.set_tags(_version(writer, given), checked_tags(given["tags"]))
+    ),
+    "remove_tags": Step(
+        Action.TAG, lambda writer, given, _: writer.remove_tags(_version(writer, given), given["keys"])
+    ),
+    "yank": Step(Action.YANK, lambda writer, given, _: writer.yank(_version(writer, given), given["reason"])),
+    "unyank": Step(Action.YANK, lambda writer, given, _: writer.unyank(_version(writer, given))),
+    "delete": Step(Action.DELETE, lambda writer, given, _: writer.delete(_version(writer, given), given["reason"])),
+    "add_evaluations": Step(Action.PUSH, _add_evaluations),
+    "add_base": Step(Action.ADMIN, _add_base),
+    "alias_base": Step(Action.ADMIN, lambda writer, given, _: writer.alias_base(given["name"], given["canonical"])),
+    "create_adapter": Step(
+        Action.PUSH,
+        lambda writer, given, _: writer.create_adapter(
+            AdapterName.parse(given["adapter"]), private=bool(given["private"])
+        ),
+    ),
+    "set_private": Step(
+        Action.PUSH,
+        lambda writer, given, _: writer.set_private(
+            AdapterName.parse(given["adapter"]), private=bool(given["private"])
+        ),
+    ),
+    "remove_adapter": Step(
+        Action.DELETE,
+        lambda writer, given, _: writer.remove_adapter(AdapterName.parse(given["adapter"]), given["reason"]),
+    ),
+    "rename_adapter": Step(Action.DELETE, _rename),
+    "add_token": Step(Action.ADMIN, lambda writer, given, _: writer.add_token(values.read_token(given["token"]))),
+    "revoke_token": Step(Action.ADMIN, lambda writer, given, _: writer.revoke_token(given["token_id"])),
+}
+
+
+class Transaction(BaseModel):
+    """Steps are carried out in order, all or none. With ``commit`` false they are taken back once they have been answered; with
+    ``commit`` true they stay if they answer what ``answered`` is the digest of."""
+
+    steps: list[dict[str, Any]] = Field(min_length=1, max_length=_MOST_STEPS)
+    commit: bool
+    answered: str | None = None
+
+
+class _TakenBackError(Exception):
+    """Ends a transaction that was only a question."""
+
+
+@router.post("/transactions", summary="Several changes at once, or none")
+def transact(
+    request: Request, caller: Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))], wanted: Transaction
+) -> dict[str, Any]:
+    if wanted.commit:
+        request.app.state.gatekeeper.count_push(caller)
+    receiver = Receiver(caller, request.app.state.possessions)
+    for step in wanted.steps:
+        _require(caller, step)
+    results: list[Any] = []
+    try:
+        with caller.registry.catalog.writing() as writer:
+            for step in wanted.steps:
+                results.append(_done(writer, step, receiver))
+            answered = _digest(results)
+            if not wanted.commit:
+                raise _TakenBackError
+            if wanted.answered is not None and wanted.answered != answered:
+                raise ConflictError(
+                    "somebody else changed the registry meanwhile; nothing was done",
+                    code="changed-meanwhile",
+                    hint="run the same command again",
+                )
+    except _TakenBackError:
+        pass
+    return {"results": results, "answered": answered}
+
+
+def _require(caller: Caller, step: Arguments) -> None:
+    """Before anything is carried out."""
+    name = str(step.get("do"))
+    if name not in STEPS:
+        raise InvalidInputError(f"there is no step {name!r:.60}", code="unknown-step")
+    try:
+        adapter = _adapter(step)
+    except (TypeError, AttributeError) as error:
+        raise InvalidInputError(f"{name}: the arguments cannot be read") from error
+    caller.require(STEPS[name].action, adapter)
+
+
+def _done(writer: CatalogWriter, step: Arguments, receiver: Receiver) -> Any:
+    name = step["do"]
+    given = {key: value for key, value in step.items() if key != "do"}
+    try:
+        return RESULTS[name][0](STEPS[name].do(writer, given, receiver))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidInputError(f"{name}: the arguments cannot be read: {error!r:.200}") from error
+
+
+#: They differ each time.
+_TIMES = frozenset(["created_at", "at"])
+
+
+def _digest(results: list[Any]) -> str:
+    def timeless(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: timeless(each) for key, each in value.items() if key not in _TIMES}
+        return [timeless(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+    return hashlib.sha256(json.dumps(timeless(results), sort_keys=True).encode()).hexdigest()

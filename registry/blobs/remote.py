@@ -1,0 +1,93 @@
+"""Blobs on a registry's server: only what is missing there travels, and a transfer that broke goes on where it stood."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from tempfile import SpooledTemporaryFile
+from typing import IO
+
+from registry.domain.digest import PREFIX, Digest
+from registry.errors import DigestMismatchError, MissingBlobError, NotFoundError
+from registry.remote.client import Client, InterruptedTransferError, patiently
+
+#: Up to this size a blob is sent in one piece.
+_PIECE = 8 << 20
+
+
+class RemoteBlobs:
+    """See :class:`registry.blobs.protocol.BlobStore`. The server verifies what it is sent and sees to what it keeps."""
+
+    here = False
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def put(self, digest: Digest, chunks: Iterable[bytes]) -> None:
+        if self._client.head(_path(digest)) is not None:
+            return
+        with SpooledTemporaryFile(max_size=_PIECE) as spool:  # what is sent may have to be sent again
+            hasher, size = hashlib.sha256(), 0
+            for chunk in chunks:
+                hasher.update(chunk)
+                size += spool.write(chunk)
+            if (actual := PREFIX + hasher.hexdigest()) != digest:
+                raise DigestMismatchError(
+                    "what was to be sent", expected=digest, actual=actual, hint="the file changed while it was read"
+                )
+            if size <= _PIECE:
+                spool.seek(0)
+                self._client.put(_path(digest), spool.read())
+            else:
+                patiently(lambda: self._send(digest, spool, size))
+
+    def size(self, digest: Digest) -> int:
+        headers = self._client.head(_path(digest))
+        if headers is None:
+            raise MissingBlobError(digest)
+        return int(headers["Content-Length"])
+
+    def read(self, digest: Digest, *, start: int = 0) -> Iterator[bytes]:
+        size = self.size(digest)
+        return self._received(digest, start, size)
+
+    def digests(self) -> Iterator[Digest]:
+        return (Digest(text) for text in self._client.get("/v1/store/blobs")["digests"])
+
+    def delete(self, digest: Digest) -> None:
+        self._client.post(f"/v1/store/blobs/{digest}", {}, method="DELETE")
+
+    def _send(self, digest: Digest, spool: IO[bytes], size: int) -> None:
+        """From where the server stands. Raises InterruptedTransferError, and the next attempt goes on."""
+        path = f"/v1/uploads/{digest}"
+        offset = int(self._client.get(path)["offset"])
+        spool.seek(offset)
+        headers = {"Upload-Offset": str(offset), "Upload-Length": str(size), "Content-Length": str(size - offset)}
+        self._client.patch(path, _rest(spool), headers=headers)
+
+    def _received(self, digest: Digest, start: int, size: int) -> Iterator[bytes]:
+        at, without_progress = start, 0
+        while at < size:
+            before = at
+            try:
+                with self._client.stream(_path(digest), start=at) as chunks:
+                    for chunk in chunks:
+                        at += len(chunk)
+                        yield chunk
+                if at < size:
+                    raise InterruptedTransferError(f"{digest} ended after {at:,} of {size:,} bytes")
+            except InterruptedTransferError:
+                without_progress = 0 if at > before else without_progress + 1
+                if without_progress > 3:
+                    raise
+            except NotFoundError:
+                raise MissingBlobError(digest) from None
+
+
+def _rest(spool: IO[bytes]) -> Iterator[bytes]:
+    while chunk := spool.read(1 << 20):
+        yield chunk
+
+
+def _path(digest: Digest) -> str:
+    return f"/v1/blobs/{digest}"

@@ -1,0 +1,297 @@
+"""The catalog of a registry's server.
+
+A transaction here is a list of steps. Each step is asked for as it comes: the server carries out all steps so far, answers, and
+takes everything back. At the end they are sent once more, to stay, with a digest of what they answered before; if another writer
+came between so that they would answer otherwise now, nothing is done and the caller is told. So nobody holds the server's one
+write transaction while a network is in the middle of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from registry.catalog.protocol import ANYTHING, Anything
+from registry.domain.access import Token
+from registry.domain.base_model import StoredBase
+from registry.domain.commit import Commit
+from registry.domain.digest import Digest
+from registry.domain.evaluation import Evaluation
+from registry.domain.finding import Finding
+from registry.domain.manifest import Manifest
+from registry.domain.names import AdapterName, AliasName, Reference
+from registry.domain.query import VersionQuery
+from registry.domain.version import Adapter, AliasMove, AuditEntry, Version
+from registry.errors import RegistryError, UnavailableError
+from registry.remote import values
+from registry.remote.asks import ANSWERS, RESULTS
+from registry.remote.client import Client
+
+
+class RemoteWriter:
+    """See :class:`registry.catalog.protocol.CatalogWriter`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._steps: list[dict[str, Any]] = []
+        self._answered = ""
+
+    def commit_all(self) -> None:
+        if self._steps:
+            document = {"steps": self._steps, "commit": True, "answered": self._answered}
+            self._client.post("/v1/transactions", document, once=True)
+
+    def resolve(self, reference: Reference) -> Version:
+        found: Version = self._step("resolve", reference=str(reference))
+        return found
+
+    def aliases(self, adapter: AdapterName) -> dict[str, int]:
+        found: dict[str, int] = self._step("aliases", adapter=str(adapter))
+        return found
+
+    def evaluations(self, version: Version) -> list[Evaluation]:
+        found: list[Evaluation] = self._step("evaluations", version=version.reference)
+        return found
+
+    def add_version(
+        self,
+        adapter: AdapterName,
+        manifest: Manifest,
+        *,
+        note: str | None = None,
+        fingerprint: Digest | None = None,
+        weights_fingerprint: Digest | None = None,
+        findings: Sequence[Finding] = (),
+    ) -> tuple[Version, bool]:
+        found: tuple[Version, bool] = self._step(
+            "add_version",
+            adapter=str(adapter),
+            manifest=manifest.canonical_bytes.decode("ascii"),
+            note=note,
+            fingerprint=fingerprint,
+            weights_fingerprint=weights_fingerprint,
+            findings=[finding.document() for finding in findings],
+        )
+        return found
+
+    def move_alias(
+        self,
+        adapter: AdapterName,
+        alias: AliasName,
+        to: int | None,
+        *,
+        expected: int | Anything | None = ANYTHING,
+        gate: Mapping[str, object] | None = None,
+    ) -> AliasMove | None:
+        only = {} if expected is ANYTHING else {"expected": expected}
+        move: AliasMove | None = self._step("move_alias", adapter=str(adapter), alias=alias, to=to, gate=gate, **only)
+        return move
+
+    def set_tags(self, version: Version, tags: Mapping[str, str]) -> None:
+        if tags:
+            self._step("set_tags", version=version.reference, tags=dict(tags))
+
+    def remove_tags(self, version: Version, keys: Sequence[str]) -> None:
+        self._step("remove_tags", version=version.reference, keys=list(keys))
+
+    def yank(self, version: Version, reason: str) -> None:
+        self._step("yank", version=version.reference, reason=reason)
+
+    def unyank(self, version: Version) -> None:
+        self._step("unyank", version=version.reference)
+
+    def delete(self, version: Version, reason: str) -> None:
+        self._step("delete", version=version.reference, reason=reason)
+
+    def add_evaluations(self, version: Version, evaluations: Sequence[Evaluation], *, raw: Digest | None = None) -> int:
+        scores = [evaluation.document() for evaluation in evaluations]
+        count: int = self._step("add_evaluations", version=version.reference, evaluations=scores, raw=raw)
+        return count
+
+    def add_base(self, base: StoredBase) -> bool:
+        changed: bool = self._step("add_base", base=values.base_document(base))
+        return changed
+
+    def alias_base(self, name: str, canonical: str | None) -> bool:
+        changed: bool = self._step("alias_base", name=name, canonical=canonical)
+        return changed
+
+    def create_adapter(self, adapter: AdapterName, *, private: bool) -> bool:
+        created: bool = self._step("create_adapter", adapter=str(adapter), private=private)
+        return created
+
+    def set_private(self, adapter: AdapterName, *, private: bool) -> None:
+        self._step("set_private", adapter=str(adapter), private=private)
+
+    def remove_adapter(self, adapter: AdapterName, reason: str) -> None:
+        self._step("remove_adapter", adapter=str(adapter), reason=reason)
+
+    def rename_adapter(self, adapter: AdapterName, to: AdapterName) -> None:
+        self._step("rename_adapter", adapter=str(adapter), to=str(to))
+
+    def add_token(self, token: Token) -> Token:
+        made: Token = self._step("add_token", token=values.token_document(token))
+        return made
+
+    def revoke_token(self, token_id: str) -> Token:
+        revoked: Token = self._step("revoke_token", token_id=token_id)
+        return revoked
+
+    def commit(self, adapter: AdapterName, **_facts: object) -> None:
+        raise _on_the_server(f"a commit to {adapter}")
+
+    def note_collection(self, digests: Sequence[Digest]) -> None:
+        raise _on_the_server(f"collecting {len(digests)} blobs")
+
+    def unreferenced(self, digests: Sequence[Digest]) -> list[Digest]:
+        """None: what was sent and is not used ends by the server's clock."""
+        return []
+
+    def _step(self, name: str, /, **arguments: Any) -> Any:
+        steps = [*self._steps, {"do": name, **arguments}]
+        answer = self._client.post("/v1/transactions", {"steps": steps, "commit": False})
+        self._steps, self._answered = steps, answer["answered"]
+        return RESULTS[name][1](answer["results"][-1])
+
+
+class RemoteCatalog:
+    """See :class:`registry.catalog.protocol.Catalog`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def prepare(self) -> None: ...
+
+    def exists(self) -> bool:
+        return True
+
+    @contextmanager
+    def writing(self) -> Iterator[RemoteWriter]:
+        writer = RemoteWriter(self._client)
+        yield writer
+        writer.commit_all()
+
+    def resolve(self, reference: Reference) -> Version:
+        found: Version = self._ask("resolve", reference=str(reference))
+        return found
+
+    def find_version(self, adapter: AdapterName, digest: Digest) -> Version | None:
+        found: Version | None = self._ask("find_version", adapter=str(adapter), digest=digest)
+        return found
+
+    def versions(self, adapter: AdapterName, *, below: int | None = None, limit: int) -> list[Version]:
+        found: list[Version] = self._ask("versions", adapter=str(adapter), below=below, limit=limit)
+        return found
+
+    def search(self, query: VersionQuery) -> list[Version]:
+        found: list[Version] = self._ask("search", query=values.query_document(query))
+        return found
+
+    def aliases(self, adapter: AdapterName) -> dict[str, int]:
+        found: dict[str, int] = self._ask("aliases", adapter=str(adapter))
+        return found
+
+    def alias_history(self, adapter: AdapterName, alias: AliasName) -> list[AliasMove]:
+        found: list[AliasMove] = self._ask("alias_history", adapter=str(adapter), alias=alias)
+        return found
+
+    def evaluations(self, version: Version) -> list[Evaluation]:
+        found: list[Evaluation] = self._ask("evaluations", version=version.reference)
+        return found
+
+    def audit(self, adapter: AdapterName | None = None, *, limit: int | None = None) -> list[AuditEntry]:
+        name = str(adapter) if adapter is not None else None
+        found: list[AuditEntry] = self._ask("audit", adapter=name, limit=limit)
+        return found
+
+    def live_versions(self) -> Iterator[Version]:
+        after: str | None = None
+        while page := self.search(VersionQuery(all_versions=True, limit=500, after=after)):
+            yield from page
+            after = page[-1].reference
+
+    def references(self) -> Iterator[Digest]:
+        return (Digest(text) for text in self._ask("references"))
+
+    def owners(self, digest: Digest) -> list[str]:
+        found: list[str] = self._ask("owners", digest=digest)
+        return found
+
+    def holders(self, digest: Digest) -> list[AdapterName]:
+        return [AdapterName.parse(name) for name in self._ask("holders", digest=digest)]
+
+    def find_base(self, name: str, revision: str | None) -> StoredBase | None:
+        found: StoredBase | None = self._ask("find_base", name=name, revision=revision)
+        return found
+
+    def bases(self) -> list[StoredBase]:
+        found: list[StoredBase] = self._ask("bases")
+        return found
+
+    def base_aliases(self) -> dict[str, str]:
+        found: dict[str, str] = self._ask("base_aliases")
+        return found
+
+    def events(self, after: int, *, limit: int) -> list[AuditEntry]:
+        found: list[AuditEntry] = self._ask("events", after=after, limit=limit)
+        return found
+
+    def find_adapter(self, name: AdapterName) -> Adapter | None:
+        found: Adapter | None = self._ask("find_adapter", adapter=str(name))
+        return found
+
+    def adapters(self, *, namespace: str | None = None) -> list[Adapter]:
+        found: list[Adapter] = self._ask("adapters", namespace=namespace)
+        return found
+
+    def has_namespace(self, namespace: str) -> bool:
+        found: bool = self._ask("has_namespace", namespace=namespace)
+        return found
+
+    def commits(self, adapter: AdapterName) -> list[Commit]:
+        found: list[Commit] = self._ask("commits", adapter=str(adapter))
+        return found
+
+    def find_token(self, token_id: str) -> Token | None:
+        found: Token | None = self._ask("find_token", token_id=token_id)
+        return found
+
+    def tokens(self) -> list[Token]:
+        found: list[Token] = self._ask("tokens")
+        return found
+
+    def sweep(self, *, dry_run: bool) -> list[str]:
+        raise _on_the_server("what killed writers left" + (" is looked for" if dry_run else " is removed"))
+
+    def verify(self, manifest_of: Callable[[Digest], Manifest | None]) -> list[str]:
+        """What the server finds wrong with its catalog."""
+        found: list[str] = self._client.post("/v1/store/verify", {})["problems"]
+        return found
+
+    def diagnosis(self, *, deep: bool) -> Mapping[str, Any]:
+        """What ``doctor`` finds on the server."""
+        found: Mapping[str, Any] = self._client.post("/v1/store/doctor", {"deep": deep})
+        return found
+
+    def collection(self, *, grace: float, dry_run: bool) -> Mapping[str, Any]:
+        """What ``gc`` removes on the server, or would."""
+        found: Mapping[str, Any] = self._client.post("/v1/store/gc", {"grace": grace, "dry_run": dry_run})
+        return found
+
+    def _ask(self, name: str, /, **arguments: Any) -> Any:
+        answer = self._client.post(f"/v1/catalog/{name}", arguments)
+        try:
+            return ANSWERS[name][1](answer["answer"])
+        except (RegistryError, KeyError, TypeError, ValueError) as error:
+            raise UnavailableError(
+                f"{self._client.address} answered {name} in a way that this version does not understand: {error}",
+                code="server-failed",
+                hint="is the server of another version?",
+            ) from error
+
+
+def _on_the_server(what: str) -> UnavailableError:
+    return UnavailableError(
+        f"{what}: only on the machine of the store", hint="run the command there, with --registry DIR"
+    )

@@ -1,0 +1,1 @@
+"""What travels between a registry's server and its clients: requests with their retries, and values as JSON."""
