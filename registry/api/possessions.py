@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.blobs.filesystem import unavailable
+from registry.domain.access import Action
 
 if TYPE_CHECKING:
+    from registry.api.callers import Caller
     from registry.domain.digest import Digest
 
 
@@ -43,6 +44,12 @@ class Possessions:
         except FileNotFoundError:
             return False
 
+    def may_use(self, caller: Caller, digest: Digest) -> bool:
+        """Whether something of theirs may be made of a blob: they sent it, or may read it through an adapter."""
+        if self.has(caller.actor, digest):
+            return True
+        return any(caller.may(Action.READ, adapter) for adapter in caller.registry.catalog.holders(digest))
+
     def sweep(self) -> None:
         """Remove the markers that have ended."""
         for directory in self._place.glob("*"):
@@ -52,11 +59,5 @@ class Possessions:
                         path.unlink(missing_ok=True)
                 directory.rmdir()  # if nothing is left
 
-    def forget(self, actor: str) -> None:
-        shutil.rmtree(self._path_of(actor), ignore_errors=True)
-
     def _path(self, actor: str, digest: Digest) -> Path:
-        return self._path_of(actor) / digest.hex
-
-    def _path_of(self, actor: str) -> Path:
-        return self._place / hashlib.sha256(actor.encode()).hexdigest()
+        return self._place / hashlib.sha256(actor.encode()).hexdigest() / digest.hex

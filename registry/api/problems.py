@@ -14,13 +14,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from registry.api.callers import TooManyRequestsError, UnauthenticatedError
-from registry.errors import AliasMovedError, CorruptionError, NotFoundError, RegistryError
+from registry.api.ranges import UnsatisfiableRangeError
+from registry.api.uploads import WrongOffsetError
+from registry.errors import AliasMovedError, CorruptionError, RegistryError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
 
 _log = logging.getLogger("adapters.server")
 MEDIA_TYPE = "application/problem+json"
+UNKNOWN_ADAPTER = "unknown-adapter"
 
 
 def problem(status: int, code: str, detail: str, **more: object) -> JSONResponse:
@@ -36,8 +39,8 @@ def problem(status: int, code: str, detail: str, **more: object) -> JSONResponse
 
 
 def of_error(error: RegistryError) -> JSONResponse:
-    """A hint may name what else there is, so a search that fails gives none."""
-    hint = None if isinstance(error, NotFoundError) else error.hint
+    """Where there is no such adapter, the hint would name one that the caller may not know of."""
+    hint = "`adapters list` shows what there is" if error.code == UNKNOWN_ADAPTER else error.hint
     findings = [finding.document() for finding in getattr(error, "findings", ())] or None
     more: dict[str, object] = {"exit_code": error.exit_code, "hint": hint, "findings": findings}
     status = error.http_status
@@ -46,6 +49,10 @@ def of_error(error: RegistryError) -> JSONResponse:
     answer = problem(status, error.code, error.message, **more)
     if isinstance(error, UnauthenticatedError):
         answer.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, UnsatisfiableRangeError):
+        answer.headers["Content-Range"] = f"bytes */{error.size}"
+    if isinstance(error, WrongOffsetError):
+        answer.headers["Upload-Offset"] = str(error.offset)
     if isinstance(error, TooManyRequestsError):
         answer.headers["Retry-After"] = str(error.after)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:

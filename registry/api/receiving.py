@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from registry.domain.access import Action
 from registry.domain.base_model import StoredBase
 from registry.domain.digest import Digest
 from registry.domain.finding import Finding, Severity
@@ -36,7 +36,7 @@ class Receiver:
     def require_usable(self, digests: Sequence[Digest]) -> None:
         """Raises NotFoundError for bytes that the caller neither sent nor may read: the same as for bytes nobody has."""
         for digest in digests:
-            if not self._may_use(digest):
+            if not self._possessions.may_use(self.caller, digest):
                 raise NotFoundError(f"{digest} was not uploaded", code="not-uploaded", hint="upload it first")
 
     def require_base(self, base: StoredBase) -> None:
@@ -75,19 +75,14 @@ class Receiver:
         ) as directory:
             for base in (None, override):
                 package = describe(directory, base=base, lineage=manifest.lineage)
-                if package.manifest.digest == manifest.digest:
-                    return against_base(package, None, registry.shelf())
+                stated_too = replace(package.manifest, training=manifest.training)  # how it came about no file proves
+                if stated_too.digest == manifest.digest:
+                    return against_base(replace(package, manifest=stated_too), None, registry.shelf())
         raise InvalidInputError(
             f"the manifest of {called} is not what its files make",
             code="manifest-differs",
             hint="is the server of another version? Then upgrade one of the two",
         )
-
-    def _may_use(self, digest: Digest) -> bool:
-        if self._possessions.has(self.caller.actor, digest):
-            return True
-        catalog = self.caller.registry.catalog
-        return any(self.caller.may(Action.READ, adapter) for adapter in catalog.holders(digest))
 
 
 def _said(package: AdapterPackage, claimed: Sequence[Finding]) -> list[Finding]:

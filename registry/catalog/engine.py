@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc
 from sqlalchemy.pool import NullPool, StaticPool
@@ -95,16 +96,30 @@ def file_stamp(path: Path) -> bytes:
 
 def _stamp(path: Path, start: int, count: int) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with _opening:
+            descriptor, inode = _held_open(path)
+            return inode.to_bytes(8, "little") + os.pread(descriptor, count, start)
     except FileNotFoundError:
         return b"-"
     except OSError as error:
         raise UnavailableError(f"cannot look at {path}: {error.strerror}", hint="check the disk") from error
-    try:
-        inode = os.fstat(descriptor).st_ino.to_bytes(8, "little")
-        return inode + os.pread(descriptor, count, start)
-    finally:
-        os.close(descriptor)
+
+
+_open: dict[Path, tuple[int, int]] = {}  # descriptor and inode
+_opening = Lock()
+
+
+def _held_open(path: Path) -> tuple[int, int]:
+    """A descriptor that stays open. Closing one would take away every lock that this process holds on the file, also those of
+    a transaction in another thread, and then two processes would write at once (sqlite.org/howtocorrupt.html, 2.2)."""
+    known = _open.get(path)
+    if known is not None and known[1] == os.stat(path).st_ino:
+        return known
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if known is not None and not os.fstat(known[0]).st_nlink:
+        os.close(known[0])  # nobody holds a lock on what has no name any more
+    _open[path] = (descriptor, os.fstat(descriptor).st_ino)
+    return _open[path]
 
 
 @contextmanager

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ PUSHED = "hub.pushed"
 #: The Hub's own, which says what it keeps in large-file storage.
 _ATTRIBUTES = ".gitattributes"
 _ATTEMPTS = 3
+
+_NUMBERED = re.compile(r"v[1-9][0-9]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ def push_to_hub(
     if not difference.is_empty:
         commit = _commit(parcel, head, difference, hub, pause)  # 3
         _prove(parcel, repository, commit, hub)  # 4
-    _tag(parcel, repository, commit, tags, hub)  # 5
+    _tag(parcel, repository, commit, hub)  # 5
     return sent(commit, difference)
 
 
@@ -231,8 +234,12 @@ def _other(parcel: Parcel, repository: str, commit: str, hub: Hub) -> tuple[Outg
     return tuple(file for file in parcel.files if file.path not in there or not there[file.path].is_same(file))
 
 
-def _tag(parcel: Parcel, repository: str, commit: str, tags: Mapping[str, str], hub: Hub) -> None:
-    if parcel.tag is None or tags.get(parcel.tag) == commit:
+def _tag(parcel: Parcel, repository: str, commit: str, hub: Hub) -> None:
+    """A server of this project numbers the versions itself: where the commit has its number already, that stays."""
+    if parcel.tag is None:
+        return
+    tags = hub.tags(repository)
+    if commit in (target for name, target in tags.items() if name == parcel.tag or _NUMBERED.fullmatch(name)):
         return
     if parcel.tag in tags:
         hub.remove_tag(repository, parcel.tag)

@@ -236,9 +236,9 @@ def _pause_asked_for(answer: urllib3.BaseHTTPResponse) -> float:
 
 def _error_of(document: Mapping[str, Any]) -> RegistryError:
     code, detail, hint = document["code"], document["detail"], document.get("hint")
-    if "expected" in document and code == AliasMovedError.default_code:
-        moved = AliasMovedError("", expected=document["expected"], actual=document["actual"])
-        moved.message, moved.args = detail, (detail,)
+    if code == AliasMovedError.default_code:
+        moved = AliasMovedError("", expected=document.get("expected"), actual=document.get("actual"))
+        moved.message, moved.args, moved.hint = detail, (detail,), hint
         return moved
     family = _FAMILIES[document["exit_code"]]
     error = family(detail, code=code, hint=hint)

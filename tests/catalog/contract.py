@@ -1,4 +1,4 @@
-"""What every catalog does. A backend's tests are a subclass with one fixture, ``catalog``, whose actor is ``tester``."""
+"""What every catalog does. A backend's tests are a subclass with one fixture, ``catalog``, whose actor is ``actor``."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ def at(catalog: Catalog, text: str) -> str:
 
 
 class CatalogContract:
+    actor = "tester"
+
     def test_one_that_was_never_written_is_empty(self, catalog: Catalog) -> None:
         assert catalog.search(VersionQuery()) == []
         assert catalog.audit() == []
@@ -191,7 +193,7 @@ class CatalogContract:
             move(catalog, to)
         moves = catalog.alias_history(NAME, PRODUCTION)
         assert [(each.before, each.after) for each in moves] == [(None, 1), (1, 2), (2, None), (None, 1)]
-        assert {each.actor for each in moves} == {"tester"}
+        assert {each.actor for each in moves} == {self.actor}
         assert [each.at for each in moves] == sorted(each.at for each in moves)
         assert catalog.alias_history(NAME, AliasName("PRODUCTION")) == moves
 

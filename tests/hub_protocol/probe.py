@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import huggingface_hub
 from huggingface_hub import HfApi
@@ -91,7 +91,7 @@ class Failing:
         self.names, self.status, self.text = names, status, ""
         self.response: Any = None
 
-    def __enter__(self) -> Failing:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _where: object) -> bool:

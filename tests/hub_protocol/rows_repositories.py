@@ -127,7 +127,7 @@ def row_21_commits(here: Here) -> None:
     api = here.api()
     api.upload_file(repo_id=name, path_in_repo="README.md", path_or_fileobj=b"# other\n", commit_message="another card")
     commits = api.list_repo_commits(name)
-    assert [commit.title for commit in commits][0] == "another card"
+    assert commits[0].title == "another card"
     assert commits[0].commit_id == api.model_info(name).sha
     assert len({commit.commit_id for commit in commits}) == len(commits) == 3
     assert "writer" in commits[0].authors[0]

@@ -56,19 +56,24 @@ def serving(store: Path, **options: object) -> Iterator[Server]:
     registry = connect(store)
     registry.catalog.prepare()
     tokens = make_tokens(store)
-    command = [sys.executable, "-m", "tests.hub_protocol.serve", str(store), json.dumps(options)]
-    with open(store / "stderr", "w") as trouble:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, stderr=trouble)
+    process, port = started(store, **options)
     try:
-        assert process.stdout is not None
-        port = process.stdout.readline().strip()
-        assert port, (store / "stderr").read_text()
         yield Server(f"http://127.0.0.1:{port}", store, tokens)
     finally:
         process.terminate()
         process.wait(30)
-        if process.stdout:
-            process.stdout.close()
+
+
+def started(store: Path, **options: object) -> tuple[subprocess.Popen[str], int]:
+    """The server's process, once it listens, and its port: ``port`` is that of one before, if there was one."""
+    command = [sys.executable, "-m", "tests.hub_protocol.serve", str(store), json.dumps(options)]
+    with open(store / "stderr", "a") as trouble:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, stderr=trouble)
+    assert process.stdout is not None
+    with process.stdout:
+        port = process.stdout.readline().strip()
+    assert port, (store / "stderr").read_text()
+    return process, int(port)
 
 
 def client_environment(server: Server, home: Path, version: str = INSTALLED, token: str | None = "writer") -> dict[str, str]:

@@ -84,7 +84,9 @@ def main(location: str, options: str) -> None:
         reading._PAGE = page
     settings = Settings(location=Path(location), **wanted)
     listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", wanted.get("port", 0)))
+    listening.listen(128)  # who comes before the application is ready waits
     print(listening.getsockname()[1], flush=True)
     app = OnRecord(create_app(settings), Path(location) / "requests.log", Path(location) / "cut")
     uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(sockets=[listening])

@@ -134,8 +134,9 @@ def test_a_name_of_ours_never_comes_from_elsewhere(
 
     def status(method: str, path: str, token: str | None) -> int:
         headers = {"Authorization": f"Bearer {server.tokens[token]}"} if token else {}
+        body = b"{}" if method == "POST" else None
         try:
-            with urllib.request.urlopen(urllib.request.Request(server.address + path, b"{}" if method == "POST" else None, headers, method=method)) as answer:
+            with urllib.request.urlopen(urllib.request.Request(server.address + path, body, headers, method=method)) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             error.close()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from registry.api.hub_protocol import lifecycle
 from registry.api.hub_protocol.table import ROUTES, Route, find
-from registry.domain.access import Action
+from registry.domain.access import Action, NamespacePattern, new_token
+from registry.errors import InvalidNameError
 from tests.hub_protocol.conftest import write_one
 from tests.hub_protocol.in_process import Hub, hub, in_files
+
 
 @pytest.fixture
 def here(tmp_path: Path) -> Hub:
@@ -103,7 +107,8 @@ def test_public_repositories_are_read_by_everybody_where_that_is_wanted(tmp_path
     assert here.get("/api/models/team/open", who=None)["private"] is False
     refused = here.ask("GET", "/api/models/team/closed", who=None)
     assert (refused.status_code, refused.headers["x-error-code"]) == (404, "RepoNotFound")
-    assert here.ask("GET", "/api/models/team/open", headers={"Authorization": "Bearer hf_ofsomebodyelse"}, who=None).status_code == 200
+    theirs = {"Authorization": "Bearer hf_ofsomebodyelse"}
+    assert here.ask("GET", "/api/models/team/open", headers=theirs, who=None).status_code == 200
     assert here.commit("team/open", {"a.txt": b"1"}, who=None).status_code == 401
 
 
@@ -113,6 +118,9 @@ def test_on_loopback_without_tokens_everybody_may_everything(tmp_path: Path) -> 
     here.create("local/x")
     here.committed("local/x", in_files(write_one(tmp_path / "a")))
     assert here.ask("GET", "/api/models/local/x", headers={"Host": "evil.example"}).status_code == 421
+    page = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
+    told = here.ask("POST", "/api/repos/create", headers=page, content='{"name": "y", "organization": "local"}')
+    assert (told.status_code, told.json()["code"]) == (403, "other-site")
 
 
 def test_a_digest_gives_nobody_the_bytes(here: Hub) -> None:
@@ -140,8 +148,37 @@ def test_a_digest_gives_nobody_the_bytes(here: Hub) -> None:
     assert here.ask("POST", "/api/models/other/y/commit/main", who="other", content=body).status_code == 200
 
 
+def test_no_answer_outlives_its_token(here: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are kept, and one that was kept for a token ends with it."""
+    ends = datetime.now(UTC) + timedelta(hours=1)
+    stamp = ends.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    text, kept = new_token("brief", [Action.READ], [NamespacePattern("team/*")], expires_at=stamp)
+    with here.registry.catalog.writing() as writer:
+        writer.add_token(kept)
+    here.tokens["brief"] = text
+    for _ in range(2):
+        assert here.ask("GET", "/api/models/team/x", who="brief").status_code == 200
+    monkeypatch.setattr(time, "time", lambda: ends.timestamp() + 1)
+    monkeypatch.setattr("registry.api.callers.utc_now", lambda: (ends + timedelta(seconds=1)).isoformat().replace("+00:00", "Z"))
+    assert here.ask("GET", "/api/models/team/x", who="brief").status_code == 401
+
+
+def test_the_registrys_own_routes_are_not_the_hubs(here: Hub) -> None:
+    assert here.ask("DELETE", "/v1/resolve/team/x").status_code == 405
+    unknown = here.ask("GET", "/v1/nothing")
+    assert (unknown.status_code, unknown.headers["content-type"]) == (404, "application/problem+json")
+    assert here.ask("POST", "/api/models/team/x").status_code == 405
+    assert here.ask("GET", "/api/agent-harnesses", who=None).status_code == 404
+
+
 @pytest.mark.parametrize("namespace", ["api", "models", "v1", "Datasets", "xet"])
-def test_nothing_is_made_where_nothing_could_be_served(here: Hub, namespace: str) -> None:
+def test_nothing_is_made_where_nothing_could_be_served(here: Hub, tmp_path: Path, namespace: str) -> None:
     answer = here.ask("POST", "/api/repos/create", who="admin", json={"organization": namespace, "name": "x"})
     assert answer.status_code == 400
     assert here.ask("PUT", f"/v1/adapters/{namespace}/x", who="admin", json={"private": False}).status_code == 400
+    before = set(here.registry.blobs.digests())
+    with pytest.raises(InvalidNameError):
+        here.registry.push(write_one(tmp_path / "b", value=0.25), name=f"{namespace}/x")
+    assert set(here.registry.blobs.digests()) == before
+    wanted = {"fromRepo": "team/x", "toRepo": f"{namespace}/x"}
+    assert here.ask("POST", "/api/repos/move", who="admin", json=wanted).status_code == 400

@@ -155,6 +155,27 @@ def test_what_a_check_refuses_is_not_there(here: Hub, first: dict[str, bytes]) -
     assert here.sha("team/x") == before
 
 
+def test_a_merged_checkpoint_takes_cards_and_keeps_its_weights(here: Hub, tmp_path: Path, first: dict[str, bytes]) -> None:
+    from safetensors.torch import save_file
+    from torch import ones
+
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text('{"model_type": "llama"}')
+    save_file({"model.layers.0.self_attn.q_proj.weight": ones(64, 64)}, base / "model.safetensors")
+    here.create("team/x")
+    here.committed("team/x", first)
+    here.registry.merge(base, [str(tmp_path / "first")], tmp_path / "merged", name="whole")
+    before = here.sha("team/whole")
+    assert here.commit("team/whole", {"model.safetensors": b"other"}).status_code == 422
+    assert here.sha("team/whole") == before
+    here.committed("team/whole", {CARD: b"# a model"})
+    assert here.read("team/whole", CARD) == b"# a model"
+    assert here.tags("team/whole") == ["v1"]
+    info = here.get("/api/models/team/whole")
+    assert info["library_name"] == "transformers"
+
+
 def test_an_adapter_of_that_name_is_no_suffix(here: Hub, tmp_path: Path, first: dict[str, bytes]) -> None:
     """And a suffix is as hidden as the adapter."""
     here.create("team/x", private=True)
@@ -200,3 +221,24 @@ def test_the_store_is_sound_and_nothing_of_it_is_collected(here: Hub, first: dic
     head = here.sha("team/x")
     here.registry.rebuild()
     assert here.sha("team/x") == head
+
+
+def test_no_worker_answers_what_is_no_longer_so(tmp_path: Path, first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    """Once a move, a commit, a yank or a hiding was acknowledged by one, every other knows of it."""
+    one = hub(tmp_path / "store", anonymous_read=True)
+    other = Hub(one.store, hub(tmp_path / "store", anonymous_read=True, tokens=False).client, one.tokens)
+    one.create("team/x")
+    one.committed("team/x", first)
+    move = "/v1/adapters/team/x/aliases/production"
+    assert one.ask("PUT", move, json={"version": 1}).status_code == 200
+    old = other.sha("team/x", "production")
+    new = one.committed("team/x", second)
+    assert other.sha("team/x") == new
+    assert other.sha("team/x", "production") == old
+    assert one.ask("PUT", move, json={"version": 2}).status_code == 200
+    assert other.sha("team/x", "production") == other.sha("team/x.production") == new
+    assert one.ask("PUT", "/v1/adapters/team/x/versions/2/yank", json={"reason": "bad"}).status_code == 200
+    assert other.sha("team/x") == old
+    assert other.ask("GET", "/api/models/team/x/revision/main", who=None).status_code == 200
+    assert one.ask("PUT", "/api/models/team/x/settings", json={"visibility": "private"}).json()["private"] is True
+    assert other.ask("GET", "/api/models/team/x/revision/main", who=None).status_code == 404

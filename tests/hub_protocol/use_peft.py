@@ -1,4 +1,4 @@
-"""PEFT and transformers as their users call them, with ``HF_ENDPOINT`` set: train nothing, push, load it back every way there is."""
+"""PEFT and transformers as their users call them, with ``HF_ENDPOINT`` set: push, and load it back every way there is."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,13 @@ class Announcements:
             if left:
                 rows.append(_Row(time.time() if touched else row.at, left, row.begun or touched))
         self._write(actor, adapter, rows)
+
+    def sweep(self) -> None:
+        """Remove those of uploads that have ended."""
+        with suppress(OSError):
+            for path in self._place.iterdir():
+                if path.stat().st_mtime < time.time() - LIFETIME:
+                    path.unlink(missing_ok=True)
 
     def _read(self, actor: str, adapter: str) -> list[_Row]:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from anyio import fail_after, from_thread
 
@@ -49,14 +49,12 @@ class Asked:
     @property
     def caller(self) -> Caller:
         """Who asks; not of routes that are signed, see :mod:`~registry.api.hub_protocol.signing`."""
-        assert self.maker is not None  # noqa: S101 - the table says which routes have one
-        return self.maker
+        return cast("Caller", self.maker)
 
     @property
     def repository(self) -> Repository:
         """What the path names; of routes that name one."""
-        assert self.about is not None  # noqa: S101 - the table says which routes have one
-        return self.about
+        return cast("Repository", self.about)
 
     @property
     def settings(self) -> Settings:

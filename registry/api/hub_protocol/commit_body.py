@@ -129,7 +129,7 @@ def _uploaded(path: str, value: Mapping[str, Any], asked: Asked) -> Entry:
         raise InvalidInputError(f"the oid of {path} is {oid!r:.80}, expected a SHA-256", code="invalid-body")
     digest = Digest(PREFIX + oid)
     try:
-        if not asked.services.may_use(asked.caller, digest):
+        if not asked.services.possessions.may_use(asked.caller, digest):
             raise MissingBlobError(digest)
         size = asked.caller.registry.blobs.size(digest)
     except MissingBlobError:

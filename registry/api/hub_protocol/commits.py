@@ -32,14 +32,14 @@ from starlette.responses import JSONResponse, Response
 from registry.api.hub_protocol.announcements import LIFETIME
 from registry.api.hub_protocol.commit_body import Changes, digests_of, read_changes
 from registry.api.hub_protocol.errors import StaleParentError
-from registry.api.hub_protocol.policy import adapter_in, is_whole, require_writable
+from registry.api.hub_protocol.policy import adapter_in, is_whole, lost_from, require_writable
 from registry.api.hub_protocol.revisions import History, Revision
 from registry.api.hub_protocol.trees import Tree, tree_bytes, tree_of
 from registry.blobs.filesystem import make_directory, unavailable
 from registry.domain.digest import Digest
 from registry.domain.finding import Severity
 from registry.errors import NotFoundError, RejectedError, UnavailableError
-from registry.formats.adapter_directory import CONFIG, EVALUATIONS_FOLDER, WEIGHTS
+from registry.formats.adapter_directory import EVALUATIONS_FOLDER
 
 if TYPE_CHECKING:
     from registry.api.hub_protocol.asked import Asked
@@ -54,8 +54,8 @@ class IncompleteAdapterError(RejectedError):
 
     def __init__(self, adapter: str, path: str) -> None:
         super().__init__(
-            f"{adapter} would be without {path}, and a version keeps its files; nothing was recorded",
-            hint="put the new file in its place in the same commit; a version is taken back by adapters yank",
+            f"{adapter} would be without its {path}, and a version keeps its files; nothing was recorded",
+            hint="an adapter is replaced by another in one commit, a merged checkpoint by adapters merge --name",
         )
 
 
@@ -94,8 +94,8 @@ def _commit(changes: Changes, asked: Asked) -> _Done:
         return _recorded(changes, tree, head, main.number, history, asked, draft=True)
     if tree == main.tree:
         return _Done(history.served(main).commit)
-    if main.number and not is_whole(tree):
-        raise IncompleteAdapterError(str(repository.name), CONFIG if CONFIG not in tree else WEIGHTS)
+    if not is_whole(tree) and main.number and (lost := lost_from(main.tree, tree)):
+        raise IncompleteAdapterError(str(repository.name), lost)
     if not is_whole(tree) or (main.number and adapter_in(tree) == adapter_in(main.tree)):  # 6
         return _recorded(changes, tree, head, main.number, history, asked)
     published = asked.caller.registry.receive(_received(tree), name=str(repository.name))  # 5
@@ -132,7 +132,7 @@ def _recorded(
                 number=number,
                 draft=draft,
             )
-    recorded = Revision(commit, tree, number, changes.title, asked.caller.actor, "")
+    recorded = Revision(commit, lambda: tree, number, changes.title, asked.caller.actor, "")
     return _Done(commit if draft else history.served(recorded).commit)
 
 
@@ -150,7 +150,8 @@ def _open_draft(history: History, actor: str, main: Revision) -> Revision | None
         return draft
     kept = {path: entry for path, entry in main.tree.items() if path in draft.tree or path not in base.tree}
     changed = {path: entry for path, entry in draft.tree.items() if base.tree.get(path) != entry}
-    return replace(draft, tree=tree_of({**kept, **changed}.values()))
+    merged = tree_of({**kept, **changed}.values())
+    return replace(draft, listed=lambda: merged)
 
 
 def _begun_from(history: History, draft: Commit) -> Revision | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,19 +12,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from registry.api import problems
+from registry.api.callers import TooManyRequestsError
 from registry.api.hub_protocol import table
 from registry.api.hub_protocol.asked import Asked, GoneError
-from registry.api.hub_protocol.errors import ForeignRepositoryError, refusal
+from registry.api.hub_protocol.errors import ForeignRepositoryError, OtherSiteError, refusal
 from registry.api.hub_protocol.paths import segments
 from registry.api.hub_protocol.repositories import find_repository
 from registry.api.hub_protocol.services import Services
+from registry.api.limits import Limits
 from registry.domain.access import Action
 from registry.errors import RegistryError
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from registry.api.callers import Gatekeeper
+    from registry.api.callers import Caller, Gatekeeper
     from registry.api.hub_protocol.pass_through import PassThrough
     from registry.api.hub_protocol.table import Route
     from registry.api.settings import Settings
@@ -42,6 +45,7 @@ class HubProtocol:
     def __init__(self, registry: Registry, settings: Settings, gatekeeper: Gatekeeper) -> None:
         self._services = Services(registry, settings, gatekeeper)
         self._gatekeeper = gatekeeper
+        self._commits = Limits(2 * settings.pushes_per_minute)
         self._uploads: CapacityLimiter | None = None
         self._upstream: PassThrough | None = None
         if settings.upstream:
@@ -77,7 +81,7 @@ class HubProtocol:
             return None
         except ForeignRepositoryError as error:
             if self._upstream is not None and request.method in ("GET", "HEAD"):
-                return await self._passed_through(request)
+                return await self._passed_through(self._upstream, request)
             return refusal(error)
         except RegistryError as error:
             return refusal(error)
@@ -88,7 +92,9 @@ class HubProtocol:
             return route.handler(asked)
         caller = self._gatekeeper.caller(request, writes=route.action is not Action.READ)
         if route.action is not Action.READ:
-            self._gatekeeper.count_push(caller)
+            if caller.token is None and (origin := request.headers.get("origin")):
+                raise OtherSiteError(origin)
+            self._count(route, caller)
         repository = None
         if route.names_repository:
             shown = f"{params['ns']}/{params['name']}"
@@ -97,6 +103,16 @@ class HubProtocol:
             caller.require(Action.READ)
         return route.handler(Asked(request, receive, params, self._services, caller, repository))
 
+    def _count(self, route: Route, caller: Caller) -> None:
+        """Raises TooManyRequestsError."""
+        if route.pace is table.Pace.PUSH:
+            self._gatekeeper.count_push(caller)
+        elif (
+            route.pace is table.Pace.COMMIT
+            and (after := self._commits.take(caller.actor, time.monotonic())) is not None
+        ):
+            raise TooManyRequestsError(after)
+
     async def _unknown(self, request: Request, parts: list[str]) -> Response:
         """Clients try what a server may not have: they are told at once, and go on."""
         if methods := table.methods_of(parts):
@@ -104,18 +120,17 @@ class HubProtocol:
                 {"error": f"{request.method} is not among {', '.join(methods)}"}, 405, {"Allow": ", ".join(methods)}
             )
         if self._upstream is not None and request.method in ("GET", "HEAD") and self._upstream.knows(parts):
-            return await self._passed_through(request)
+            return await self._passed_through(self._upstream, request)
         headers = {"X-Error-Message": _UNKNOWN} if request.method not in ("GET", "HEAD") else None
         return JSONResponse({"error": _UNKNOWN}, 404, headers)
 
-    async def _passed_through(self, request: Request) -> Response:
+    async def _passed_through(self, upstream: PassThrough, request: Request) -> Response:
         """For those who may read anything here at all: nobody else makes this server ask another."""
-        assert self._upstream is not None  # noqa: S101 - the callers looked
         try:
             caller = await to_thread.run_sync(partial(self._gatekeeper.caller, request, writes=False))
             if not (caller.open or caller.token or caller.anonymous_read):
                 caller.require(Action.READ)
-            return await self._upstream.answer(request)
+            return await upstream.answer(request)
         except RegistryError as error:
             return refusal(error)
 

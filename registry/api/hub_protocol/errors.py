@@ -31,6 +31,24 @@ class RepositoryMissingError(NotFoundError):
         super().__init__(f"there is no repository {repository!r:.200}")
 
 
+class HiddenRepositoryError(UnauthenticatedError):
+    """Nobody in particular asks: with a token the answer might be another. For the client it is as if nothing were there."""
+
+    def __init__(self, repository: str) -> None:
+        super().__init__(f"there is no repository {repository!r:.200} for those without a token")
+
+
+class OtherSiteError(DeniedError):
+    """A browser sends what a page of another site tells it to, and says which site that is. Clients of the Hub say none."""
+
+    default_code = "other-site"
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(
+            f"a page of {origin!r:.120} asked for a change, without a token", hint="use a client, with a token"
+        )
+
+
 class ForeignRepositoryError(NotFoundError):
     """In a namespace of which nothing is or was here: no code is sent with the 404, so that clients go on with what they have
     in their cache (transformers takes the code as final, even for a cached base model)."""
@@ -146,5 +164,5 @@ def _client_code(error: RegistryError) -> str | None:
         return "RevisionNotFound"
     if isinstance(error, EntryMissingError):
         return "EntryNotFound"
-    unknown = error.code in ("unknown-adapter", "unauthenticated")
+    unknown = isinstance(error, HiddenRepositoryError) or error.code == "unknown-adapter"
     return "RepoNotFound" if unknown else None

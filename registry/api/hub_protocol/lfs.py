@@ -84,7 +84,10 @@ def _object(wanted: object, asked: Asked) -> dict[str, Any]:
 def _is_stored(digest: Digest, size: int, asked: Asked) -> bool:
     """For this caller: what they may neither read nor have sent is not here for them."""
     try:
-        return asked.services.may_use(asked.caller, digest) and asked.services.registry.blobs.size(digest) == size
+        return (
+            asked.services.possessions.may_use(asked.caller, digest)
+            and asked.services.registry.blobs.size(digest) == size
+        )
     except MissingBlobError:
         return False
 

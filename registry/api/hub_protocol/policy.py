@@ -91,5 +91,13 @@ def adapter_in(tree: Tree) -> dict[str, str]:
     return {path: entry.digest for path, entry in tree.items() if makes_version(path)}
 
 
+def lost_from(version: Tree, tree: Tree) -> str | None:
+    """A file of the version that the tree lacks, or has another of: cards and sub-folders are nobody's loss."""
+    own = (entry for path, entry in version.items() if "/" not in path and not _CARDS.fullmatch(path))
+    return next(
+        (entry.path for entry in own if entry.path not in tree or tree[entry.path].digest != entry.digest), None
+    )
+
+
 def is_whole(tree: Tree) -> bool:
     return CONFIG in tree and WEIGHTS in tree

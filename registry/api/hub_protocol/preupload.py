@@ -25,6 +25,7 @@ _SAMPLE = 512
 
 def preupload(asked: Asked) -> Response:
     require_writable(asked.repository, asked.params["revision"], asked)
+    asked.services.tidy()
     files = asked.json().get("files", [])
     if not isinstance(files, list) or len(files) > _MOST or not all(isinstance(file, dict) for file in files):
         raise InvalidInputError(f"files is expected as a list of at most {_MOST:,} objects", code="invalid-body")

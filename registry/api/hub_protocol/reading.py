@@ -84,7 +84,7 @@ def refs(asked: Asked) -> Response:
     tags = {}
     if repository.pinned is None:
         for alias, number in history.aliases.items():
-            if made := history.of_number(number):
+            if alias.lower() != MAIN and (made := history.of_number(number)):
                 branches[alias] = history.served(made)
         numbers = [version.number for version in history.versions]
     else:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry.api.callers import UnauthenticatedError
 from registry.api.hub_protocol.errors import (
     EntryMissingError,
     ForeignRepositoryError,
+    HiddenRepositoryError,
     ReadOnlyRevisionError,
     RepositoryMissingError,
     RevisionMissingError,
@@ -75,11 +75,7 @@ def missing(caller: Caller, shown: str, action: Action = Action.READ) -> Registr
     nobody = caller.token is None and not caller.open and not caller.anonymous_read
     if action is Action.READ and not is_ours(caller, shown):
         return ForeignRepositoryError(shown)
-    return (
-        UnauthenticatedError(f"there is no repository {shown!r:.200} for those without a token")
-        if nobody
-        else (RepositoryMissingError(shown))
-    )
+    return HiddenRepositoryError(shown) if nobody else RepositoryMissingError(shown)
 
 
 def is_ours(caller: Caller, shown: str) -> bool:

@@ -34,18 +34,23 @@ _VERSION = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]{7,40}", re.ASCII)
 _PAGE = 1000
 _KEPT = 1024
+_TRIED = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Revision:
-    """A commit. ``number`` is the version it holds, 0 before the first. ``at`` is ISO 8601 in UTC."""
+    """A commit. ``listed`` gives its files. ``number`` is the version it holds, 0 before the first. ``at`` is ISO 8601 in UTC."""
 
     commit: str
-    tree: Tree
+    listed: Callable[[], Tree]
     number: int
     title: str
     author: str
     at: str
+
+    @cached_property
+    def tree(self) -> Tree:
+        return self.listed()
 
 
 class History:
@@ -72,6 +77,7 @@ class History:
             found += page
             if len(page) < _PAGE:
                 break
+        self._known |= {version.number: version for version in found}
         return tuple(found)
 
     @cached_property
@@ -86,19 +92,18 @@ class History:
     @cached_property
     def initial(self) -> Revision:
         identity = hashlib.sha256(json.dumps(["initial", self.adapter.key]).encode()).hexdigest()[:40]
-        created = self.commits[0].at if self.commits else "1970-01-01T00:00:00.000000Z"
-        return Revision(identity, {}, 0, "initial commit", str(self.adapter.namespace), created)
+        return Revision(identity, dict, 0, "initial commit", str(self.adapter.namespace), self.created_at)
 
     def of_commit(self, commit: Commit) -> Revision:
-        tree = self._trees.of_commit(commit.tree)
-        return Revision(commit.id, tree, commit.number, commit.title, commit.author, commit.at)
+        listed = partial(self._trees.of_commit, commit.tree)
+        return Revision(commit.id, listed, commit.number, commit.title, commit.author, commit.at)
 
     def of_version(self, version: Version) -> Revision:
         """The version itself: every file that its manifest names."""
-        tree = self._trees.of_manifest(version.digest)
+        listed = partial(self._trees.of_manifest, version.digest)
         title = version.note or f"version {version.number}"
         author = str(version.adapter.namespace)
-        return Revision(version.digest.hex[:40], tree, version.number, title, author, version.created_at)
+        return Revision(version.digest.hex[:40], listed, version.number, title, author, version.created_at)
 
     def of_number(self, number: int) -> Revision | None:
         """The commit that made a version, or the version."""
@@ -110,8 +115,10 @@ class History:
         return self.of_commit(made) if made is not None and made.parent != own else self.of_version(version)
 
     def served(self, revision: Revision) -> Revision:
+        if not self._bases:
+            return revision
         commit, tree = self._rewriting.served(revision.commit, revision.tree, self._bases)
-        return revision if commit == revision.commit else replace(revision, commit=commit, tree=tree)
+        return revision if commit == revision.commit else replace(revision, commit=commit, listed=lambda: tree)
 
     def find(self, text: str, *, main: int | None = None) -> Revision | None:
         """``main`` is the version that ``main`` means in a repository of one version."""
@@ -187,12 +194,11 @@ class History:
                 found.setdefault(commit.number, commit)
         return found
 
-    @property
+    @cached_property
     def created_at(self) -> str:
         first = self.version(1) or self.newest
-        return min(
-            [each.at for each in self.commits[:1]] + ([first.created_at] if first else []), default=self.initial.at
-        )
+        moments = [each.at for each in self.commits[:1]] + ([first.created_at] if first else [])
+        return min(moments) if moments else self._catalog.audit(self.adapter)[-1].at
 
     def version(self, number: int) -> Version | None:
         if number not in self._known:
@@ -213,7 +219,7 @@ class Histories:
 
     def of(self, adapter: AdapterName) -> History:
         """Raises NotFoundError for an adapter that is not there."""
-        while True:
+        for _ in range(_TRIED):
             generation = self._catalog.generation()
             with self._lock:
                 kept = self._kept.get(adapter.key)
@@ -226,4 +232,5 @@ class Histories:
                     self._kept.move_to_end(adapter.key)
                     if len(self._kept) > _KEPT:
                         self._kept.popitem(last=False)
-                return history
+                break
+        return history  # others write all the time: of more than one moment, as it may have been when it was asked for

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING
 
 from registry.api.hub_protocol.announcements import Announcements
@@ -11,16 +13,16 @@ from registry.api.hub_protocol.signing import Signer
 from registry.api.hub_protocol.trees import Trees
 from registry.api.hub_protocol.xet_staging import Staging
 from registry.api.possessions import Possessions
-from registry.domain.access import Action
 
 if TYPE_CHECKING:
-    from registry.api.callers import Caller, Gatekeeper
+    from registry.api.callers import Gatekeeper
     from registry.api.settings import Settings
     from registry.connect import Registry
-    from registry.domain.digest import Digest
 
 #: Seconds a token of Xet lives; what was staged with it stays twice as long.
 XET_LIFETIME = 3600.0
+#: Seconds between two looks for leftovers.
+_TIDY = 600.0
 
 
 class Services:
@@ -37,12 +39,15 @@ class Services:
         self.announcements = Announcements(place / "announced")
         self.staging = Staging(place / "xet", lifetime=2 * XET_LIFETIME)
         self.possessions = Possessions(place / "possessions", lifetime=settings.upload_lifetime)
+        self._tidied = -math.inf
 
-    def may_use(self, caller: Caller, digest: Digest) -> bool:
-        """Whether a commit of theirs may be made of a blob: they sent it, or may read it."""
-        if self.possessions.has(caller.actor, digest):
-            return True
-        return any(caller.may(Action.READ, adapter) for adapter in self.registry.catalog.holders(digest))
+    def tidy(self) -> None:
+        """Remove what uploads left behind and nobody can use any more, now and then."""
+        now = time.monotonic()
+        if now - self._tidied > _TIDY:
+            self._tidied = now
+            for each in (self.staging, self.possessions, self.announcements):
+                each.sweep()
 
     def canonical_base(self, name: str) -> str:
         """By the registry's own table."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 _GET = ("GET", "HEAD")
 
 
+class Pace(Enum):
+    """Which limit counts a writing route. A client that is told to wait does so where it asks about an upload, and gives up where
+    it commits: so whoever was let in there is not stopped here, unless they commit without asking."""
+
+    PUSH = auto()
+    COMMIT = auto()
+    FREE = auto()  #: a step of an upload that was counted already
+
+
 @dataclass(frozen=True)
 class Route:
     methods: tuple[str, ...]
@@ -35,6 +45,7 @@ class Route:
     handler: Handler
     somewhere: bool = False
     signed: bool = False
+    pace: Pace = Pace.PUSH
     uploads: bool = False  #: has a body that may be long in coming
 
     @cached_property
@@ -90,10 +101,10 @@ ROUTES: tuple[Route, ...] = (
     Route(("POST",), f"{_MODEL}/tag/{{revision}}", Action.TAG, lifecycle.create_tag),
     Route(("DELETE",), f"{_MODEL}/tag/{{revision}}", Action.TAG, lifecycle.delete_tag),
     Route(("POST",), f"{_MODEL}/preupload/{{revision}}", Action.PUSH, preupload.preupload),
-    Route(("POST",), f"{_MODEL}/commit/{{revision}}", Action.PUSH, commit, uploads=True),
-    Route(("GET",), f"{_MODEL}/xet-write-token/{{revision}}", Action.PUSH, xet.write_token),
-    Route(("POST",), f"{_LFS}/batch", Action.PUSH, lfs.batch),
-    Route(("POST",), f"{_LFS}/verify", Action.PUSH, lfs.verify),
+    Route(("POST",), f"{_MODEL}/commit/{{revision}}", Action.PUSH, commit, pace=Pace.COMMIT, uploads=True),
+    Route(("GET",), f"{_MODEL}/xet-write-token/{{revision}}", Action.PUSH, xet.write_token, pace=Pace.FREE),
+    Route(("POST",), f"{_LFS}/batch", Action.PUSH, lfs.batch, pace=Pace.FREE),
+    Route(("POST",), f"{_LFS}/verify", Action.PUSH, lfs.verify, pace=Pace.FREE),
     Route(("PUT",), "/_lfs/{signature}", Action.PUSH, lfs.upload, signed=True, uploads=True),
     Route(("POST",), f"{_CAS}/v1/xorbs/{{prefix}}/{{hash}}", Action.PUSH, xet.xorb, signed=True, uploads=True),
     Route(("POST",), f"{_CAS}/v1/shards", Action.PUSH, xet.shard, signed=True, uploads=True),

@@ -40,7 +40,6 @@ _NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 def write_token(asked: Asked) -> Response:
     require_writable(asked.repository, asked.params["revision"], asked)
-    asked.services.staging.sweep()
     facts = {"actor": asked.caller.actor, "adapter": asked.repository.name.key}
     token = asked.services.signer.signed(PURPOSE, facts, seconds=XET_LIFETIME)
     address = f"{asked.address}/xet/{secrets.token_hex(16)}"

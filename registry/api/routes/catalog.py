@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Header, Request
 from pydantic import BaseModel, Field
 
 from registry.api.callers import Caller, Requires
+from registry.api.once import Once
 from registry.api.receiving import Receiver
 from registry.catalog.protocol import ANYTHING, CatalogWriter
 from registry.domain.access import Action
@@ -115,7 +116,11 @@ QUESTIONS: Mapping[str, Callable[[Caller, Arguments], Any]] = {
         _of_version(caller, Reference.parse(given["version"]))
     ),
     "audit": _audit,
-    "events": _as_admin(lambda caller, given: caller.registry.catalog.events(int(given["after"]), limit=_MOST_ROWS)),
+    "events": _as_admin(
+        lambda caller, given: caller.registry.catalog.events(
+            int(given["after"]), limit=min(int(given["limit"]), _MOST_ROWS)
+        )
+    ),
     "references": _as_admin(lambda caller, _given: caller.registry.catalog.references()),
     "owners": _as_admin(lambda caller, given: caller.registry.catalog.owners(Digest(given["digest"]))),
     "holders": _as_admin(lambda caller, given: caller.registry.catalog.holders(Digest(given["digest"]))),
@@ -248,13 +253,23 @@ class _TakenBackError(Exception):
 
 @router.post("/transactions", summary="Several changes at once, or none")
 def transact(
-    request: Request, caller: Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))], wanted: Transaction
+    request: Request,
+    caller: Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))],
+    wanted: Transaction,
+    idempotency_key: Annotated[str | None, Header()] = None,
 ) -> dict[str, Any]:
-    if wanted.commit:
-        request.app.state.gatekeeper.count_push(caller)
-    receiver = Receiver(caller, request.app.state.possessions)
     for step in wanted.steps:
         _require(caller, step)
+    receiver = Receiver(caller, request.app.state.possessions)
+    if not wanted.commit:
+        return _carried_out(caller, wanted, receiver)
+    request.app.state.gatekeeper.count_push(caller)
+    body = wanted.model_dump_json().encode()
+    once: Once = request.app.state.once
+    return once.done(caller.actor, idempotency_key, body, lambda: _carried_out(caller, wanted, receiver))
+
+
+def _carried_out(caller: Caller, wanted: Transaction, receiver: Receiver) -> dict[str, Any]:
     results: list[Any] = []
     try:
         with caller.registry.catalog.writing() as writer:
@@ -296,7 +311,7 @@ def _done(writer: CatalogWriter, step: Arguments, receiver: Receiver) -> Any:
 
 
 #: They differ each time.
-_TIMES = frozenset(["created_at", "at"])
+_TIMES = frozenset(["created_at", "revoked_at", "at"])
 
 
 def _digest(results: list[Any]) -> str:

@@ -1,0 +1,77 @@
+"""A blob as an answer: whole, one range of it, or only what it would be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from anyio import to_thread
+from starlette.responses import Response, StreamingResponse
+
+from registry.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from registry.blobs.protocol import BlobStore
+    from registry.domain.digest import Digest
+
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
+_MEDIA_TYPE = "application/octet-stream"
+
+
+class UnsatisfiableRangeError(InvalidInputError):
+    http_status = 416
+    default_code = "range-not-satisfiable"
+
+    def __init__(self, text: str, size: int) -> None:
+        super().__init__(f"{text!r:.60} is no range of {size:,} bytes, or more than one")
+        self.size = size
+
+
+def partial_answer(request: Request, digest: Digest, blobs: BlobStore, headers: Mapping[str, str]) -> Response:
+    """``headers`` must have an ETag. Raises MissingBlobError before anything is sent, UnsatisfiableRangeError."""
+    size = blobs.size(digest)
+    answered = {**headers, "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff"}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=answered)
+    start, stop, status = 0, size, 200
+    wanted, condition = request.headers.get("range"), request.headers.get("if-range")
+    if wanted is not None and condition in (None, headers["ETag"]):
+        start, stop = span(wanted, size)
+        status = 206
+        answered["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    answered["Content-Length"] = str(stop - start)
+    if request.method == "HEAD":
+        return Response(None, status, answered, media_type=_MEDIA_TYPE)
+    chunks = _clipped(blobs.read(digest, start=start), stop - start)
+    return StreamingResponse(_stream(chunks), status, answered, media_type=_MEDIA_TYPE)
+
+
+def span(text: str, size: int) -> tuple[int, int]:
+    """First byte and the one behind the last. Raises UnsatisfiableRangeError, for more than one range too."""
+    match = _RANGE.fullmatch(text.replace(" ", ""))
+    first, last = (match[1], match[2]) if match else ("", "")
+    if first:
+        start, stop = int(first), min(int(last) + 1, size) if last else size
+    elif last:
+        start, stop = max(0, size - int(last)), size
+    else:
+        start, stop = size, size
+    if start >= stop:
+        raise UnsatisfiableRangeError(text, size)
+    return start, stop
+
+
+def _clipped(chunks: Iterator[bytes], length: int) -> Iterator[bytes]:
+    for chunk in chunks:
+        if length <= 0:
+            return
+        yield chunk[:length] if len(chunk) > length else chunk
+        length -= len(chunk)
+
+
+async def _stream(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while chunk := await to_thread.run_sync(next, chunks, b""):
+        yield chunk

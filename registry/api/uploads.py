@@ -1,0 +1,138 @@
+"""Uploads that may take several attempts: what arrived stays, and goes on from there.
+
+One file for each caller and digest, locked while somebody writes to it. How long it is is the truth about where an upload stands.
+When all of it is there it is hashed and becomes a blob; what is not finished ends by the clock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.blobs.filesystem import unavailable, write_all
+from registry.errors import ConflictError, DigestMismatchError, InvalidInputError
+
+if TYPE_CHECKING:
+    from registry.blobs.protocol import BlobStore
+    from registry.domain.digest import Digest
+
+_STEP = 1 << 20
+#: Seconds between two looks for uploads that have ended.
+_TIDY = 600.0
+
+
+class WrongBytesError(InvalidInputError):
+    default_code = "digest-mismatch"
+
+    def __init__(self, expected: str, actual: str) -> None:
+        super().__init__(f"the upload has digest {actual}, expected {expected}; it was not stored")
+
+
+class WrongOffsetError(ConflictError):
+    """``offset`` is where the upload stands."""
+
+    default_code = "wrong-offset"
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"the upload stands at byte {offset:,}", hint="go on from there")
+        self.offset = offset
+
+
+class Upload:
+    """An open one: nobody else writes to it."""
+
+    def __init__(self, digest: Digest, path: Path, descriptor: int) -> None:
+        self._digest = digest
+        self._path = path
+        self._descriptor = descriptor
+
+    @property
+    def offset(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def begin_again(self) -> None:
+        os.ftruncate(self._descriptor, 0)
+
+    def append(self, data: bytes) -> None:
+        os.lseek(self._descriptor, 0, os.SEEK_END)
+        try:
+            write_all(self._descriptor, data)
+        except OSError as error:
+            raise unavailable(error, "keep an upload", self._path) from error
+
+    def finish(self, blobs: BlobStore) -> None:
+        """Raises WrongBytesError. Whatever comes of it, the upload is over."""
+        try:
+            blobs.put(self._digest, self._chunks())
+            hasher = hashlib.sha256()
+            for chunk in self._chunks():  # the store does not look at what it has already
+                hasher.update(chunk)
+            if hasher.hexdigest() != self._digest.hex:
+                raise WrongBytesError(self._digest, f"sha256:{hasher.hexdigest()}")
+        except DigestMismatchError as error:
+            raise WrongBytesError(self._digest, error.actual) from None
+        finally:
+            self._path.unlink(missing_ok=True)
+
+    def _chunks(self) -> Iterator[bytes]:
+        position = 0
+        while chunk := os.pread(self._descriptor, _STEP, position):
+            yield chunk
+            position += len(chunk)
+
+
+class Uploads:
+    """``place`` is a directory of the server's own; ``lifetime`` in seconds."""
+
+    def __init__(self, place: Path, *, lifetime: float) -> None:
+        self._place = place
+        self._lifetime = lifetime
+        self._tidied = 0.0
+
+    @contextmanager
+    def opened(self, actor: str, digest: Digest) -> Iterator[Upload]:
+        """Raises ConflictError while somebody else writes to it, UnavailableError."""
+        self._tidy()
+        path = self._path(actor, digest)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise unavailable(error, "keep an upload", path) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConflictError(
+                    "this upload is being written to by another request",
+                    code="upload-in-use",
+                    hint="wait, then ask for its offset",
+                ) from None
+            yield Upload(digest, path, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def offset(self, actor: str, digest: Digest) -> int:
+        """How much of it arrived; 0 for none."""
+        try:
+            return self._path(actor, digest).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _tidy(self) -> None:
+        if time.monotonic() - self._tidied < _TIDY:
+            return
+        self._tidied = time.monotonic()
+        for path in self._place.glob("*/*"):
+            with suppress(OSError):
+                if path.stat().st_mtime <= time.time() - self._lifetime:
+                    path.unlink()
+
+    def _path(self, actor: str, digest: Digest) -> Path:
+        return self._place / hashlib.sha256(actor.encode()).hexdigest() / digest.hex
