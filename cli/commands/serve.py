@@ -25,6 +25,9 @@ def serve(
     anonymous_read: Annotated[
         bool, Option("--anonymous-read", help="Whoever comes may read what is not private.")
     ] = False,
+    log_requests: Annotated[
+        bool, Option("--log-requests", help="A line of JSON on stderr for each request, without tokens.")
+    ] = False,
     upstream: Annotated[
         str | None, Option(metavar="URL", help="Another hub, to which unknown repositories are passed through.")
     ] = None,
@@ -46,6 +49,7 @@ def serve(
         port=port,
         workers=workers,
         anonymous_read=anonymous_read,
+        log_requests=log_requests,
     )
     settings = replace(settings, public_url=public_url or settings.public_url, upstream=upstream or settings.upstream)
     from registry.api.serve import initialize

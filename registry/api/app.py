@@ -14,9 +14,24 @@ from registry.api.freshness import Freshness
 from registry.api.hub_protocol.dispatch import HubProtocol
 from registry.api.once import Once
 from registry.api.possessions import Possessions
-from registry.api.routes import adapters, aliases, blobs, catalog, health, resolve, store, tokens
+from registry.api.routes import (
+    adapters,
+    aliases,
+    bases,
+    blobs,
+    catalog,
+    events,
+    finding,
+    health,
+    metrics,
+    resolve,
+    store,
+    tokens,
+    versions,
+)
 from registry.api.settings import Settings
 from registry.api.uploads import Uploads
+from registry.api.watching import Counters, Watched
 from registry.connect import connect
 
 if TYPE_CHECKING:
@@ -40,10 +55,25 @@ def create_app(settings: Settings) -> ASGIApp:
     app.state.uploads = Uploads(place / "uploads", lifetime=lifetime)
     app.state.once = Once(place / "once", lifetime=lifetime)
     problems.install(app)
-    for resource in (adapters, aliases, blobs, catalog, health, resolve, store, tokens):
+    for resource in (
+        adapters,
+        aliases,
+        bases,
+        blobs,
+        catalog,
+        events,
+        finding,
+        health,
+        metrics,
+        resolve,
+        store,
+        tokens,
+        versions,
+    ):
         app.include_router(resource.router)
     app.router.default = HubProtocol(registry, settings, app.state.gatekeeper)  # whatever no route knows
-    return EncodedAnswers(app, prefixes=_KEPT, freshness=Freshness(registry.catalog))
+    counters = app.state.counters = Counters()
+    return EncodedAnswers(Watched(app, counters), prefixes=_KEPT, freshness=Freshness(registry.catalog))
 
 
 def from_environment() -> ASGIApp:

@@ -55,6 +55,15 @@ class Caller:
         known = self.registry.catalog.find_adapter(adapter)
         return known is not None and not known.private
 
+    def require_anywhere(self, action: Action) -> None:
+        """For a route that looks at its objects one by one: raises DeniedError for whoever may do this nowhere."""
+        if self.open or (action is Action.READ and (self.token or self.anonymous_read)):
+            return
+        if self.token is None:
+            raise UnauthenticatedError
+        if not self.token.actions & {action, Action.ADMIN}:
+            raise DeniedError(f"this token may not {action.value}", code="forbidden", hint="ask an administrator")
+
     def require(self, action: Action, adapter: AdapterName | None = None) -> None:
         """Raises DeniedError, or NotFoundError where the adapter's existence is not theirs to know."""
         if self.may(action, adapter):
@@ -185,7 +194,7 @@ class Requires:
     """A route's action, as a dependency: ``caller: Annotated[Caller, Depends(Requires(Action.PUSH))]``.
 
     If the path has ``ns`` and ``name``, it is about that adapter. ``somewhere`` is for routes that look at their objects
-    themselves, one by one: the caller is known, and nothing else is decided here.
+    themselves, one by one: whoever may do this anywhere gets in.
     """
 
     def __init__(self, action: Action, *, somewhere: bool = False) -> None:
@@ -198,8 +207,8 @@ class Requires:
         adapter = adapter_of(request.path_params)
         if not self.somewhere:
             caller.require(self.action, adapter)
-        elif self.action is Action.READ and not (caller.open or caller.token or caller.anonymous_read):
-            raise UnauthenticatedError
+        else:
+            caller.require_anywhere(self.action)
         if self.action is not Action.READ:
             gatekeeper.count_push(caller)
         return caller

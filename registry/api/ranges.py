@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from anyio import to_thread
 from starlette.responses import Response, StreamingResponse
 
+from registry.api.sending import sent
 from registry.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from registry.blobs.protocol import BlobStore
+    from registry.blobs.filesystem import FilesystemBlobs
     from registry.domain.digest import Digest
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
@@ -30,7 +30,7 @@ class UnsatisfiableRangeError(InvalidInputError):
         self.size = size
 
 
-def partial_answer(request: Request, digest: Digest, blobs: BlobStore, headers: Mapping[str, str]) -> Response:
+def partial_answer(request: Request, digest: Digest, blobs: FilesystemBlobs, headers: Mapping[str, str]) -> Response:
     """``headers`` must have an ETag. Raises MissingBlobError before anything is sent, UnsatisfiableRangeError."""
     size = blobs.size(digest)
     answered = {**headers, "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff"}
@@ -45,8 +45,7 @@ def partial_answer(request: Request, digest: Digest, blobs: BlobStore, headers: 
     answered["Content-Length"] = str(stop - start)
     if request.method == "HEAD":
         return Response(None, status, answered, media_type=_MEDIA_TYPE)
-    chunks = _clipped(blobs.read(digest, start=start), stop - start)
-    return StreamingResponse(_stream(chunks), status, answered, media_type=_MEDIA_TYPE)
+    return StreamingResponse(sent(digest, start, stop, blobs), status, answered, media_type=_MEDIA_TYPE)
 
 
 def span(text: str, size: int) -> tuple[int, int]:
@@ -62,16 +61,3 @@ def span(text: str, size: int) -> tuple[int, int]:
     if start >= stop:
         raise UnsatisfiableRangeError(text, size)
     return start, stop
-
-
-def _clipped(chunks: Iterator[bytes], length: int) -> Iterator[bytes]:
-    for chunk in chunks:
-        if length <= 0:
-            return
-        yield chunk[:length] if len(chunk) > length else chunk
-        length -= len(chunk)
-
-
-async def _stream(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    while chunk := await to_thread.run_sync(next, chunks, b""):
-        yield chunk

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -46,6 +48,9 @@ def serve(settings: Settings) -> None:
             hint="adapters serve --init makes an administrator's token; or listen on 127.0.0.1",
         )
     registry.catalog.prepare()
+    if settings.log_requests:
+        logging.basicConfig(stream=sys.stderr, format="%(message)s")
+        logging.getLogger("adapters").setLevel(logging.INFO)
     options = {
         "host": settings.host,
         "port": settings.port,

@@ -37,6 +37,7 @@ class Settings:
     upload_lifetime: float = 24 * 3600.0
     pushes_per_minute: int = 600
     failures_per_minute: int = 10
+    log_requests: bool = False
 
     @property
     def is_loopback(self) -> bool:

@@ -68,21 +68,9 @@ class FilesystemBlobs:
         return status.st_size
 
     def read(self, digest: Digest, *, start: int = 0) -> Iterator[bytes]:
-        path = self._path(digest)
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                os.close(descriptor)
-                raise _replaced(digest)
-            file = open(descriptor, "rb", buffering=0)  # noqa: SIM115 - the generator closes it, or its collector does
-            file.seek(start)
-        except FileNotFoundError:
-            raise MissingBlobError(digest) from None
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
-                raise _replaced(digest) from None
-            raise unavailable(error, "read a blob", path) from error
-        return _chunks(file, path)
+        file = self.open(digest)
+        file.seek(start)
+        return _chunks(file, self._path(digest))
 
     def digests(self) -> Iterator[Digest]:
         for path in self._files():
@@ -99,6 +87,22 @@ class FilesystemBlobs:
             raise unavailable(error, "remove a blob", path) from error
 
     # What the local store can also tell; not part of the protocol.
+
+    def open(self, digest: Digest) -> FileIO:
+        """The blob for reading; whoever asks closes it. Raises MissingBlobError, UnavailableError."""
+        path = self._path(digest)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise _replaced(digest)
+            return FileIO(descriptor, "rb")
+        except FileNotFoundError:
+            raise MissingBlobError(digest) from None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+                raise _replaced(digest) from None
+            raise unavailable(error, "read a blob", path) from error
 
     def age(self, digest: Digest, *, now: float) -> float:
         """Seconds since the blob was stored; 0 if it is gone."""

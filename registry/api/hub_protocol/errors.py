@@ -8,6 +8,7 @@ from http import HTTPStatus
 from starlette.responses import JSONResponse
 
 from registry.api.callers import TooManyRequestsError, UnauthenticatedError
+from registry.api.ranges import UnsatisfiableRangeError
 from registry.errors import (
     ConflictError,
     CorruptionError,
@@ -114,15 +115,6 @@ class TooLargeError(InvalidInputError):
 
     def __init__(self, what: str, limit: int) -> None:
         super().__init__(f"{what} is larger than {limit:,} bytes")
-
-
-class UnsatisfiableRangeError(InvalidInputError):
-    http_status = 416
-    default_code = "range"
-
-    def __init__(self, text: str, size: int) -> None:
-        super().__init__(f"Range {text!r:.80} is none of {size:,} bytes: one range, such as bytes=0-99")
-        self.size = size
 
 
 def refusal(error: RegistryError) -> JSONResponse:

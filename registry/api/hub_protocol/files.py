@@ -8,31 +8,31 @@ redirect is relative and has no query, which old clients drop.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from anyio import to_thread
 from starlette.responses import Response, StreamingResponse
 
-from registry.api.hub_protocol.errors import RevisionMissingError, UnsatisfiableRangeError
+from registry.api.hub_protocol.errors import RevisionMissingError
 from registry.api.hub_protocol.paths import quoted
+from registry.api.ranges import span
+from registry.api.sending import sent
 
 if TYPE_CHECKING:
     from registry.api.hub_protocol.asked import Asked
     from registry.api.hub_protocol.revisions import Revision
 
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
+_MEDIA_TYPE = "application/octet-stream"
 
 
 def resolve(asked: Asked) -> Response:
-    repository, wanted, path = asked.repository, asked.params["revision"], asked.params["path"]
-    revision = repository.revision(wanted)
-    if not _COMMIT.fullmatch(wanted):
+    repository, text, path = asked.repository, asked.params["revision"], asked.params["path"]
+    revision = repository.revision(text)
+    if not _COMMIT.fullmatch(text):
         return _pinned(repository.shown, revision, path)
-    if revision.commit != wanted:
-        raise RevisionMissingError(repository.shown, wanted)
+    if revision.commit != text:
+        raise RevisionMissingError(repository.shown, text)
     entry = repository.entry(revision, path)
     trees = asked.services.trees
     size = entry.size if entry.data is not None else asked.caller.registry.blobs.size(entry.digest)
@@ -48,57 +48,25 @@ def resolve(asked: Asked) -> Response:
     }
     if entry.is_large:
         headers |= {"X-Linked-ETag": f'"{entry.digest.hex}"', "X-Linked-Size": str(size)}
-    start, stop = 0, size
-    status = 200
-    if_range = asked.request.headers.get("if-range")
-    wanted_range = asked.request.headers.get("range")
-    if wanted_range is not None and (if_range is None or if_range == headers["ETag"]):
-        start, stop = _span(wanted_range, size)
+    start, stop, status = 0, size, 200
+    wanted, condition = asked.request.headers.get("range"), asked.request.headers.get("if-range")
+    if wanted is not None and condition in (None, headers["ETag"]):
+        start, stop = span(wanted, size)
         status = 206
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     headers["Content-Length"] = str(stop - start)
     if asked.request.method == "HEAD":
-        return Response(None, status, headers, media_type="application/octet-stream")
-    return StreamingResponse(
-        _stream(_clipped(trees.chunks(entry, start=start), stop - start)),
-        status,
-        headers,
-        media_type="application/octet-stream",
-    )
+        return Response(None, status, headers, media_type=_MEDIA_TYPE)
+    if entry.data is not None:
+        return Response(entry.data[start:stop], status, headers, media_type=_MEDIA_TYPE)
+    body = sent(entry.digest, start, stop, asked.caller.registry.blobs)
+    return StreamingResponse(body, status, headers, media_type=_MEDIA_TYPE)
 
 
 def _pinned(shown: str, revision: Revision, path: str) -> Response:
     location = f"/{quoted(shown)}/resolve/{revision.commit}/{quoted(path)}"
     headers = {"Location": location, "X-Repo-Commit": revision.commit, "Cache-Control": "no-store"}
     return Response(None, 307, headers)
-
-
-def _span(text: str, size: int) -> tuple[int, int]:
-    """First byte and the one behind the last. Raises UnsatisfiableRangeError, for more than one range too."""
-    match = _RANGE.fullmatch(text.replace(" ", ""))
-    first, last = (match[1], match[2]) if match else ("", "")
-    if first:
-        start, stop = int(first), min(int(last) + 1, size) if last else size
-    elif last:
-        start, stop = max(0, size - int(last)), size
-    else:
-        start, stop = size, size
-    if start >= stop:
-        raise UnsatisfiableRangeError(text, size)
-    return start, stop
-
-
-def _clipped(chunks: Iterator[bytes], length: int) -> Iterator[bytes]:
-    for chunk in chunks:
-        if length <= 0:
-            return
-        yield chunk[:length] if len(chunk) > length else chunk
-        length -= len(chunk)
-
-
-async def _stream(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    while chunk := await to_thread.run_sync(next, chunks, b""):
-        yield chunk
 
 
 def _plain(name: str) -> str:

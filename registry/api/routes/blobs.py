@@ -48,7 +48,8 @@ class Digests(BaseModel):
     digests: list[str] = Field(max_length=2000)
 
 
-@router.api_route("/blobs/{digest}", methods=["GET", "HEAD"], summary="The bytes, whole or a range of them")
+@router.head("/blobs/{digest}", summary="Is it there, and how long is it?", operation_id="look_at_blob")
+@router.get("/blobs/{digest}", summary="The bytes, whole or a range of them", operation_id="read_blob")
 def read_blob(request: Request, caller: Reader, digest: Digest) -> Response:
     if not _may_read(request, caller, digest):
         raise _no_blob(digest)

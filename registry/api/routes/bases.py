@@ -1,0 +1,51 @@
+"""Base models that the registry knows, and other names for them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+
+from registry.api.callers import Caller, Requires
+from registry.domain.access import Action
+from registry.remote import values
+
+router = APIRouter(prefix="/v1", tags=["bases"])
+
+Reader = Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))]
+Admin = Annotated[Caller, Depends(Requires(Action.ADMIN))]
+
+
+@router.get("/bases", summary="Every base model that is known module by module, and the aliases")
+def bases(caller: Reader) -> dict[str, Any]:
+    items = [values.base_document(base) for base in caller.registry.bases()]
+    return {"items": items, "aliases": caller.registry.base_aliases()}
+
+
+@router.get("/bases/{owner}/{base}", summary="A base model")
+def base(caller: Reader, owner: str, base: str) -> dict[str, Any]:
+    stored, spec = caller.registry.base(f"{owner}/{base}")
+    return {
+        **stored.id.document(),
+        "digest": stored.digest,
+        "model_type": spec.model_type,
+        "architectures": list(spec.architectures),
+        "modules": len(spec.modules),
+        "fingerprint": spec.fingerprint,
+        "weights_fingerprint": spec.weights_fingerprint,
+    }
+
+
+class Canonical(BaseModel):
+    canonical: str = Field(max_length=200, examples=["meta-llama/Llama-3.1-8B"])
+
+
+@router.put("/base-aliases/{owner}/{base}", summary="From now on this name means that base")
+def put_alias(caller: Admin, owner: str, base: str, wanted: Canonical) -> dict[str, Any]:
+    return {"changed": caller.registry.alias_base(f"{owner}/{base}", wanted.canonical)}
+
+
+@router.delete("/base-aliases/{owner}/{base}", summary="Take an alias back", status_code=204)
+def delete_alias(caller: Admin, owner: str, base: str) -> None:
+    caller.registry.alias_base(f"{owner}/{base}", None)

@@ -1,0 +1,87 @@
+"""Questions across adapters: which is best, how do some compare, does one fit."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, Field
+
+from registry.api.addresses import public_url
+from registry.api.callers import Caller, Requires
+from registry.api.routes.adapters import Search
+from registry.checks.profile import find_profile
+from registry.domain.access import Action
+from registry.domain.names import AdapterName, Reference
+from registry.domain.query import SORTS
+from registry.errors import InvalidInputError, NotFoundError, RejectedError
+from registry.operations.bases import base_called
+from registry.operations.check import adapter_stored, check, under_alias
+from registry.operations.resolve import Wanted, resolved
+
+router = APIRouter(prefix="/v1", tags=["look-ups"])
+
+Reader = Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))]
+
+
+class Best(Search):
+    """As a search; ``sort`` is the metric by which it is the best."""
+
+    sort: str | None = Field(None, alias="by", description="The metric, such as acc or arc_easy/acc.")
+    engine: str | None = Field(None, max_length=60, description="It must be able to serve it: vllm, or vllm==0.33.0.")
+
+
+@router.get("/best", summary="The best version by a metric, among those that fit")
+def best(request: Request, caller: Reader, wanted: Annotated[Best, Query()]) -> dict[str, Any]:
+    """Of the conditions of a search, with ``by`` the metric. Of equals the one that was stored last."""
+    if wanted.sort is None or wanted.sort in SORTS:
+        raise InvalidInputError("say the metric by which it is to be the best", code="no-metric", hint="?by=acc")
+    if wanted.engine is not None:
+        find_profile(wanted.engine)
+    found = caller.registry.catalog.search(wanted.query(caller))
+    for version in found:
+        asked = Wanted(number=version.number, engine=wanted.engine)
+        try:
+            fitting = resolved(version.adapter, asked, blobs=caller.registry.blobs, catalog=caller.registry.catalog)
+        except RejectedError:
+            continue
+        score = version.score.document() if version.score else None
+        return {**fitting.document(public_url(request)), "score": score}
+    raise NotFoundError(f"no version that fits has a score {wanted.sort}", code="none-fits")
+
+
+def readable(caller: Caller, text: str) -> Reference:
+    """Raises NotFoundError as for nothing, for what the caller may not read."""
+    reference = Reference.parse(text, namespace=caller.registry.namespace)
+    if reference.adapter is not None:
+        caller.require(Action.READ, reference.adapter)
+        return reference
+    version = caller.registry.catalog.resolve(reference)
+    if not caller.may(Action.READ, version.adapter):
+        raise NotFoundError(f"no version has digest {text}", code="unknown-version")
+    return Reference(AdapterName(version.adapter.namespace, version.adapter.name), number=version.number)
+
+
+@router.get("/compare", summary="The scores of several versions side by side")
+def compare(caller: Reader, ref: Annotated[list[str], Query(min_length=1, max_length=50)]) -> dict[str, Any]:
+    return caller.registry.compare(*(str(readable(caller, text)) for text in ref)).document()
+
+
+class Check(BaseModel):
+    reference: str = Field(max_length=300, examples=["team/x:production"])
+    base: str | None = Field(None, max_length=200, description="A base model by its name.")
+    engine: str | None = Field(None, max_length=60)
+    allow: list[str] = Field([], max_length=50)
+
+
+@router.post("/check", summary="Does a version fit a base, and will an engine serve it?")
+def run_check(caller: Reader, wanted: Check) -> dict[str, Any]:
+    """The answer of ``adapters check --json``, from what is stored."""
+    if wanted.base is None and wanted.engine is None:
+        raise InvalidInputError("give a base, an engine, or both: what shall it fit?", code="nothing-to-check")
+    registry, reference = caller.registry, readable(caller, wanted.reference)
+    shelf = registry.shelf()
+    profile = find_profile(wanted.engine) if wanted.engine else None
+    adapter = under_alias(adapter_stored(reference, blobs=registry.blobs, catalog=registry.catalog), shelf)
+    base = base_called(wanted.base, shelf) if wanted.base else None
+    return check(adapter, base, profile, allow=wanted.allow).document()

@@ -1,0 +1,151 @@
+"""A version from blobs that were sent, its scores, and what it was made from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from pydantic import BaseModel, Field
+
+from registry.api.callers import Caller, Requires
+from registry.api.names import Name, Namespace, Number
+from registry.api.once import Once
+from registry.api.receiving import Receiver
+from registry.domain.access import Action
+from registry.domain.digest import Digest
+from registry.domain.names import AdapterName, Reference
+from registry.errors import InvalidInputError
+from registry.operations.evaluate import Measured
+from registry.operations.receive import MAX_FILES
+from registry.operations.show import show, summary_document
+from registry.remote import values
+
+router = APIRouter(prefix="/v1/adapters/{ns}/{name}/versions", tags=["versions"])
+
+Reader = Annotated[Caller, Depends(Requires(Action.READ))]
+Pusher = Annotated[Caller, Depends(Requires(Action.PUSH))]
+Key = Annotated[
+    str | None, Header(description="The request is carried out once, however often it arrives with this key.")
+]
+
+
+class File(BaseModel):
+    path: str = Field(max_length=400, examples=["adapter_model.safetensors"])
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+
+
+class Score(BaseModel):
+    metric: str = Field(min_length=1, max_length=200, examples=["acc"])
+    value: float
+    task: str | None = Field(None, max_length=200)
+    suite: str | None = Field(None, max_length=200)
+    split: str | None = Field(None, max_length=200)
+    filter: str | None = Field(None, max_length=200)
+    stderr: float | None = Field(None, ge=0)
+    n: int | None = Field(None, ge=1, lt=1 << 53)
+    higher_is_better: bool | None = None
+
+    def measured(self) -> Measured:
+        return Measured((values.read_evaluation(self.model_dump()),))
+
+
+class NewVersion(BaseModel):
+    """The blobs must be ones that the caller sent, or may read."""
+
+    files: list[File] = Field(min_length=1, max_length=MAX_FILES)
+    base: str | None = Field(None, max_length=200, description="The base model, if the config is wrong or silent.")
+    aliases: list[str] = Field([], max_length=20)
+    tags: dict[str, str] = Field({}, max_length=100)
+    note: str | None = Field(None, max_length=10_000)
+    evaluations: list[Score] = Field([], max_length=1000)
+    parents: list[str] = Field([], max_length=100, description="References, with *WEIGHT behind if it matters.")
+    parent_kind: str = Field("continued-from", max_length=60)
+    allow: list[str] = Field([], max_length=50, description="Rules whose errors are accepted, on record.")
+
+
+@router.post("", summary="Make a version of blobs that were sent", status_code=201)
+def publish(
+    request: Request,
+    response: Response,
+    caller: Pusher,
+    ns: Namespace,
+    name: Name,
+    wanted: NewVersion,
+    idempotency_key: Key = None,
+) -> dict[str, Any]:
+    """Described and checked as a push of the same files from a directory. The same content again is the same version (200)."""
+    adapter = AdapterName(ns, name)
+    if wanted.aliases:
+        caller.require(Action.TAG, adapter)
+    for parent in wanted.parents:
+        reference = Reference.parse(parent.partition("*")[0], namespace=ns)
+        if reference.adapter is not None:
+            caller.require(Action.READ, reference.adapter)
+    files = {file.path: Digest(file.digest) for file in wanted.files}
+    if len(files) < len(wanted.files):
+        raise InvalidInputError("two files have the same path", code="duplicate-path")
+    Receiver(caller, request.app.state.possessions).require_usable(list(files.values()))
+
+    def made() -> dict[str, Any]:
+        published = caller.registry.receive(
+            files,
+            name=str(adapter),
+            base=wanted.base,
+            alias=wanted.aliases,
+            tags=wanted.tags,
+            evaluations=[score.measured() for score in wanted.evaluations],
+            note=wanted.note,
+            parents=wanted.parents,
+            parent_kind=wanted.parent_kind,
+            allow=wanted.allow,
+        )
+        findings = [finding.document() for finding in published.findings]
+        return {**summary_document(published.version), "created": published.created, "findings": findings}
+
+    once: Once = request.app.state.once
+    answer = once.done(caller.actor, idempotency_key, wanted.model_dump_json().encode(), made)
+    response.status_code = 201 if answer["created"] else 200
+    return answer
+
+
+@router.get("/{number}/evaluations", summary="Its scores, in the order in which they were added")
+def evaluations(caller: Reader, ns: Namespace, name: Name, number: Number) -> dict[str, Any]:
+    found = caller.registry.evaluations(f"{ns}/{name}@{number}")
+    return {"items": [evaluation.document() for evaluation in found]}
+
+
+class Scores(BaseModel):
+    evaluations: list[Score] = Field(min_length=1, max_length=1000)
+
+
+@router.post("/{number}/evaluations", summary="Add scores")
+def add_evaluations(
+    request: Request,
+    caller: Pusher,
+    ns: Namespace,
+    name: Name,
+    number: Number,
+    wanted: Scores,
+    idempotency_key: Key = None,
+) -> dict[str, Any]:
+    def added() -> dict[str, Any]:
+        measured = [score.measured() for score in wanted.evaluations]
+        _, count = caller.registry.add_evaluations(f"{ns}/{name}@{number}", *measured)
+        return {"added": count}
+
+    once: Once = request.app.state.once
+    return once.done(caller.actor, idempotency_key, wanted.model_dump_json().encode(), added)
+
+
+@router.get("/{number}/lineage", summary="What it was made from")
+def lineage(caller: Reader, ns: Namespace, name: Name, number: Number) -> dict[str, Any]:
+    """A parent that the caller may not read is there by its digest alone."""
+    exactly = Reference(AdapterName(ns, name), number=number)
+    details = show(exactly, blobs=caller.registry.blobs, catalog=caller.registry.catalog)
+
+    def parent(edge: dict[str, Any]) -> dict[str, Any]:
+        known = Reference.parse(edge["reference"]).adapter if edge["reference"] else None
+        return edge if known is not None and caller.may(Action.READ, known) else {**edge, "reference": None}
+
+    edges = [parent(edge.document()) for edge in details.manifest.lineage]
+    return {"reference": details.version.reference, "parents": edges}
