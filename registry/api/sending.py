@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from registry.blobs.filesystem import FilesystemBlobs
     from registry.domain.digest import Digest
 
-_CHUNK = 128 << 10
+_CHUNK = 1024 << 10
 _AT_HAND = getattr(os, "RWF_NOWAIT", None)
 #: Where the system or the file's own does not know the question.
 _UNKNOWN = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
