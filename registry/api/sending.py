@@ -1,12 +1,11 @@
 """The bytes of a blob, as fast as the network takes them.
 
-To read what is in memory takes microseconds, to have a thread do it ten times as long. So the event loop takes what the system has
-at hand, a little at a time, and a thread waits for the disk where it does not (``RWF_NOWAIT``, preadv2(2)).
+To read what is in memory takes microseconds, to have a thread do it ten times as long. So the event loop itself reads what the
+system has at hand (``RWF_NOWAIT``, preadv2(2), tells), and a thread waits for the disk where it does not.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import AsyncIterator
 from io import FileIO
@@ -19,43 +18,41 @@ if TYPE_CHECKING:
     from registry.blobs.filesystem import FilesystemBlobs
     from registry.domain.digest import Digest
 
-_CHUNK = 1024 << 10
+#: Stays in a processor's cache between the file and the socket.
+_CHUNK = 512 << 10
+#: So many are sent before others get their turn: a millisecond or two.
+_TURNS = 8
 _AT_HAND = getattr(os, "RWF_NOWAIT", None)
-#: Where the system or the file's own does not know the question.
-_UNKNOWN = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
-def sent(digest: Digest, start: int, stop: int, blobs: FilesystemBlobs) -> AsyncIterator[bytes | memoryview]:
+def sent(digest: Digest, start: int, stop: int, blobs: FilesystemBlobs) -> AsyncIterator[bytes]:
     """From ``start`` to before ``stop``. Raises MissingBlobError, UnavailableError here, not in the middle of an answer."""
     return _read(blobs.open(digest), start, stop)
 
 
-async def _read(file: FileIO, start: int, stop: int) -> AsyncIterator[bytes | memoryview]:
+async def _read(file: FileIO, start: int, stop: int) -> AsyncIterator[bytes]:
     with file:
+        descriptor, turns = file.fileno(), 0
         while start < stop:
             count = min(_CHUNK, stop - start)
-            chunk: bytes | memoryview | None = _at_hand(file.fileno(), count, start)
-            if chunk is None:
-                chunk = await to_thread.run_sync(os.pread, file.fileno(), count, start)
+            if _is_at_hand(descriptor, start + count - 1):
+                chunk = os.pread(descriptor, count, start)
+                turns += 1
+                if turns % _TURNS == 0:
+                    await checkpoint()  # others want to be served too
             else:
-                await checkpoint()  # others want to be served too
+                chunk = await to_thread.run_sync(os.pread, descriptor, count, start)
             if not chunk:
                 return
             yield chunk
             start += len(chunk)
 
 
-def _at_hand(descriptor: int, count: int, start: int) -> memoryview | None:
-    """None if that would have to wait."""
+def _is_at_hand(descriptor: int, last: int) -> bool:
+    """Whether the last byte of what is to be read is in memory: the system reads ahead, and drops from the beginning."""
     if _AT_HAND is None:
-        return None
-    buffer = bytearray(count)
+        return False
     try:
-        read = os.preadv(descriptor, [buffer], start, _AT_HAND)
-    except BlockingIOError:
-        return None
-    except OSError as error:
-        if error.errno in _UNKNOWN:
-            return None
-        raise
-    return memoryview(buffer)[:read]
+        return os.preadv(descriptor, [bytearray(1)], last, _AT_HAND) == 1
+    except OSError:  # it is not, or the file's system cannot tell
+        return False

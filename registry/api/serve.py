@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from registry.api.app import create_app
 from registry.connect import connect
@@ -51,9 +53,8 @@ def serve(settings: Settings) -> None:
     if settings.log_requests:
         logging.basicConfig(stream=sys.stderr, format="%(message)s")
         logging.getLogger("adapters").setLevel(logging.INFO)
+    listener = _listener(settings)
     options = {
-        "host": settings.host,
-        "port": settings.port,
         "log_config": None,
         "access_log": False,
         "server_header": False,
@@ -61,12 +62,35 @@ def serve(settings: Settings) -> None:
         "timeout_graceful_shutdown": 30,
         "proxy_headers": bool(settings.public_url),
     }
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    sys.stderr.write(f"serving {settings.location} at http://{shown}:{port}\n")
+    sys.stderr.flush()
     if settings.workers == 1:
-        uvicorn.run(create_app(settings), **options)  # type: ignore[arg-type]
+        config = uvicorn.Config(create_app(settings), **options)  # type: ignore[arg-type]
+        uvicorn.Server(config).run(sockets=[listener])
         return
     os.environ.update(settings.environment())
-    factory = "registry.api.app:from_environment"
-    uvicorn.run(factory, factory=True, workers=settings.workers, **options)  # type: ignore[arg-type]
+    config = uvicorn.Config(
+        "registry.api.app:from_environment",
+        factory=True,
+        workers=settings.workers,
+        **options,  # type: ignore[arg-type]
+    )
+    Multiprocess(config, sockets=[listener]).run()
+
+
+def _listener(settings: Settings) -> socket.socket:
+    """Open before any worker is, so that a port that is taken is said at once. Raises UnavailableError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise UnavailableError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}",
+            code="address-in-use",
+            hint="is a server running there already? Take another --port",
+        ) from error
 
 
 def _now() -> str:

@@ -139,34 +139,40 @@ QUESTIONS: Mapping[str, Callable[[Caller, Arguments], Any]] = {
 def _readable_or_new(caller: Caller, arguments: Arguments) -> AdapterName:
     """Whoever may push may ask whether what they have is there already."""
     adapter = AdapterName.parse(arguments["adapter"])
-    if not caller.may(Action.PUSH, adapter):
-        caller.require(Action.READ, adapter)
+    if not caller.may(Action.READ, adapter):
+        caller.require(Action.PUSH, adapter)
     return adapter
 
 
 @dataclass(frozen=True)
 class Step:
-    """``adapter_of`` says whose rights count, None for what belongs to no adapter."""
+    """``action`` is what the caller must be allowed for every adapter that the step names."""
 
     action: Action
     do: Callable[[CatalogWriter, Arguments, Receiver], Any]
 
 
-def _adapter(given: Arguments) -> AdapterName | None:
-    if "adapter" in given:
-        return AdapterName.parse(given["adapter"])
-    text = given.get("version") or given.get("reference")
-    return Reference.parse(text).adapter if text else None
+def _adapters_named(given: Arguments) -> list[AdapterName]:
+    """All that a step names, whichever of them it is about."""
+    names = [AdapterName.parse(given["adapter"])] if "adapter" in given else []
+    references = [Reference.parse(given[key]) for key in ("version", "reference") if key in given]
+    return names + [reference.adapter for reference in references if reference.adapter is not None]
 
 
-def _version(writer: CatalogWriter, given: Arguments) -> Version:
-    return writer.resolve(Reference.parse(given["version"]))
+def _version(writer: CatalogWriter, given: Arguments, action: Action, receiver: Receiver) -> Version:
+    """Raises NotFoundError; by a digest it is found only where the caller may do this."""
+    return _theirs(writer, Reference.parse(given["version"]), action, receiver)
 
 
 def _resolve(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> Version:
-    found = writer.resolve(Reference.parse(given["reference"]))
-    if not receiver.caller.may(Action.READ, found.adapter):
-        raise NotFoundError("no version has this digest", code="unknown-version")
+    return _theirs(writer, Reference.parse(given["reference"]), Action.READ, receiver)
+
+
+def _theirs(writer: CatalogWriter, reference: Reference, action: Action, receiver: Receiver) -> Version:
+    found = writer.resolve(reference)
+    if reference.adapter is None and not receiver.caller.may(Action.READ, found.adapter):
+        raise NotFoundError(f"no version has digest {reference.digest_start}", code="unknown-version")
+    receiver.caller.require(action, found.adapter)
     return found
 
 
@@ -181,7 +187,7 @@ def _add_evaluations(writer: CatalogWriter, given: Arguments, receiver: Receiver
     raw = Digest(given["raw"]) if given.get("raw") else None
     if raw is not None:
         receiver.require_usable([raw])
-    return writer.add_evaluations(_version(writer, given), scores, raw=raw)
+    return writer.add_evaluations(_version(writer, given, Action.PUSH, receiver), scores, raw=raw)
 
 
 def _add_base(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> bool:
@@ -201,18 +207,28 @@ def _rename(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> None
 STEPS: Mapping[str, Step] = {
     "resolve": Step(Action.READ, _resolve),
     "aliases": Step(Action.READ, lambda writer, given, _: writer.aliases(AdapterName.parse(given["adapter"]))),
-    "evaluations": Step(Action.READ, lambda writer, given, _: writer.evaluations(_version(writer, given))),
+    "evaluations": Step(
+        Action.READ, lambda writer, given, at: writer.evaluations(_version(writer, given, Action.READ, at))
+    ),
     "add_version": Step(Action.PUSH, lambda writer, given, receiver: receiver.add_version(writer, given)),
     "move_alias": Step(Action.TAG, _move_alias),
     "set_tags": Step(
-        Action.TAG, lambda writer, given, _: writer.set_tags(_version(writer, given), checked_tags(given["tags"]))
+        Action.TAG,
+        lambda writer, given, at: writer.set_tags(_version(writer, given, Action.TAG, at), checked_tags(given["tags"])),
     ),
     "remove_tags": Step(
-        Action.TAG, lambda writer, given, _: writer.remove_tags(_version(writer, given), given["keys"])
+        Action.TAG,
+        lambda writer, given, at: writer.remove_tags(_version(writer, given, Action.TAG, at), given["keys"]),
     ),
-    "yank": Step(Action.YANK, lambda writer, given, _: writer.yank(_version(writer, given), given["reason"])),
-    "unyank": Step(Action.YANK, lambda writer, given, _: writer.unyank(_version(writer, given))),
-    "delete": Step(Action.DELETE, lambda writer, given, _: writer.delete(_version(writer, given), given["reason"])),
+    "yank": Step(
+        Action.YANK,
+        lambda writer, given, at: writer.yank(_version(writer, given, Action.YANK, at), given["reason"]),
+    ),
+    "unyank": Step(Action.YANK, lambda writer, given, at: writer.unyank(_version(writer, given, Action.YANK, at))),
+    "delete": Step(
+        Action.DELETE,
+        lambda writer, given, at: writer.delete(_version(writer, given, Action.DELETE, at), given["reason"]),
+    ),
     "add_evaluations": Step(Action.PUSH, _add_evaluations),
     "add_base": Step(Action.ADMIN, _add_base),
     "alias_base": Step(Action.ADMIN, lambda writer, given, _: writer.alias_base(given["name"], given["canonical"])),
@@ -295,10 +311,16 @@ def _require(caller: Caller, step: Arguments) -> None:
     if name not in STEPS:
         raise InvalidInputError(f"there is no step {name!r:.60}", code="unknown-step")
     try:
-        adapter = _adapter(step)
+        adapters = _adapters_named(step)
     except (TypeError, AttributeError) as error:
         raise InvalidInputError(f"{name}: the arguments cannot be read") from error
-    caller.require(STEPS[name].action, adapter)
+    by_digest = not adapters and ("version" in step or "reference" in step)  # whose it is shows once it is found
+    if by_digest:
+        caller.require_anywhere(STEPS[name].action)
+    elif not adapters:
+        caller.require(STEPS[name].action)
+    for adapter in adapters:
+        caller.require(STEPS[name].action, adapter)
 
 
 def _done(writer: CatalogWriter, step: Arguments, receiver: Receiver) -> Any:

@@ -1,0 +1,135 @@
+"""A server as an operator starts it: what it refuses to do, and that its workers never contradict each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from registry.catalog import schema
+from registry.catalog.engine import sqlite_engine, writing
+from registry.connect import connect
+from tests.conftest import WriteAdapter, lora_tensors
+
+ADAPTERS = str(Path(sys.executable).with_name("adapters"))
+
+
+def adapters(store: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ADAPTERS_REGISTRY": str(store)}
+    return subprocess.run([ADAPTERS, *words], env=environment, capture_output=True, text=True, timeout=60)
+
+
+@contextmanager
+def running(store: Path, *words: str) -> Iterator[str]:
+    environment = {**os.environ, "ADAPTERS_REGISTRY": str(store)}
+    process = subprocess.Popen([ADAPTERS, "serve", "--port", "0", *words], env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    found = re.search(r"http://\S+", line)
+    assert found is not None, line
+    drain = threading.Thread(target=process.stderr.read)
+    drain.start()
+    try:
+        yield found[0]
+    finally:
+        process.terminate()
+        assert process.wait(40) in (0, -15)
+        drain.join()
+        process.stderr.close()
+
+
+def get(address: str, path: str, token: str | None = None) -> tuple[int, dict[str, object]]:
+    request = Request(address + path, headers={"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        with urlopen(request, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+@pytest.mark.slow
+def test_init_prints_the_token_alone_and_once(tmp_path: Path) -> None:
+    made = adapters(tmp_path / "store", "serve", "--init")
+    assert made.returncode == 0
+    assert re.fullmatch(r"adr_[a-z0-9]{10}_[A-Za-z0-9_-]{43}_[0-9A-Za-z]{6}\n", made.stdout)
+    again = adapters(tmp_path / "store", "serve", "--init")
+    assert (again.returncode, again.stdout) == (5, "")
+    everything = b"".join(path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file())
+    assert made.stdout.strip().encode() not in everything
+
+
+@pytest.mark.slow
+def test_beyond_this_machine_only_with_tokens(tmp_path: Path) -> None:
+    refused = adapters(tmp_path / "store", "serve", "--host", "0.0.0.0", "--port", "0")
+    assert refused.returncode == 8
+    assert "adapters serve --init" in refused.stderr
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.slow
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with connect(store).catalog.writing():
+        pass
+    with writing(sqlite_engine(store / "catalog.db")) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    refused = adapters(store, "serve", "--port", "0")
+    assert refused.returncode == 8
+    assert f"up to {schema.HEAD}" in refused.stderr
+
+
+@pytest.mark.slow
+def test_who_may_read_is_the_operators_choice(tmp_path: Path, write_adapter: WriteAdapter) -> None:
+    store = tmp_path / "store"
+    connect(store).push(write_adapter("x"), name="team/x")
+    connect(store).push(write_adapter("y", lora_tensors(value=0.25)), name="team/y")
+    with connect(store).catalog.writing() as writer:
+        writer.set_private(connect(store).adapter("team/y"), private=True)
+    with running(store) as address:  # no tokens yet: this machine may do everything
+        assert get(address, "/v1/adapters/team/y")[0] == 200
+    token = adapters(store, "serve", "--init").stdout.strip()
+    with running(store) as address:
+        assert get(address, "/v1/adapters/team/x")[0] == 401
+        assert get(address, "/v1/adapters/team/x", token)[0] == 200
+    with running(store, "--anonymous-read") as address:
+        assert get(address, "/v1/adapters/team/x")[0] == 200
+        assert get(address, "/v1/adapters/team/y") == get(address, "/v1/adapters/team/y", "hf_somebodys")
+        assert get(address, "/v1/adapters/team/y")[0] == 404
+        assert [item["adapter"] for item in get(address, "/v1/adapters")[1]["items"]] == ["team/x"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_a_move_that_was_acknowledged_is_seen_by_every_later_request_on_every_worker(
+    tmp_path: Path, write_adapter: WriteAdapter
+) -> None:
+    """Each look-up is a connection of its own, so that it meets either worker. Moves alternate between two servers on one store."""
+    store = tmp_path / "store"
+    for value in (0.25, 0.5):
+        connect(store).push(write_adapter(f"x{value}", lora_tensors(value=value)), name="team/x", alias="production")
+    stale = looked = 0
+    with running(store, "--workers", "2") as first, running(store) as second:
+        for move in range(40):
+            version = move % 2 + 1
+            request = Request(
+                f"{(first, second)[move % 4 > 1]}/v1/adapters/team/x/aliases/production",
+                data=json.dumps({"version": version}).encode(),
+                headers={"Content-Type": "application/json"},
+                method="PUT",
+            )
+            with urlopen(request, timeout=30):
+                pass
+            for address in (first, first, first, second):
+                looked += 1
+                stale += get(address, "/v1/resolve/team/x?alias=production")[1]["version"] != version
+    assert (looked, stale) == (160, 0)
