@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 #: Stays in a processor's cache between the file and the socket.
 _CHUNK = 512 << 10
-#: So many are sent before others get their turn: a millisecond or two.
-_TURNS = 8
 _AT_HAND = getattr(os, "RWF_NOWAIT", None)
 
 
@@ -32,14 +30,12 @@ def sent(digest: Digest, start: int, stop: int, blobs: FilesystemBlobs) -> Async
 
 async def _read(file: FileIO, start: int, stop: int) -> AsyncIterator[bytes]:
     with file:
-        descriptor, turns = file.fileno(), 0
+        descriptor = file.fileno()
         while start < stop:
             count = min(_CHUNK, stop - start)
             if _is_at_hand(descriptor, start + count - 1):
                 chunk = os.pread(descriptor, count, start)
-                turns += 1
-                if turns % _TURNS == 0:
-                    await checkpoint()  # others want to be served too
+                await checkpoint()  # others want to be served too
             else:
                 chunk = await to_thread.run_sync(os.pread, descriptor, count, start)
             if not chunk:

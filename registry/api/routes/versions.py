@@ -11,6 +11,7 @@ from registry.api.callers import Caller, Requires
 from registry.api.names import Name, Namespace, Number
 from registry.api.once import Once
 from registry.api.receiving import Receiver
+from registry.api.routes.finding import readable
 from registry.domain.access import Action
 from registry.domain.digest import Digest
 from registry.domain.names import AdapterName, Reference
@@ -78,9 +79,7 @@ def publish(
     if wanted.aliases:
         caller.require(Action.TAG, adapter)
     for parent in wanted.parents:
-        reference = Reference.parse(parent.partition("*")[0], namespace=ns)
-        if reference.adapter is not None:
-            caller.require(Action.READ, reference.adapter)
+        readable(caller, parent.partition("*")[0])
     files = {file.path: Digest(file.digest) for file in wanted.files}
     if len(files) < len(wanted.files):
         raise InvalidInputError("two files have the same path", code="duplicate-path")
