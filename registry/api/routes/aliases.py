@@ -61,9 +61,8 @@ def put_alias(
     response: Response,
     if_match: IfMatch = None,
 ) -> dict[str, Any]:
-    expected = _expected(if_match)
     try:
-        move = caller.registry.set_alias(f"{ns}/{name}", alias, wanted.version, expected=expected)
+        move = caller.registry.set_alias(f"{ns}/{name}", alias, wanted.version, expected=expected(if_match))
     except AliasMovedError as error:
         raise AliasHasMovedError(f"{ns}/{name}:{alias}", expected=error.expected, actual=error.actual) from None
     response.headers["ETag"] = _etag(wanted.version)
@@ -73,9 +72,8 @@ def put_alias(
 
 @router.delete("/aliases/{alias}", summary="Remove an alias; its history stays", status_code=204)
 def delete_alias(caller: Tagger, ns: Namespace, name: Name, alias: Alias, if_match: IfMatch = None) -> None:
-    expected = _expected(if_match)
     try:
-        caller.registry.remove_alias(f"{ns}/{name}", alias, expected=expected)
+        caller.registry.remove_alias(f"{ns}/{name}", alias, expected=expected(if_match))
     except AliasMovedError as error:
         raise AliasHasMovedError(f"{ns}/{name}:{alias}", expected=error.expected, actual=error.actual) from None
 
@@ -96,7 +94,8 @@ def _etag(number: int) -> str:
     return f'"{number}"'
 
 
-def _expected(if_match: str | None) -> int | Anything | None:
+def expected(if_match: str | None) -> int | Anything | None:
+    """Where the alias must point for it to move. Raises InvalidInputError for what is no ETag of an alias."""
     if if_match is None or if_match.strip() == "*":
         return ANYTHING
     text = if_match.strip().removeprefix("W/").strip('"')

@@ -102,7 +102,7 @@ def publish(
         return {**summary_document(published.version), "created": published.created, "findings": findings}
 
     once: Once = request.app.state.once
-    answer = once.done(caller.actor, idempotency_key, wanted.model_dump_json().encode(), made)
+    answer = once.done(caller.actor, idempotency_key, _asked(request, wanted), made)
     response.status_code = 201 if answer["created"] else 200
     return answer
 
@@ -133,7 +133,7 @@ def add_evaluations(
         return {"added": count}
 
     once: Once = request.app.state.once
-    return once.done(caller.actor, idempotency_key, wanted.model_dump_json().encode(), added)
+    return once.done(caller.actor, idempotency_key, _asked(request, wanted), added)
 
 
 @router.get("/{number}/lineage", summary="What it was made from")
@@ -148,3 +148,8 @@ def lineage(caller: Reader, ns: Namespace, name: Name, number: Number) -> dict[s
 
     edges = [parent(edge.document()) for edge in details.manifest.lineage]
     return {"reference": details.version.reference, "parents": edges}
+
+
+def _asked(request: Request, wanted: BaseModel) -> bytes:
+    """What makes two requests the same: the same body for the same resource."""
+    return f"{request.url.path}\n{wanted.model_dump_json()}".encode()
