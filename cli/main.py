@@ -30,6 +30,7 @@ from cli.commands import (
     log,
     login,
     merge,
+    migrate,
     promote,
     pull,
     push,
@@ -79,6 +80,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor.doctor,
     "gc": gc.gc,
     "rebuild": rebuild.rebuild,
+    "migrate": migrate.migrate,
 }
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "alias": ("Movable pointers such as production.", alias.VERBS),

@@ -331,6 +331,10 @@ class Registry(TensorVerbs, HubVerbs):
             dry_run=dry_run,
         )
 
+    def migrate(self) -> tuple[str | None, str]:
+        """Bring the catalog to the schema of this version; the one before, None if there was none, and the one after."""
+        return self.catalog.migrate()
+
     def rebuild(self) -> int:
         """Make the catalog again from the journal and the manifests; returns how many events were replayed."""
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
+from registry.api.watching import PLAIN_ID
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,8 +35,11 @@ _DEPENDS = (b"host", b"authorization", b"x-forwarded-host", b"x-forwarded-proto"
 #: Set by a route whose answer is not to be kept: it depends on more, on the clock for example.
 DO_NOT_KEEP = "no-store"
 
-#: Paths of answers that are about one adapter and nothing else.
-_OF_ONE_ADAPTER = re.compile(r"/v1/(?:resolve|adapters)/([^/]+)/([^/]+)(?!.*/lineage)", re.ASCII)
+#: Paths of answers that are about one adapter and nothing else. All that is known of a version is also of its parents: whether the
+#: caller may read them.
+_OF_ONE_ADAPTER = re.compile(
+    r"/v1/(?:resolve|adapters)/([^/]+)/([^/]+)(?!.*/lineage)(?!/versions/[^/]+/?\Z)(?=/|\Z)", re.ASCII
+)
 
 _Key = tuple[bytes, ...]
 
@@ -81,12 +86,13 @@ class EncodedAnswers:
         else:
             self.hits += 1
         wanted = next((value for name, value in headers if name == b"if-none-match"), None)
-        if wanted is not None and _matches(wanted, answer.etag):
-            await send(answer.not_modified)
-            await send(_NOTHING)
-        else:
-            await send(answer.start)
-            await send(answer.body)
+        given = next((value for name, value in headers if name == _REQUEST_ID), b"")
+        unchanged = wanted is not None and _matches(wanted, answer.etag)
+        start = answer.not_modified if unchanged else answer.start
+        if given and PLAIN_ID.fullmatch(given):
+            start = {**start, "headers": [*start["headers"], (_REQUEST_ID, given)]}
+        await send(start)
+        await send(_NOTHING if unchanged else answer.body)
 
     async def _make(self, key: _Key, scope: Scope, receive: Receive, send: Send) -> _Answer | None:
         """None if it was sent already: it is no answer to keep."""
@@ -124,11 +130,12 @@ class EncodedAnswers:
             self._bytes -= oldest.size
 
 
+_REQUEST_ID = b"x-request-id"
 _NOTHING: Message = {"type": "http.response.body", "body": b""}
 
 
 def _encoded(begun: Moment, adapter: str | None, until: float, start: Message, body: Message) -> _Answer:
-    headers = list(start["headers"])
+    headers = [each for each in start["headers"] if each[0] != _REQUEST_ID]  # of the request that it was made for
     etag = next((value for name, value in headers if name == b"etag"), None)
     if etag is None:
         etag = b'"' + hashlib.sha256(body["body"]).hexdigest()[:32].encode() + b'"'

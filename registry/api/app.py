@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from registry.api import problems
+from registry.api import description, problems
 from registry.api.answers import EncodedAnswers
 from registry.api.callers import Gatekeeper
+from registry.api.documents import Documents
 from registry.api.freshness import Freshness
+from registry.api.guards import Guarded
 from registry.api.hub_protocol.dispatch import HubProtocol
 from registry.api.once import Once
 from registry.api.possessions import Possessions
@@ -24,6 +26,7 @@ from registry.api.routes import (
     finding,
     health,
     metrics,
+    promote,
     resolve,
     store,
     tokens,
@@ -40,12 +43,35 @@ if TYPE_CHECKING:
 #: Paths below which a successful answer to GET depends on the request and the catalog alone.
 _KEPT = ("/v1/resolve/", "/v1/adapters", "/v1/best", "/v1/bases", "/api/models/")
 
+_RESOURCES = (
+    adapters,
+    aliases,
+    bases,
+    blobs,
+    catalog,
+    events,
+    finding,
+    health,
+    metrics,
+    promote,
+    resolve,
+    store,
+    tokens,
+    versions,
+)
+
 
 def create_app(settings: Settings) -> ASGIApp:
     """What a worker serves. The store must be there: ``adapters serve`` sees to that."""
     registry = replace(connect(settings.location), here=False)
+    # No page that shows the description: it would load scripts from elsewhere into the registry's own origin.
     app = FastAPI(
-        title="adapter-registry", version="1", docs_url="/v1/docs", redoc_url=None, openapi_url="/v1/openapi.json"
+        title="adapter-registry",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        redirect_slashes=False,  # it would be to an address that is made of the Host header
     )
     app.state.registry = registry
     app.state.settings = settings
@@ -55,25 +81,17 @@ def create_app(settings: Settings) -> ASGIApp:
     app.state.uploads = Uploads(place / "uploads", lifetime=lifetime)
     app.state.once = Once(place / "once", lifetime=lifetime)
     problems.install(app)
-    for resource in (
-        adapters,
-        aliases,
-        bases,
-        blobs,
-        catalog,
-        events,
-        finding,
-        health,
-        metrics,
-        resolve,
-        store,
-        tokens,
-        versions,
-    ):
-        app.include_router(resource.router)
+    routers = [resource.router for resource in _RESOURCES]
+    for router in routers:
+        app.include_router(router)
+    description.describe(app, routers)
     app.router.default = HubProtocol(registry, settings, app.state.gatekeeper)  # whatever no route knows
     counters = app.state.counters = Counters()
-    return EncodedAnswers(Watched(app, counters), prefixes=_KEPT, freshness=Freshness(registry.catalog))
+    freshness = Freshness(registry.catalog)
+    app.state.documents = Documents(freshness)
+    answers = EncodedAnswers(Watched(Guarded(app, settings), counters), prefixes=_KEPT, freshness=freshness)
+    app.state.answers = answers
+    return answers
 
 
 def from_environment() -> ASGIApp:

@@ -6,10 +6,12 @@ may not know that an adapter exists is answered as if it did not: the same sente
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 
@@ -18,12 +20,14 @@ from registry.api.settings import LOOPBACK, Settings
 from registry.catalog.sql import utc_now
 from registry.connect import Registry
 from registry.domain.access import Action, Presented, Token
-from registry.domain.names import AdapterName
+from registry.domain.names import AdapterName, Reference
 from registry.domain.query import Visible
 from registry.errors import DeniedError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
+
+_HOST = re.compile(r"(?:(?P<name>[^:\[\]]*)|\[(?P<address>[^\[\]]*)\])(?::[0-9]*)?")
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,16 @@ class Caller:
             code="forbidden",
             hint="ask an administrator for a token that may: adapters token create",
         )
+
+
+def shown_parents(caller: Caller, edges: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Edges of a lineage; a parent that the caller may not read is there by its digest alone."""
+
+    def readable(text: str | None) -> bool:
+        adapter = Reference.parse(text).adapter if text else None
+        return adapter is not None and caller.may(Action.READ, adapter)
+
+    return [{**edge, "reference": edge["reference"] if readable(edge["reference"]) else None} for edge in edges]
 
 
 class UnauthenticatedError(DeniedError):
@@ -173,10 +187,15 @@ class Gatekeeper:
 
     def _refuse_foreign_host(self, request: HTTPConnection) -> None:
         """A page in the user's browser may have made its own name point here (DNS rebinding)."""
-        host = request.headers.get("host", "").rpartition("]")[0].lstrip("[") or request.headers.get("host", "")
-        name = host if host.count(":") > 1 else host.partition(":")[0]
-        if name.lower() not in LOOPBACK and name.lower() not in self._settings.hosts:
+        name = host_of(request.headers.get("host", ""))
+        if name not in LOOPBACK and name not in self._settings.hosts:
             raise MisdirectedRequestError(name)
+
+
+def host_of(header: str) -> str:
+    """The name or address in a Host header, without its port; a header that is none, as it is."""
+    match = _HOST.fullmatch(header)
+    return ((match["name"] or match["address"] or "") if match else header).lower()
 
 
 class MisdirectedRequestError(DeniedError):
@@ -185,8 +204,9 @@ class MisdirectedRequestError(DeniedError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"this server has no tokens and answers only to this machine, not to {name!r:.80}",
-            hint="make a token: adapters serve --init",
+            f"this server does not answer to the name {name!r:.80}",
+            hint="without tokens it answers only to this machine (adapters serve --init makes one), "
+            "else to the names in ADAPTERS_SERVER_HOSTS if there are any",
         )
 
 

@@ -43,6 +43,7 @@ def initialize(settings: Settings, *, actor: str) -> str:
 def serve(settings: Settings) -> None:
     """Listen until told to stop; requests under way are finished. Raises UnavailableError where it must not begin."""
     registry = connect(settings.location)
+    registry.catalog.require_current()
     if not settings.is_loopback and not [each for each in registry.catalog.tokens() if each.is_live(_now())]:
         raise UnavailableError(
             f"there are no tokens, so anybody who reaches {settings.host} could do everything",

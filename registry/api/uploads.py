@@ -1,7 +1,10 @@
-"""Uploads that may take several attempts: what arrived stays, and goes on from there.
+"""Uploads on their way to becoming blobs.
 
-One file for each caller and digest, locked while somebody writes to it. How long it is is the truth about where an upload stands.
-When all of it is there it is hashed and becomes a blob; what is not finished ends by the clock.
+One that may take several attempts is a file for each caller and digest, locked while somebody writes to it: what arrived stays, and
+how long it is is the truth about where the upload stands. What is not finished ends by the clock. One in a single piece is a file
+without a name: any number of requests may send the same bytes at once, and nothing is left of one that broke.
+
+When all of it is there it is hashed and becomes a blob.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from registry.blobs.filesystem import unavailable, write_all
@@ -44,27 +48,31 @@ class WrongOffsetError(ConflictError):
         self.offset = offset
 
 
-class Upload:
-    """An open one: nobody else writes to it."""
+class UploadInUseError(ConflictError):
+    default_code = "upload-in-use"
 
-    def __init__(self, digest: Digest, path: Path, descriptor: int) -> None:
+    def __init__(self) -> None:
+        super().__init__("this upload is being written to by another request", hint="wait, then ask for its offset")
+
+
+class Upload:
+    """An open one: nobody else writes to it. ``path`` is None for a file without a name."""
+
+    def __init__(self, digest: Digest, descriptor: int, path: Path | None = None) -> None:
         self._digest = digest
-        self._path = path
         self._descriptor = descriptor
+        self._path = path
 
     @property
     def offset(self) -> int:
         return os.fstat(self._descriptor).st_size
-
-    def begin_again(self) -> None:
-        os.ftruncate(self._descriptor, 0)
 
     def append(self, data: bytes) -> None:
         os.lseek(self._descriptor, 0, os.SEEK_END)
         try:
             write_all(self._descriptor, data)
         except OSError as error:
-            raise unavailable(error, "keep an upload", self._path) from error
+            raise unavailable(error, "keep an upload", self._path or Path(self._digest)) from error
 
     def finish(self, blobs: BlobStore) -> None:
         """Raises WrongBytesError. Whatever comes of it, the upload is over."""
@@ -78,7 +86,8 @@ class Upload:
         except DigestMismatchError as error:
             raise WrongBytesError(self._digest, error.actual) from None
         finally:
-            self._path.unlink(missing_ok=True)
+            if self._path is not None:
+                self._path.unlink(missing_ok=True)
 
     def _chunks(self) -> Iterator[bytes]:
         position = 0
@@ -96,6 +105,17 @@ class Uploads:
         self._tidied = 0.0
 
     @contextmanager
+    def in_one_piece(self, digest: Digest) -> Iterator[Upload]:
+        """Gone at the end. Raises UnavailableError."""
+        try:
+            self._place.mkdir(parents=True, exist_ok=True)
+            file = TemporaryFile(dir=self._place, buffering=0)  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise unavailable(error, "keep an upload", self._place) from error
+        with file:
+            yield Upload(digest, file.fileno())
+
+    @contextmanager
     def opened(self, actor: str, digest: Digest) -> Iterator[Upload]:
         """Raises ConflictError while somebody else writes to it, UnavailableError."""
         self._tidy()
@@ -109,12 +129,10 @@ class Uploads:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ConflictError(
-                    "this upload is being written to by another request",
-                    code="upload-in-use",
-                    hint="wait, then ask for its offset",
-                ) from None
-            yield Upload(digest, path, descriptor)
+                raise UploadInUseError from None
+            if os.fstat(descriptor).st_nlink == 0:  # it was finished between our opening and our locking it
+                raise UploadInUseError
+            yield Upload(digest, descriptor, path)
         finally:
             os.close(descriptor)
 

@@ -13,15 +13,22 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _log = logging.getLogger("adapters.requests")
-_PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+PLAIN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 #: Of a path, what a counter may tell apart: whoever asks for many paths must not make many counters.
 _AREAS = re.compile(r"/(?:v1/[a-z-]+|v2|api/[a-z-]+|xet|healthz|readyz|metrics)")
+
+#: No answer is a page: nothing in it is to be run, shown inside another page, or taken for what it is not called.
+_SAFE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
+    (b"referrer-policy", b"no-referrer"),
+)
 
 
 class Counters:
@@ -35,6 +42,22 @@ class Counters:
         self._seconds = Histogram(
             "adapters_request_seconds", "From the request to the end of its answer.", ["area"], registry=self.registry
         )
+
+        self._kept = Counter(
+            "adapters_kept_answers",
+            "Look-ups that were answered from memory, beside those above.",
+            registry=self.registry,
+        )
+        self._sequence = Gauge(
+            "adapters_catalog_sequence", "Of the last change to the catalog.", registry=self.registry
+        )
+        self._given = 0
+
+    def look_up(self, given: int, sequence: int) -> None:
+        """How many answers were given from memory so far, and where the catalog is; asked for when somebody looks."""
+        self._kept.inc(given - self._given)
+        self._given = given
+        self._sequence.set(sequence)
 
     def count(self, method: str, path: str, status: int, seconds: float) -> None:
         match = _AREAS.match(path)
@@ -57,15 +80,16 @@ class Watched:
             return
         start = time.perf_counter()
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given if _PLAIN.fullmatch(given) else secrets.token_hex(8).encode()
+        request_id = given if PLAIN_ID.fullmatch(given) else secrets.token_hex(8).encode()
         status = 500
 
         async def answering(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message["headers"], (b"x-request-id", request_id), (b"x-content-type-options", b"nosniff")]
-                message = {**message, "headers": headers}
+                given_already = {name for name, _ in message["headers"]}
+                more = [(b"x-request-id", request_id), *(each for each in _SAFE if each[0] not in given_already)]
+                message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
         try:

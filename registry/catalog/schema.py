@@ -53,6 +53,18 @@ def check(connection: Connection) -> None:
         )
 
 
+def require_head(connection: Connection) -> None:
+    """For a server, which others may be using the same store beside: it migrates nothing by itself."""
+    check(connection)
+    revision = current(connection)
+    if revision is not None and revision != HEAD:
+        raise UnavailableError(
+            f"the registry has schema {revision}, this version needs {HEAD}",
+            code="schema-too-old",
+            hint="stop the servers of this registry, then: adapters migrate",
+        )
+
+
 def migrate(connection: Connection, revision: str, *, down: bool = False) -> None:
     """Run the migration scripts inside the connection's transaction."""
     from alembic import command

@@ -82,6 +82,26 @@ class SqlCatalog(SqlReads):
             schema.ensure(self._engine)
             self._ready = True
 
+    def revision(self) -> str | None:
+        """The schema that it has, None if it is not there. Unlike any other question this one changes nothing."""
+        if self._path is not None and not self._path.exists():
+            return None
+        with reading(self._engine) as connection:
+            return schema.current(connection)
+
+    def migrate(self) -> tuple[str | None, str]:
+        """Up to the schema of this version, in one write transaction; the one before and the one after. Raises
+        UnavailableError for a newer one."""
+        before = self.revision()
+        self.prepare()
+        return before, schema.HEAD
+
+    def require_current(self) -> None:
+        """Raises UnavailableError for a schema that is not this version's."""
+        if self.revision() is not None:
+            with reading(self._engine) as connection:
+                schema.require_head(connection)
+
     def exists(self) -> bool:
         """A file may exist without tables while its first writer is at work."""
         if self._ready:

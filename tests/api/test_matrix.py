@@ -15,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from registry.api.app import create_app
+from registry.api.limits import Limits
 from registry.api.settings import Settings
 from registry.connect import connect
 from registry.domain.access import Action, NamespacePattern, new_token
@@ -62,6 +63,7 @@ TABLE = [
     Route("GET", X + "/aliases/{alias}/history", READ),
     Route("PUT", X + "/aliases/{alias}", TAG, body={"version": 1}),
     Route("DELETE", X + "/aliases/{alias}", TAG),
+    Route("POST", X + "/aliases/{alias}/promote", TAG, body={"version": 1, "minimum": ["acc>=0"]}),
     Route("GET", "/v1/resolve/{ns}/{name}", READ),
     Route("POST", "/v1/resolve", READ, anywhere=True, body={"names": ["team/x"]}),
     Route("GET", "/v1/best", READ, anywhere=True),
@@ -137,6 +139,14 @@ def scene(folder: Path, write_adapter: WriteAdapter, *, anonymous_read: bool) ->
     return Scene(TestClient(create_app(settings), base_url="http://localhost", raise_server_exceptions=False), tokens)
 
 
+def application(where: Scene) -> Any:
+    """Below what stands before it."""
+    app: Any = where.client.app
+    while not hasattr(app, "openapi"):
+        app = app._app
+    return app
+
+
 @pytest.fixture
 def closed(tmp_path: Path, write_adapter: WriteAdapter) -> Iterator[Scene]:
     yield scene(tmp_path, write_adapter, anonymous_read=False)
@@ -196,10 +206,7 @@ def test_every_route_for_every_caller(caller: str, server: str, request: pytest.
 
 
 def test_the_table_has_every_route(closed: Scene) -> None:
-    app: Any = closed.client.app
-    while not hasattr(app, "openapi"):
-        app = app._app
-    described = app.openapi()["paths"]
+    described = application(closed).openapi()["paths"]
     served = {(method.upper(), path) for path, methods in described.items() for method in methods}
     assert {(each.method, each.path) for each in TABLE} == served
 
@@ -228,7 +235,7 @@ def test_a_token_in_an_address_is_refused(closed: Scene) -> None:
 
 def test_many_wrong_tokens_are_slowed_down(tmp_path: Path, write_adapter: WriteAdapter) -> None:
     where = scene(tmp_path, write_adapter, anonymous_read=False)
-    where.client.app._app._app.state.gatekeeper._failures = type(where.client.app._app._app.state.gatekeeper._failures)(10)
+    application(where).state.gatekeeper._failures = Limits(10)
     right = where.tokens["admin"]
     statuses = []
     for _ in range(60):

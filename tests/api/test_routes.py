@@ -203,6 +203,36 @@ def test_an_alias_moves_only_from_where_it_is_thought_to_be(open_server: TestCli
     assert open_server.put(path, json={"version": 1}, headers={"If-Match": "x"}).status_code == 400
 
 
+def test_an_alias_moves_only_through_its_gate(open_server: TestClient, shelf: Registry) -> None:
+    path = "/v1/adapters/team/a/aliases/production"
+    closed = open_server.post(f"{path}/promote", json={"version": 2, "minimum": ["acc>=0.9"]})
+    assert (closed.status_code, closed.json()["code"], closed.json()["outcome"]["moved"]) == (422, "gate-closed", False)
+    assert [each["holds"] for each in closed.json()["outcome"]["conditions"]] == [False]
+    assert shelf.aliases("a") == {"production": 1}
+    stale = {"If-Match": '"2"'}
+    wanted = {"version": 2, "minimum": ["acc>=0.7"], "no_regression": ["acc"]}
+    assert open_server.post(f"{path}/promote", json=wanted, headers=stale).status_code == 412
+    moved = open_server.post(f"{path}/promote", json=wanted, headers={"If-Match": open_server.get(path).headers["etag"]})
+    assert (moved.status_code, moved.json()["before"], moved.json()["after"]) == (200, 1, 2)
+    assert moved.headers["etag"] == open_server.get(path).headers["etag"]
+    assert open_server.post(f"{path}/promote", json={"version": 1}).json()["code"] == "empty-gate"
+    shelf.yank("a@1", "bad")
+    assert open_server.post(f"{path}/promote", json={**wanted, "version": 1}).json()["code"] == "version-yanked"
+
+
+def test_a_gate_does_not_tell_of_what_is_private(shelf: Registry, tmp_path: Path) -> None:
+    text, kept = new_token("tagger", [Action.READ, Action.TAG], [NamespacePattern("team/*")], expires_at=None)
+    with shelf.catalog.writing() as writer:
+        writer.add_token(kept)
+    headers = {"Authorization": f"Bearer {text}"}
+    client = TestClient(create_app(Settings(tmp_path / "registry")), base_url="http://localhost", headers=headers)
+    digest = shelf.show("secret/b@1").version.digest
+    for against, code in (("secret/b@1", "unknown-adapter"), ("secret/none@1", "unknown-adapter"), (digest, "unknown-version")):
+        wanted = {"version": 2, "no_regression": ["acc"], "against": against}
+        answer = client.post("/v1/adapters/team/a/aliases/production/promote", json=wanted)
+        assert (answer.status_code, answer.json()["code"]) == (404, code)
+
+
 def test_pages_follow_each_other(open_server: TestClient) -> None:
     first = open_server.get("/v1/adapters?limit=1&all_versions=true").json()
     second = open_server.get(f"/v1/adapters?limit=1&all_versions=true&cursor={first['next']}").json()
@@ -226,9 +256,16 @@ def test_a_server_without_tokens_answers_only_to_this_machine(open_server: TestC
 def test_request_ids_are_kept_if_they_are_plain(open_server: TestClient) -> None:
     assert open_server.get("/healthz", headers={"X-Request-Id": "abc-1"}).headers["x-request-id"] == "abc-1"
     assert open_server.get("/healthz", headers={"X-Request-Id": "a b"}).headers["x-request-id"] != "a b"
+    for name in ("one", "two"):  # nobody gets that of the request for which an answer was made first
+        assert open_server.get("/v1/resolve/team/a", headers={"X-Request-Id": name}).headers["x-request-id"] == name
 
 
 def test_counters(open_server: TestClient) -> None:
     open_server.get("/healthz")
+    for _ in range(3):
+        open_server.get("/v1/resolve/team/a")
     text = open_server.get("/metrics").text
     assert 'adapters_requests_total{area="/healthz",method="GET",status="200"} 1.0' in text
+    assert 'adapters_requests_total{area="/v1/resolve",method="GET",status="200"} 1.0' in text
+    assert "adapters_kept_answers_total 2.0" in text
+    assert "adapters_kept_answers_total 2.0" in open_server.get("/metrics").text

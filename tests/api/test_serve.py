@@ -90,6 +90,24 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_an_older_schema_is_migrated_by_command_and_not_by_the_way(tmp_path: Path, write_adapter: WriteAdapter) -> None:
+    store = tmp_path / "store"
+    connect(store).push(write_adapter("x"), name="team/x")
+    with writing(sqlite_engine(store / "catalog.db")) as connection:
+        schema.migrate(connection, "-1", down=True)
+        older = schema.current(connection)
+    refused = adapters(store, "serve", "--port", "0")
+    assert refused.returncode == 8
+    assert "adapters migrate" in refused.stderr
+    assert connect(store).catalog.revision() == older
+    done = adapters(store, "migrate", "--json")
+    assert json.loads(done.stdout) == {"before": older, "after": schema.HEAD}
+    assert adapters(store, "migrate").stdout.endswith("nothing to do\n")
+    with running(store) as address:
+        assert get(address, "/v1/adapters/team/x")[0] == 200
+
+
+@pytest.mark.slow
 def test_who_may_read_is_the_operators_choice(tmp_path: Path, write_adapter: WriteAdapter) -> None:
     store = tmp_path / "store"
     connect(store).push(write_adapter("x"), name="team/x")

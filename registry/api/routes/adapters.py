@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
-from registry.api.callers import Caller, Requires, unknown_adapter
+from registry.api.callers import Caller, Requires, shown_parents, unknown_adapter
 from registry.api.cursors import Cursor
 from registry.api.names import Name, Namespace, Number
 from registry.domain.access import Action
@@ -110,7 +110,9 @@ def versions(
 @router.get("/{ns}/{name}/versions/{number}", summary="Everything recorded about a version")
 def version(caller: Reader, ns: Namespace, name: Name, number: Number) -> dict[str, Any]:
     reference = Reference(AdapterName(ns, name), number=number)
-    return show(reference, blobs=caller.registry.blobs, catalog=caller.registry.catalog).document()
+    found = show(reference, blobs=caller.registry.blobs, catalog=caller.registry.catalog)
+    edges = [edge.document() for edge in found.manifest.lineage]
+    return {**found.document(), "lineage": shown_parents(caller, edges)}
 
 
 class Visibility(BaseModel):

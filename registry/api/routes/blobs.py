@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
-from anyio import to_thread
+from anyio import move_on_after, to_thread
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
@@ -27,6 +27,8 @@ router = APIRouter(prefix="/v1", tags=["blobs"])
 Reader = Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))]
 Sender = Annotated[Caller, Depends(Requires(Action.PUSH, somewhere=True))]
 _BUFFER = 1 << 20
+#: Seconds without a byte after which a sender is gone: one that vanished without a word would lock itself out of going on.
+_PATIENCE = 30.0
 
 
 class LengthRequiredError(InvalidInputError):
@@ -68,10 +70,8 @@ async def put_blob(request: Request, caller: Sender, digest: Digest) -> Response
     known = await to_thread.run_sync(_possesses, request, caller, digest)
     uploads: Uploads = request.app.state.uploads
     with ExitStack() as stack:
-        upload = await to_thread.run_sync(stack.enter_context, uploads.opened(caller.actor, digest))
-        upload.begin_again()
-        if await _received(request, upload) != length:
-            upload.begin_again()
+        upload = await to_thread.run_sync(stack.enter_context, uploads.in_one_piece(digest))
+        if await _received(request, upload, length) != length:
             raise InvalidInputError(f"the body ended before its {length:,} bytes", code="size-mismatch")
         await to_thread.run_sync(_finish, request, caller, digest, upload)
     return Response(status_code=200 if known else 201)
@@ -91,14 +91,14 @@ async def patch_upload(
     upload_length: Annotated[int, Header(ge=0, description="Of the whole blob.")],
 ) -> Response:
     """What arrives is kept even if the connection breaks. With the last byte it becomes a blob (201)."""
-    _length(request, at_most=upload_length - upload_offset)
+    length = _length(request, at_most=upload_length - upload_offset)
     _require_room(request, upload_length)
     uploads: Uploads = request.app.state.uploads
     with ExitStack() as stack:
         upload = await to_thread.run_sync(stack.enter_context, uploads.opened(caller.actor, digest))
         if upload.offset != upload_offset:
             raise WrongOffsetError(upload.offset)
-        await _received(request, upload)
+        await _received(request, upload, length)
         if upload.offset < upload_length:
             return Response(status_code=202, headers={"Upload-Offset": str(upload.offset)})
         await to_thread.run_sync(_finish, request, caller, digest, upload)
@@ -111,13 +111,23 @@ def missing(request: Request, caller: Sender, asked: Digests) -> dict[str, list[
     return {"missing": [digest for digest in wanted if not _possesses(request, caller, digest)]}
 
 
-async def _received(request: Request, upload: Upload) -> int:
-    """Bytes that came before the end, or before the connection broke."""
-    count, waiting = 0, bytearray()
+async def _received(request: Request, upload: Upload, length: int) -> int:
+    """Bytes that came before the end, or before the connection broke or fell silent.
+
+    Raises InvalidInputError for more than ``length``: not every server refuses a chunked body that has a Content-Length too.
+    """
+    count, waiting, body = 0, bytearray(), request.stream()
     try:
-        async for chunk in request.stream():
+        while True:
+            chunk = None
+            with move_on_after(_PATIENCE):
+                chunk = await anext(body, None)
+            if chunk is None:
+                break
             waiting += chunk
             count += len(chunk)
+            if count > length:
+                raise InvalidInputError(f"the body goes on after its {length:,} bytes", code="size-mismatch")
             if len(waiting) >= _BUFFER:
                 await to_thread.run_sync(upload.append, bytes(waiting))
                 waiting.clear()
@@ -136,9 +146,10 @@ def _finish(request: Request, caller: Caller, digest: Digest, upload: Upload) ->
 
 def _length(request: Request, *, at_most: int | None = None) -> int:
     """Of the body that comes. Raises InvalidInputError for one that does not say it, is too long or encoded."""
-    if request.headers.get("content-encoding", "identity") != "identity":
+    encodings = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    if any(encoding.strip() not in ("", "identity") for encoding in encodings):
         raise EncodedError("the body is encoded, expected the bytes as they are")
-    if request.headers.get("content-type", "").startswith("multipart/"):
+    if any(kind.lower().startswith("multipart/") for kind in request.headers.getlist("content-type")):
         raise EncodedError("the body is multipart, expected the bytes as they are", code="content-type")
     text = request.headers.get("content-length", "")
     if not text.isdecimal():
@@ -164,8 +175,12 @@ def _possesses(request: Request, caller: Caller, digest: Digest) -> bool:
 
 def _may_read(request: Request, caller: Caller, digest: Digest) -> bool:
     possessions: Possessions = request.app.state.possessions
-    is_base = any(base.digest == digest for base in caller.registry.catalog.bases())
-    return (is_base or caller.open or possessions.may_use(caller, digest)) and _is_here(caller, digest)
+    return (caller.open or possessions.may_use(caller, digest) or _is_base(caller, digest)) and _is_here(caller, digest)
+
+
+def _is_base(caller: Caller, digest: Digest) -> bool:
+    """What is known of a base model is everybody's."""
+    return any(base.digest == digest for base in caller.registry.catalog.bases())
 
 
 def _is_here(caller: Caller, digest: Digest) -> bool:

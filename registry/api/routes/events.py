@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from registry.api.callers import Caller, Requires
 from registry.catalog.sql import utc_now
 from registry.domain.access import Action
-from registry.domain.names import AdapterName
+from registry.domain.names import AdapterName, Reference
 from registry.domain.version import AuditEntry
 from registry.remote import values
 
@@ -51,7 +51,7 @@ def events(
         return StreamingResponse(_stream(request, caller, start), media_type="text/event-stream", headers=headers)
     page = caller.registry.catalog.events(start, limit=limit)
     following = page[-1].sequence if page else start
-    shown = [_document(entry) for entry in page if _may_see(caller, entry)]
+    shown = [_document(caller, entry) for entry in page if _may_see(caller, entry)]
     return JSONResponse({"items": shown, "after": following}, headers={"Cache-Control": "no-store"})
 
 
@@ -68,7 +68,7 @@ async def _stream(request: Request, caller: Caller, after: int) -> AsyncIterator
                 after = entry.sequence
                 if _may_see(caller, entry):
                     quiet = 0.0
-                    yield f"id: {entry.sequence}\nevent: {entry.action}\ndata: {json.dumps(_document(entry))}\n\n".encode()
+                    yield f"id: {entry.sequence}\nevent: {entry.action}\ndata: {json.dumps(_document(caller, entry))}\n\n".encode()
             continue
         await asyncio.sleep(_LOOK)
         quiet += _LOOK
@@ -92,12 +92,19 @@ def _may_see(caller: Caller, entry: AuditEntry) -> bool:
     return caller.may(Action.READ if adapter is not None else Action.ADMIN, adapter)
 
 
-def _document(entry: AuditEntry) -> dict[str, Any]:
+def _document(caller: Caller, entry: AuditEntry) -> dict[str, Any]:
+    facts = dict(entry.body)
+    gate = facts.get("gate")
+    if (
+        isinstance(gate, dict) and gate.get("against") is not None
+    ):  # it may be a version of an adapter they may not read
+        adapter = Reference.parse(str(gate["against"])).adapter
+        facts["gate"] = gate if adapter is not None and caller.may(Action.READ, adapter) else {**gate, "against": None}
     return {
         "sequence": entry.sequence,
         "at": entry.at,
         "actor": entry.actor,
         "action": entry.action,
         "adapter": entry.adapter,
-        "facts": dict(entry.body),
+        "facts": facts,
     }

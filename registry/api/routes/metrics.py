@@ -16,4 +16,6 @@ router = APIRouter(tags=["health"])
 
 @router.get("/metrics", summary="Counters, in Prometheus' text format")
 def metrics(request: Request, caller: Annotated[Caller, Depends(Requires(Action.ADMIN))]) -> Response:
+    newest = caller.registry.catalog.audit(limit=1)
+    request.app.state.counters.look_up(request.app.state.answers.hits, newest[0].sequence if newest else 0)
     return Response(generate_latest(request.app.state.counters.registry), media_type=CONTENT_TYPE_LATEST)

@@ -65,5 +65,3 @@ def promote_alias(
     if promotion.outcome.failure is not None:
         return of_error(promotion.outcome.failure, outcome=promotion.document())
     return JSONResponse(promotion.document(), headers={"ETag": f'"{wanted.version}"'})
-
-

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse, Response
 
 from registry.api.addresses import public_url
-from registry.api.callers import Caller, Requires, unknown_adapter
+from registry.api.callers import Caller, Requires
+from registry.api.documents import Documents
 from registry.api.names import Name, Namespace
 from registry.domain.access import Action
 from registry.domain.names import AdapterName, AliasName, Reference
-from registry.errors import RegistryError
+from registry.errors import InvalidNameError, RegistryError
 from registry.operations.resolve import Wanted, resolved
 
 router = APIRouter(prefix="/v1", tags=["look-ups"])
@@ -50,23 +53,30 @@ class Names(BaseModel):
     engine: str | None = Field(None, max_length=60)
 
 
-@router.post("/resolve", summary="Up to 1,000 names at once; each is answered or refused by itself")
+@router.post(
+    "/resolve",
+    summary="Up to 1,000 names at once; each is answered or refused by itself",
+    response_class=JSONResponse,
+)
 def resolve_many(
     request: Request, caller: Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))], asked: Names
-) -> dict[str, Any]:
+) -> Response:
+    """Each of ``items`` has its ``name``, and ``found`` as a single look-up answers it or ``problem``."""
+    documents: Documents = request.app.state.documents
+    documents.catch_up()
     address = public_url(request)
 
-    def one(text: str) -> dict[str, Any]:
+    def one(text: str) -> str:
         try:
             reference = Reference.parse(text, namespace=caller.registry.namespace)
-            adapter = reference.adapter
-            if adapter is None:
-                raise unknown_adapter(AdapterName.parse("unknown/unknown"))
-            caller.require(Action.READ, adapter)
+            if reference.adapter is None:
+                raise InvalidNameError("name", text, "team/x, team/x@3 or team/x:production")
+            caller.require(Action.READ, reference.adapter)
             wanted = Wanted(reference.alias, reference.number, asked.base, asked.engine)
-            found = resolved(adapter, wanted, blobs=caller.registry.blobs, catalog=caller.registry.catalog)
-            return {"name": text, "found": found.document(address)}
+            return f'"found":{documents.encoded(caller.registry, reference.adapter, wanted, address)}'
         except RegistryError as error:
-            return {"name": text, "problem": {"status": error.http_status, "code": error.code, "detail": error.message}}
+            problem = {"status": error.http_status, "code": error.code, "detail": error.message}
+            return f'"problem":{json.dumps(problem)}'
 
-    return {"items": [one(text) for text in asked.names]}
+    items = ",".join(f'{{"name":{json.dumps(text)},{one(text)}}}' for text in asked.names)
+    return Response(f'{{"items":[{items}]}}', media_type="application/json")

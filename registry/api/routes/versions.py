@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, Field
 
-from registry.api.callers import Caller, Requires
+from registry.api.callers import Caller, Requires, shown_parents
 from registry.api.names import Name, Namespace, Number
 from registry.api.once import Once
 from registry.api.receiving import Receiver
@@ -141,12 +141,7 @@ def lineage(caller: Reader, ns: Namespace, name: Name, number: Number) -> dict[s
     """A parent that the caller may not read is there by its digest alone."""
     exactly = Reference(AdapterName(ns, name), number=number)
     details = show(exactly, blobs=caller.registry.blobs, catalog=caller.registry.catalog)
-
-    def parent(edge: dict[str, Any]) -> dict[str, Any]:
-        known = Reference.parse(edge["reference"]).adapter if edge["reference"] else None
-        return edge if known is not None and caller.may(Action.READ, known) else {**edge, "reference": None}
-
-    edges = [parent(edge.document()) for edge in details.manifest.lineage]
+    edges = shown_parents(caller, [edge.document() for edge in details.manifest.lineage])
     return {"reference": details.version.reference, "parents": edges}
 
 

@@ -1,0 +1,105 @@
+"""What no route needs to look at: requests to another host, and bodies that are too long or no JSON.
+
+A page in somebody's browser can send forms and text to any address, but no JSON without being allowed to; so a body of anything
+else changes nothing. Blobs, whose bodies are any bytes, have rules of their own, and so does the Hub's protocol.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from registry.api import problems
+from registry.api.callers import MisdirectedRequestError, host_of
+from registry.api.settings import LOOPBACK
+from registry.errors import InvalidInputError, RegistryError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from registry.api.settings import Settings
+
+_JSON = re.compile(rb"application/(?:[a-z.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
+#: Bytes. A transaction may have hundreds of steps, each with a manifest.
+_LONGEST, _LONGEST_TRANSACTION = 1 << 20, 16 << 20
+
+
+class TooLongError(InvalidInputError):
+    http_status = 413
+    default_code = "too-large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is longer than {limit:,} bytes", hint="send less at a time")
+
+
+class NotJsonError(InvalidInputError):
+    http_status = 415
+    default_code = "content-type"
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"the body is {found!r:.80}, expected application/json without an encoding")
+
+
+class Guarded:
+    """Middleware."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in settings.hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._require_host(scope)
+            if _takes_json(scope):
+                receive = await _whole(scope, receive)
+        except RegistryError as error:
+            await problems.of_error(error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _require_host(self, scope: Scope) -> None:
+        name = host_of(_header(scope, b"host").decode("latin-1"))
+        if self._hosts and name not in self._hosts and name not in LOOPBACK:
+            raise MisdirectedRequestError(name)
+
+
+def _takes_json(scope: Scope) -> bool:
+    path = scope["path"]
+    sends_bytes = path.startswith(("/v1/blobs/", "/v1/uploads/")) and scope["method"] != "POST"
+    return path.startswith("/v1/") and scope["method"] not in ("GET", "HEAD") and not sends_bytes
+
+
+async def _whole(scope: Scope, receive: Receive) -> Receive:
+    """The body, read and given again. Raises TooLongError, NotJsonError."""
+    limit = _LONGEST_TRANSACTION if scope["path"] == "/v1/transactions" else _LONGEST
+    length = _header(scope, b"content-length")
+    if length.isdigit() and int(length[:20]) > limit:
+        raise TooLongError(limit)
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            break
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise TooLongError(limit)
+        if not message.get("more_body"):
+            break
+    if body:
+        for name, allowed in ((b"content-type", _JSON), (b"content-encoding", re.compile(rb"(?:identity)?"))):
+            if not allowed.fullmatch(found := _header(scope, name)):
+                raise NotJsonError(found.decode("latin-1"))
+    waiting: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+    async def again() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return again
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    """Several of one name are one list (RFC 9110, 5.2)."""
+    return b",".join(value for key, value in scope["headers"] if key == name)
