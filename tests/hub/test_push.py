@@ -334,7 +334,8 @@ config = PeftConfig.from_pretrained("acme/support", revision="v1")
 weights = load_peft_weights("acme/support", revision="v1", device="cpu")
 print(json.dumps([config.base_model_name_or_path, config.r, {name: weight.sum().item() for name, weight in weights.items()}]))
 """
-    environment = {**os.environ, "HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN}
+    own = {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0"}
+    environment = {**os.environ, **own}
     words = [sys.executable, "-c", program]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
