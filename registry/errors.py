@@ -15,6 +15,7 @@
     ├── NotFoundError             nothing has that name                            404    4
     ├── ConflictError             somebody was faster, or the place is taken       409    5
     │   ├── AliasMovedError           compare-and-set lost
+    │   ├── ChangedMeanwhileError     another writer came between the parts of a remote transaction
     │   └── OutputExistsError         a directory that is not empty
     ├── RejectedError             a rule or gate says no                           422    6
     │   ├── GateClosedError           scores that must hold before an alias moves do not
@@ -177,6 +178,18 @@ class AliasMovedError(ConflictError):
         )
         self.expected = expected
         self.actual = actual
+
+
+class ChangedMeanwhileError(ConflictError):
+    """Another writer came between the parts of a transaction with a catalog elsewhere. Nothing was done; the whole may be done
+    again."""
+
+    default_code = "changed-meanwhile"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "somebody else changed the registry meanwhile; nothing was done", hint="run the same command again"
+        )
 
 
 class OutputExistsError(ConflictError):

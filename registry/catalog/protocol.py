@@ -120,7 +120,8 @@ class Catalog(Protocol):
         """Whether anybody ever began to write: before that there are no blobs either."""
 
     def writing(self) -> AbstractContextManager[CatalogWriter]:
-        """Wait for other writers (30 s, then UnavailableError), and commit at the end unless an exception passes."""
+        """Wait for other writers (30 s, then UnavailableError), and commit at the end unless an exception passes. A catalog
+        elsewhere may raise ChangedMeanwhileError at the end: nothing was done, and the whole may be done again."""
 
     def resolve(self, reference: Reference) -> Version:
         """The version a reference means. Raises NotFoundError."""

@@ -11,6 +11,8 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ from registry.domain.finding import Finding, Severity
 from registry.domain.names import AdapterName, AliasName
 from registry.domain.version import Version
 from registry.errors import (
+    ChangedMeanwhileError,
     ConflictError,
     DefectiveAdapterError,
     DigestMismatchError,
@@ -38,6 +41,8 @@ from registry.operations.directory import open_regular
 from registry.operations.evaluate import Measured, record
 
 _STEP = 1 << 20
+#: So often a transaction is tried that others come between.
+_TURNS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +105,26 @@ def publish(
                 _store(submission.package, blobs, stored, progress, settle=True)
             for measured in submission.attachments.evaluations:
                 measured.store(blobs)
-        with catalog.writing() as writer:  # 4
-            return [_enter(submission, blobs, writer, stored, allow) for submission in submissions]
+        return _entered(submissions, blobs, catalog, stored, allow)  # 4
     except BaseException:
         with suppress(RegistryError):  # 5
             _withdraw(stored, blobs, catalog)
         raise
+
+
+def _entered(
+    submissions: Sequence[Submission], blobs: BlobStore, catalog: Catalog, stored: list[Digest], allow: Sequence[str]
+) -> list[Published]:
+    """Again, if somebody else came between: what is pushed does not depend on what they did."""
+    for turn in range(_TURNS):
+        try:
+            with catalog.writing() as writer:
+                return [_enter(submission, blobs, writer, stored, allow) for submission in submissions]
+        except ChangedMeanwhileError:
+            if turn == _TURNS - 1:
+                raise
+            time.sleep(random.uniform(0.0, 0.1) * 2**turn)  # noqa: S311 - so that they do not meet again
+    raise AssertionError("the last turn returns or raises")
 
 
 def refuse_errors(package: AdapterPackage, allow: Sequence[str]) -> None:

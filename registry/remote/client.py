@@ -23,6 +23,7 @@ from urllib3.exceptions import HTTPError
 from registry.domain.finding import Finding, Severity
 from registry.errors import (
     AliasMovedError,
+    ChangedMeanwhileError,
     ConflictError,
     CorruptionError,
     DeniedError,
@@ -240,6 +241,8 @@ def _error_of(document: Mapping[str, Any]) -> RegistryError:
         moved = AliasMovedError("", expected=document.get("expected"), actual=document.get("actual"))
         moved.message, moved.args, moved.hint = detail, (detail,), hint
         return moved
+    if code == ChangedMeanwhileError.default_code:
+        return ChangedMeanwhileError()
     family = _FAMILIES[document["exit_code"]]
     error = family(detail, code=code, hint=hint)
     if findings := document.get("findings"):

@@ -168,3 +168,17 @@ def test_the_address_alone_is_enough_for_a_look_up(place: Place, write_adapter: 
     weights = next(file for file in found["files"] if file["path"] == "adapter_model.safetensors")
     with urlopen(Request(weights["url"], headers={"Authorization": f"Bearer {place.token}"})) as answer:
         assert len(answer.read()) == weights["size"]
+
+
+@pytest.mark.slow
+def test_racing_pushes_of_the_same_content_are_one_version_and_nobody_is_refused(
+    place: Place, write_adapter: WriteAdapter
+) -> None:
+    adapter = write_adapter("x")
+    environment = {**os.environ, "ADAPTERS_REGISTRY": place.address, "ADAPTERS_NAMESPACE": "team", "ADAPTERS_TOKEN": place.token}
+    silent: dict[str, Any] = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pushers = [subprocess.Popen([ADAPTERS, "push", str(adapter), "--json"], **silent) for _ in range(8)]
+    answers = [(*pusher.communicate(timeout=120), pusher.returncode) for pusher in pushers]
+    assert [code for _, _, code in answers] == [0] * 8, [error for _, error, _ in answers]
+    assert {json.loads(answer)["reference"] for answer, _, _ in answers} == {"team/x@1"}
+    assert sum(json.loads(answer)["created"] for answer, _, _ in answers) == 1

@@ -23,7 +23,7 @@ from registry.domain.digest import Digest
 from registry.domain.names import AdapterName, AliasName, Reference
 from registry.domain.tags import checked_tags
 from registry.domain.version import Version
-from registry.errors import ConflictError, InvalidInputError, NotFoundError
+from registry.errors import ChangedMeanwhileError, InvalidInputError, NotFoundError
 from registry.remote import values
 from registry.remote.asks import ANSWERS, RESULTS
 
@@ -295,11 +295,7 @@ def _carried_out(caller: Caller, wanted: Transaction, receiver: Receiver) -> dic
             if not wanted.commit:
                 raise _TakenBackError
             if wanted.answered is not None and wanted.answered != answered:
-                raise ConflictError(
-                    "somebody else changed the registry meanwhile; nothing was done",
-                    code="changed-meanwhile",
-                    hint="run the same command again",
-                )
+                raise ChangedMeanwhileError
     except _TakenBackError:
         pass
     return {"results": results, "answered": answered}
