@@ -39,7 +39,8 @@ class RemoteWriter:
 
     def commit_all(self) -> None:
         if self._steps:
-            alone = len(self._steps) == 1 and self._steps[0]["do"] != "add_version"  # so nothing hangs on what it answered
+            only = self._steps[0]["do"] if len(self._steps) == 1 else None
+            alone = only not in (None, "add_version")  # so nothing hangs on what it answered
             document = {"steps": self._steps, "commit": True, "answered": None if alone else self._answered}
             self._client.post("/v1/transactions", document, once=True)
 
