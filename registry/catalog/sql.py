@@ -277,10 +277,12 @@ class SqlCatalog(SqlReads):
         return 0
 
     def _refuse_lost_catalog(self) -> None:
+        """Looked at again once there is a journal: a first writer makes the catalog before it, perhaps between the two looks."""
         if (
             self._path is not None
             and not _is_there(self._path)
             and next(iter(self._journal.firsts()), None) is not None
+            and not _is_there(self._path)
         ):
             raise self._lost()
 

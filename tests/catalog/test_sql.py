@@ -170,3 +170,17 @@ def test_a_transaction_that_is_taken_back_leaves_the_generation(tmp_path: Path) 
         writer.add_version(NAME, manifest(1))
         raise RuntimeError
     assert catalog.generation() == before
+
+
+def test_a_catalog_that_is_being_made_is_not_lost(tmp_path: Path) -> None:
+    """The first writer makes the file and the first segment between a reader's look for the one and its look for the other."""
+    root = tmp_path / "registry"
+
+    class Slow(FileJournal):
+        def firsts(self):  # type: ignore[no-untyped-def]
+            if not (root / "catalog.db").exists():
+                add(at(root), 0)
+            return super().firsts()
+
+    reader = SqlCatalog(root / "catalog.db", Slow(root / "journal"))
+    assert len(reader.search(VersionQuery())) == 1
