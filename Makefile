@@ -33,6 +33,8 @@ bench: $(READY)  ## ratios to peers and limits; takes minutes
 	$(BIN)/python -m tests.benchmarks.check
 	$(BIN)/python -m tests.benchmarks.search
 	$(BIN)/python -m tests.benchmarks.bench_merge
+	$(BIN)/python -m tests.benchmarks.bench_serve
+	$(BIN)/python -m tests.benchmarks.bench_hub
 
 conformance: $(READY) $(OTHER_CLIENTS)  ## the Hub's protocol with clients of six generations; takes minutes
 	ALL_CLIENTS=1 $(BIN)/python -m pytest tests/hub_protocol
