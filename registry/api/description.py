@@ -67,6 +67,7 @@ _OF_ROUTES: Mapping[str, Mapping[int, str]] = {
     "GET /v1/resolve/{ns}/{name}": {422: "not-servable, or the rule of the one error"},
     "GET /v1/best": {404: "none-fits, unknown-adapter"},
     "GET /v1/compare": {404: _UNKNOWN},
+    "GET /v1/audit": {404: "unknown-adapter"},
     "POST /v1/check": {404: f"{_UNKNOWN}, unknown-base"},
     "GET /v1/blobs/{digest}": {416: "range"},
     "HEAD /v1/blobs/{digest}": {416: "range"},

@@ -22,11 +22,25 @@ class Documents:
     def __init__(self, freshness: Freshness) -> None:
         self._freshness = freshness
         self._encoded: OrderedDict[tuple[str, Wanted, str], tuple[Moment, str]] = OrderedDict()
+        self._public: OrderedDict[str, tuple[Moment, bool]] = OrderedDict()
 
     def catch_up(self) -> None:
         """Before a request is answered."""
         if not self._freshness.is_current():
             self._freshness.catch_up()
+
+    def is_public(self, registry: Registry, adapter: AdapterName) -> bool:
+        """Whether it is there, and not private."""
+        known = self._public.get(adapter.key)
+        if known is not None and self._freshness.holds(known[0], adapter.key):
+            return known[1]
+        begun = self._freshness.now
+        found = registry.catalog.find_adapter(adapter)
+        public = found is not None and not found.private
+        self._public[adapter.key] = (begun, public)
+        if len(self._public) > _KEPT:
+            self._public.popitem(last=False)
+        return public
 
     def encoded(self, registry: Registry, adapter: AdapterName, wanted: Wanted, address: str) -> str:
         """JSON. Raises what :func:`registry.operations.resolve.resolved` raises."""

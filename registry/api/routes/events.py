@@ -30,9 +30,11 @@ _LOOK, _HEARTBEAT = 0.5, 15.0
 
 @router.get("/audit", summary="Every change, newest first")
 def audit(
-    caller: Annotated[Caller, Depends(Requires(Action.ADMIN))], limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    caller: Annotated[Caller, Depends(Requires(Action.ADMIN))],
+    adapter: Annotated[str | None, Query(max_length=200, description="Only what happened to this one.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
-    return {"items": [values.entry_document(entry) for entry in caller.registry.log(limit=limit)]}
+    return {"items": [values.entry_document(entry) for entry in caller.registry.log(adapter, limit=limit)]}
 
 
 @router.get("/events", summary="Changes since a point, as a page or as a stream")
@@ -60,7 +62,7 @@ async def _stream(request: Request, caller: Caller, after: int) -> AsyncIterator
     while not await request.is_disconnected():
         now = caller.registry.catalog.generation()
         if now != generation:
-            page = await to_thread.run_sync(_read_on, caller, after)
+            page = await to_thread.run_sync(_read_on, request, caller, after)
             if page is None:
                 return
             generation = now if len(page) < _PAGE else b""
@@ -77,9 +79,11 @@ async def _stream(request: Request, caller: Caller, after: int) -> AsyncIterator
             yield b": still here\n\n"
 
 
-def _read_on(caller: Caller, after: int) -> list[AuditEntry] | None:
-    """None if the token has ended meanwhile."""
+def _read_on(request: Request, caller: Caller, after: int) -> list[AuditEntry] | None:
+    """None if the token has ended meanwhile, or the server has got its first one and is open to nobody any more."""
     catalog = caller.registry.catalog
+    if caller.open and not request.app.state.gatekeeper.is_open:
+        return None
     if caller.token is not None:
         token = catalog.find_token(caller.token.id)
         if token is None or not token.is_live(utc_now()):
@@ -93,7 +97,10 @@ def _may_see(caller: Caller, entry: AuditEntry) -> bool:
 
 
 def _document(caller: Caller, entry: AuditEntry) -> dict[str, Any]:
+    """Other adapters that the facts name are left out if the caller may not read them."""
     facts = dict(entry.body)
+    if entry.action == "rename" and not caller.may(Action.READ, AdapterName.parse(str(facts["to"]))):
+        facts["to"] = None
     gate = facts.get("gate")
     if (
         isinstance(gate, dict) and gate.get("against") is not None

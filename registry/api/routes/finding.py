@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
@@ -19,9 +20,18 @@ from registry.operations.bases import base_called
 from registry.operations.check import adapter_stored, check, under_alias
 from registry.operations.resolve import Wanted, resolved
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from registry.domain.query import VersionQuery
+    from registry.domain.version import Version
+
 router = APIRouter(prefix="/v1", tags=["look-ups"])
 
 Reader = Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))]
+
+#: So many versions are looked at, the best first, for one that an engine serves.
+_TRIED, _PAGE = 1000, 100
 
 
 class Best(Search):
@@ -38,8 +48,7 @@ def best(request: Request, caller: Reader, wanted: Annotated[Best, Query()]) -> 
         raise InvalidInputError("say the metric by which it is to be the best", code="no-metric", hint="?by=acc")
     if wanted.engine is not None:
         find_profile(wanted.engine)
-    found = caller.registry.catalog.search(wanted.query(caller))
-    for version in found:
+    for version in _best_first(caller, wanted.query(caller)):
         asked = Wanted(number=version.number, engine=wanted.engine)
         try:
             fitting = resolved(version.adapter, asked, blobs=caller.registry.blobs, catalog=caller.registry.catalog)
@@ -50,16 +59,35 @@ def best(request: Request, caller: Reader, wanted: Annotated[Best, Query()]) -> 
     raise NotFoundError(f"no version that fits has a score {wanted.sort}", code="none-fits")
 
 
+def _best_first(caller: Caller, query: VersionQuery) -> Iterator[Version]:
+    query = replace(query, limit=_PAGE)
+    for _ in range(_TRIED // _PAGE):
+        page = caller.registry.catalog.search(query)
+        yield from page
+        if len(page) < _PAGE:
+            return
+        query = replace(query, after=page[-1].reference)
+
+
 def readable(caller: Caller, text: str) -> Reference:
     """Raises NotFoundError as for nothing, for what the caller may not read."""
     reference = Reference.parse(text, namespace=caller.registry.namespace)
     if reference.adapter is not None:
         caller.require(Action.READ, reference.adapter)
         return reference
-    version = caller.registry.catalog.resolve(reference)
-    if not caller.may(Action.READ, version.adapter):
+    version = _theirs(caller, caller.registry.catalog.resolve(reference))
+    if version is None:
         raise NotFoundError(f"no version has digest {text}", code="unknown-version")
     return Reference(AdapterName(version.adapter.namespace, version.adapter.name), number=version.number)
+
+
+def _theirs(caller: Caller, found: Version) -> Version | None:
+    """The same content may be a version of several adapters, of which the caller may read some."""
+    if caller.may(Action.READ, found.adapter):
+        return found
+    catalog = caller.registry.catalog
+    holders = (adapter for adapter in catalog.holders(found.digest) if caller.may(Action.READ, adapter))
+    return next((version for adapter in holders if (version := catalog.find_version(adapter, found.digest))), None)
 
 
 @router.get("/compare", summary="The scores of several versions side by side")

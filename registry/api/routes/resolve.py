@@ -71,7 +71,8 @@ def resolve_many(
             reference = Reference.parse(text, namespace=caller.registry.namespace)
             if reference.adapter is None:
                 raise InvalidNameError("name", text, "team/x, team/x@3 or team/x:production")
-            caller.require(Action.READ, reference.adapter)
+            if not (caller.anonymous_read and documents.is_public(caller.registry, reference.adapter)):
+                caller.require(Action.READ, reference.adapter)
             wanted = Wanted(reference.alias, reference.number, asked.base, asked.engine)
             return f'"found":{documents.encoded(caller.registry, reference.adapter, wanted, address)}'
         except RegistryError as error:
