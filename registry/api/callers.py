@@ -22,6 +22,7 @@ from registry.connect import Registry
 from registry.domain.access import Action, Presented, Token
 from registry.domain.names import AdapterName, Reference
 from registry.domain.query import Visible
+from registry.domain.version import Version
 from registry.errors import DeniedError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -58,6 +59,15 @@ class Caller:
             return True
         known = self.registry.catalog.find_adapter(adapter)
         return known is not None and not known.private
+
+    def own_view_of(self, found: Version) -> Version | None:
+        """A version that was named by its digest, as they may know it: the same content may be a version of several adapters, of
+        which they may read some. None if they may read none."""
+        if self.may(Action.READ, found.adapter):
+            return found
+        catalog = self.registry.catalog
+        holders = (adapter for adapter in catalog.holders(found.digest) if self.may(Action.READ, adapter))
+        return next((version for adapter in holders if (version := catalog.find_version(adapter, found.digest))), None)
 
     def require_anywhere(self, action: Action) -> None:
         """For a route that looks at its objects one by one: raises DeniedError for whoever may do this nowhere."""

@@ -219,3 +219,14 @@ def test_a_commit_that_is_sent_twice_is_done_once(client: Client, tmp_path: Path
     assert len(RemoteCatalog(client).audit()) == moves + 1
 
 
+
+
+def test_a_digest_means_the_version_that_one_may_read(client: Client, tmp_path: Path, store: Path) -> None:
+    """The same content lies in an adapter that is hidden, and was stored there first."""
+    package = adapter(tmp_path / "made", 0)
+    hidden = AdapterName.parse("secret/x")
+    for name in (hidden, NAME):
+        publish([Submission(package, name)], blobs=RemoteBlobs(client), catalog=RemoteCatalog(client))  # type: ignore[arg-type]
+    reader = as_whom(RemoteCatalog(client), store, [Action.READ], "team/*")
+    found = reader.resolve(Reference.parse(package.manifest.digest))
+    assert found.reference == "team/adapter@1"

@@ -52,8 +52,8 @@ def _of_version(caller: Caller, reference: Reference) -> Version:
     """Raises NotFoundError; a digest means a version of an adapter that the caller may read."""
     if reference.adapter is not None:
         caller.require(Action.READ, reference.adapter)
-    found = caller.registry.catalog.resolve(reference)
-    if not caller.may(Action.READ, found.adapter):
+    found = caller.own_view_of(caller.registry.catalog.resolve(reference))
+    if found is None:
         raise NotFoundError(f"no version has digest {reference.digest_start}", code="unknown-version")
     return found
 

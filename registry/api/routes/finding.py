@@ -75,19 +75,10 @@ def readable(caller: Caller, text: str) -> Reference:
     if reference.adapter is not None:
         caller.require(Action.READ, reference.adapter)
         return reference
-    version = _theirs(caller, caller.registry.catalog.resolve(reference))
+    version = caller.own_view_of(caller.registry.catalog.resolve(reference))
     if version is None:
         raise NotFoundError(f"no version has digest {text}", code="unknown-version")
     return Reference(AdapterName(version.adapter.namespace, version.adapter.name), number=version.number)
-
-
-def _theirs(caller: Caller, found: Version) -> Version | None:
-    """The same content may be a version of several adapters, of which the caller may read some."""
-    if caller.may(Action.READ, found.adapter):
-        return found
-    catalog = caller.registry.catalog
-    holders = (adapter for adapter in catalog.holders(found.digest) if caller.may(Action.READ, adapter))
-    return next((version for adapter in holders if (version := catalog.find_version(adapter, found.digest))), None)
 
 
 @router.get("/compare", summary="The scores of several versions side by side")
