@@ -35,7 +35,7 @@ from registry.api.routes import (
 from registry.api.settings import Settings
 from registry.api.uploads import Uploads
 from registry.api.watching import Counters, Watched
-from registry.connect import connect
+from registry.connect import embedded
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -63,7 +63,7 @@ _RESOURCES = (
 
 def create_app(settings: Settings) -> ASGIApp:
     """What a worker serves. The store must be there: ``adapters serve`` sees to that."""
-    registry = replace(connect(settings.location), here=False)
+    registry = replace(embedded(settings.location), here=False)
     # No page that shows the description: it would load scripts from elsewhere into the registry's own origin.
     app = FastAPI(
         title="adapter-registry",

@@ -18,7 +18,7 @@ from fastapi import Request
 from registry.api.limits import Limits
 from registry.api.settings import LOOPBACK, Settings
 from registry.catalog.sql import utc_now
-from registry.connect import Registry
+from registry.connect import EmbeddedRegistry
 from registry.domain.access import Action, Presented, Token
 from registry.domain.names import AdapterName, Reference
 from registry.domain.query import Visible
@@ -36,7 +36,7 @@ class Caller:
     """``registry`` writes under their name. ``open`` is a server without tokens on the loopback interface: its only user may do
     everything."""
 
-    registry: Registry
+    registry: EmbeddedRegistry
     actor: str
     token: Token | None
     open: bool
@@ -137,7 +137,7 @@ def unknown_adapter(adapter: AdapterName) -> NotFoundError:
 class Gatekeeper:
     """Makes callers of requests."""
 
-    def __init__(self, registry: Registry, settings: Settings) -> None:
+    def __init__(self, registry: EmbeddedRegistry, settings: Settings) -> None:
         self._registry = registry
         self._settings = settings
         self._failures = Limits(settings.failures_per_minute)

@@ -10,7 +10,7 @@ from registry.operations.resolve import Wanted, resolved
 
 if TYPE_CHECKING:
     from registry.api.freshness import Freshness, Moment
-    from registry.connect import Registry
+    from registry.connect import EmbeddedRegistry
     from registry.domain.names import AdapterName
 
 _KEPT = 20_000
@@ -29,7 +29,7 @@ class Documents:
         if not self._freshness.is_current():
             self._freshness.catch_up()
 
-    def is_public(self, registry: Registry, adapter: AdapterName) -> bool:
+    def is_public(self, registry: EmbeddedRegistry, adapter: AdapterName) -> bool:
         """Whether it is there, and not private."""
         known = self._public.get(adapter.key)
         if known is not None and self._freshness.holds(known[0], adapter.key):
@@ -42,7 +42,7 @@ class Documents:
             self._public.popitem(last=False)
         return public
 
-    def encoded(self, registry: Registry, adapter: AdapterName, wanted: Wanted, address: str) -> str:
+    def encoded(self, registry: EmbeddedRegistry, adapter: AdapterName, wanted: Wanted, address: str) -> str:
         """JSON. Raises what :func:`registry.operations.resolve.resolved` raises."""
         key = (adapter.key, wanted, address)
         known = self._encoded.get(key)

@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from registry.api.app import create_app
-from registry.connect import connect
+from registry.connect import embedded
 from registry.domain.access import Action, NamespacePattern, new_token
 from registry.errors import ConflictError, UnavailableError
 
@@ -26,7 +26,7 @@ def initialize(settings: Settings, *, actor: str) -> str:
 
     Raises ConflictError if there is such a token already.
     """
-    registry = connect(settings.location, actor=actor)
+    registry = embedded(settings.location, actor=actor)
     live = [each for each in registry.catalog.tokens() if each.is_live(_now()) and Action.ADMIN in each.actions]
     if live:
         raise ConflictError(
@@ -42,7 +42,7 @@ def initialize(settings: Settings, *, actor: str) -> str:
 
 def serve(settings: Settings) -> None:
     """Listen until told to stop; requests under way are finished. Raises UnavailableError where it must not begin."""
-    registry = connect(settings.location)
+    registry = embedded(settings.location)
     registry.catalog.require_current()
     if not settings.is_loopback and not [each for each in registry.catalog.tokens() if each.is_live(_now())]:
         raise UnavailableError(

@@ -83,7 +83,7 @@ def profile(base: str, adapter: str, output: str) -> Seconds:
     import cli.main
     import registry.operations.merge as outer
     import registry.operations.merge_prepare as steps
-    import registry.tensor_verbs as doors
+    import registry.verbs.tensors as doors
 
     clocks.add(IMPORTS, clocks.now())
     workshop = doors._merge_workshop

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from registry.api.hub_protocol.pass_through import PassThrough
     from registry.api.hub_protocol.table import Route
     from registry.api.settings import Settings
-    from registry.connect import Registry
+    from registry.connect import EmbeddedRegistry
 
 #: Threads for bodies that may be long in coming, so that they take none from look-ups.
 _UPLOADS = 64
@@ -42,7 +42,7 @@ _OWN = frozenset(["v1", "healthz", "readyz", "metrics"])
 class HubProtocol:
     """An ASGI application for the root of the origin."""
 
-    def __init__(self, registry: Registry, settings: Settings, gatekeeper: Gatekeeper) -> None:
+    def __init__(self, registry: EmbeddedRegistry, settings: Settings, gatekeeper: Gatekeeper) -> None:
         self._services = Services(registry, settings, gatekeeper)
         self._gatekeeper = gatekeeper
         self._commits = Limits(2 * settings.pushes_per_minute)

@@ -17,7 +17,7 @@ from registry.api.possessions import Possessions
 if TYPE_CHECKING:
     from registry.api.callers import Gatekeeper
     from registry.api.settings import Settings
-    from registry.connect import Registry
+    from registry.connect import EmbeddedRegistry
 
 #: Seconds a token of Xet lives; what was staged with it stays twice as long.
 XET_LIFETIME = 3600.0
@@ -26,7 +26,7 @@ _TIDY = 600.0
 
 
 class Services:
-    def __init__(self, registry: Registry, settings: Settings, gatekeeper: Gatekeeper) -> None:
+    def __init__(self, registry: EmbeddedRegistry, settings: Settings, gatekeeper: Gatekeeper) -> None:
         self.registry = registry
         self.settings = settings
         self.gatekeeper = gatekeeper

@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from registry.errors import InvalidNameError, UnavailableError
+from registry.verbs.store import Store
 
 if TYPE_CHECKING:
-    from registry.blobs.protocol import BlobStore
-    from registry.catalog.protocol import Catalog
-    from registry.domain.names import AdapterName, Reference
-    from registry.operations.bases import Shelf
+    from registry.domain.names import Reference
     from registry.operations.combine import Workshop as CombineWorkshop
     from registry.operations.combined import Combined
     from registry.operations.equal_copy import Workshop as ExportWorkshop
@@ -39,20 +37,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class TensorVerbs:
-    """What :class:`registry.connect.Registry` can do with tensors."""
+class TensorVerbs(Store):
+    """What merges, combines and looks at weights."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        @property
-        def blobs(self) -> BlobStore: ...
-        @property
-        def catalog(self) -> Catalog: ...
-        def shelf(self, *, online: bool = False) -> Shelf: ...
-        def reference(self, text: str) -> Reference: ...
-        def adapter(self, text: str) -> AdapterName: ...
 
     def export(
         self,

@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING
 
 from registry.domain.names import AdapterName, AliasName, fitted
 from registry.domain.tags import checked_tags
+from registry.verbs.store import Store
 
 if TYPE_CHECKING:
-    from registry.blobs.protocol import BlobStore
-    from registry.catalog.protocol import Catalog
     from registry.domain.finding import Finding
-    from registry.domain.names import Reference
     from registry.hub.repositories import HuggingFaceHub
-    from registry.operations.bases import Shelf
     from registry.operations.hub_address import HubAddress
     from registry.operations.hub_fetch import Fetched
     from registry.operations.hub_import import Imported, NotImported
@@ -28,20 +25,10 @@ if TYPE_CHECKING:
 JOBS = 4
 
 
-class HubVerbs:
-    """What :class:`registry.connect.Registry` can do with the Hub."""
+class HubVerbs(Store):
+    """What sends to the Hub and fetches from it."""
 
     __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        @property
-        def blobs(self) -> BlobStore: ...
-        @property
-        def catalog(self) -> Catalog: ...
-        def shelf(self, *, online: bool = False) -> Shelf: ...
-        def reference(self, text: str) -> Reference: ...
-        def adapter(self, text: str) -> AdapterName: ...
 
     def push_to_hub(
         self,
