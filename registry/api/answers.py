@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from registry.api.freshness import Freshness, Moment
+    from registry.api.watching import Counters
 
 _MAX_BODY = 256 << 10
 _KEPT = 20_000
@@ -49,7 +50,7 @@ class _Answer:
     begun: Moment
     adapter: str | None  #: the key of the one it is about
     until: float  #: seconds since the epoch
-    etag: bytes
+    etag: str
     start: Message
     body: Message
     not_modified: Message
@@ -62,13 +63,13 @@ class _Answer:
 class EncodedAnswers:
     """Middleware. ``prefixes`` are the paths whose successful answers to GET are kept."""
 
-    def __init__(self, app: ASGIApp, *, prefixes: Collection[str], freshness: Freshness) -> None:
+    def __init__(self, app: ASGIApp, *, prefixes: Collection[str], freshness: Freshness, counters: Counters) -> None:
         self._app = app
         self._prefixes = tuple(prefixes)
         self._freshness = freshness
         self._answers: OrderedDict[_Key, _Answer] = OrderedDict()
         self._bytes = 0
-        self.hits = 0
+        self._counters = counters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].startswith(self._prefixes):
@@ -84,10 +85,10 @@ class EncodedAnswers:
             if answer is None:
                 return
         else:
-            self.hits += 1
+            self._counters.count_kept()
         wanted = next((value for name, value in headers if name == b"if-none-match"), None)
         given = next((value for name, value in headers if name == _REQUEST_ID), b"")
-        unchanged = wanted is not None and _matches(wanted, answer.etag)
+        unchanged = wanted is not None and matches(wanted.decode("latin-1"), answer.etag)
         start = answer.not_modified if unchanged else answer.start
         if given and PLAIN_ID.fullmatch(given):
             start = {**start, "headers": [*start["headers"], (_REQUEST_ID, given)]}
@@ -147,7 +148,7 @@ def _encoded(begun: Moment, adapter: str | None, until: float, start: Message, b
         begun,
         adapter,
         until,
-        etag,
+        etag.decode("latin-1"),
         {**start, "headers": headers},
         {"type": "http.response.body", "body": bytes(body["body"])},
         {"type": "http.response.start", "status": 304, "headers": unchanged},
@@ -163,5 +164,6 @@ def _says_do_not_keep(start: Message) -> bool:
     return any(name == b"cache-control" and DO_NOT_KEEP.encode() in value for name, value in start["headers"])
 
 
-def _matches(wanted: bytes, etag: bytes) -> bool:
-    return wanted.strip() == b"*" or etag in (part.strip().removeprefix(b"W/") for part in wanted.split(b","))
+def matches(wanted: str, etag: str) -> bool:
+    """What an If-None-Match says (RFC 9110, 13.1.2): weakly, of one or several."""
+    return wanted.strip() == "*" or etag in (part.strip().removeprefix("W/") for part in wanted.split(","))

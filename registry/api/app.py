@@ -89,9 +89,8 @@ def create_app(settings: Settings) -> ASGIApp:
     counters = app.state.counters = Counters()
     freshness = Freshness(registry.catalog)
     app.state.documents = Documents(freshness)
-    answers = EncodedAnswers(Watched(Guarded(app, settings), counters), prefixes=_KEPT, freshness=freshness)
-    app.state.answers = answers
-    return answers
+    watched = Watched(Guarded(app, settings), counters)
+    return EncodedAnswers(watched, prefixes=_KEPT, freshness=freshness, counters=counters)
 
 
 def from_environment() -> ASGIApp:

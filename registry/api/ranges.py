@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response, StreamingResponse
 
+from registry.api.answers import matches
 from registry.api.sending import sent
 from registry.errors import InvalidInputError
 
@@ -33,8 +34,9 @@ class UnsatisfiableRangeError(InvalidInputError):
 def partial_answer(request: Request, digest: Digest, blobs: FilesystemBlobs, headers: Mapping[str, str]) -> Response:
     """``headers`` must have an ETag. Raises MissingBlobError before anything is sent, UnsatisfiableRangeError."""
     size = blobs.size(digest)
-    answered = {**headers, "Accept-Ranges": "bytes", "X-Content-Type-Options": "nosniff"}
-    if request.headers.get("if-none-match") == headers["ETag"]:
+    answered = {**headers, "Accept-Ranges": "bytes"}
+    unless = request.headers.get("if-none-match")
+    if unless is not None and matches(unless, headers["ETag"]):
         return Response(status_code=304, headers=answered)
     start, stop, status = 0, size, 200
     wanted, condition = request.headers.get("range"), request.headers.get("if-range")

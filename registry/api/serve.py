@@ -7,12 +7,14 @@ import os
 import socket
 import sys
 from datetime import UTC, datetime
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from registry.api.app import create_app
+from registry.api.watching import TOGETHER
 from registry.connect import embedded
 from registry.domain.access import Action, NamespacePattern, new_token
 from registry.errors import ConflictError, UnavailableError
@@ -71,14 +73,15 @@ def serve(settings: Settings) -> None:
         config = uvicorn.Config(create_app(settings), **options)  # type: ignore[arg-type]
         uvicorn.Server(config).run(sockets=[listener])
         return
-    os.environ.update(settings.environment())
     config = uvicorn.Config(
         "registry.api.app:from_environment",
         factory=True,
         workers=settings.workers,
         **options,  # type: ignore[arg-type]
     )
-    Multiprocess(config, sockets=[listener]).run()
+    with TemporaryDirectory(prefix="adapters-counters-") as counters:
+        os.environ.update({**settings.environment(), TOGETHER: counters})
+        Multiprocess(config, sockets=[listener]).run()
 
 
 def _listener(settings: Settings) -> socket.socket:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import secrets
 import time
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,33 +33,55 @@ _SAFE = (
 )
 
 
+#: Where the workers of one server keep their counters together; set by whoever starts them, before they import anything.
+TOGETHER = "PROMETHEUS_MULTIPROC_DIR"
+#: Kept answers are put on the counter in steps of this: a worker that is not asked for its counters is so many behind.
+_STEP = 256
+
+
 class Counters:
-    """One set for each process."""
+    """Of this process; what is shown is the sum over all workers of the server."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self._registry = CollectorRegistry()
         self._requests = Counter(
-            "adapters_requests", "Requests that were answered.", ["method", "area", "status"], registry=self.registry
+            "adapters_requests", "Requests that were answered.", ["method", "area", "status"], registry=self._registry
         )
         self._seconds = Histogram(
-            "adapters_request_seconds", "From the request to the end of its answer.", ["area"], registry=self.registry
+            "adapters_request_seconds", "From the request to the end of its answer.", ["area"], registry=self._registry
         )
-
         self._kept = Counter(
             "adapters_kept_answers",
-            "Look-ups that were answered from memory, beside those above.",
-            registry=self.registry,
+            f"Look-ups that were answered from memory, beside those above; up to {_STEP - 1} of each worker still to come.",
+            registry=self._registry,
         )
         self._sequence = Gauge(
-            "adapters_catalog_sequence", "Of the last change to the catalog.", registry=self.registry
+            "adapters_catalog_sequence",
+            "Of the last change to the catalog.",
+            registry=self._registry,
+            multiprocess_mode="max",
         )
         self._given = 0
 
-    def look_up(self, given: int, sequence: int) -> None:
-        """How many answers were given from memory so far, and where the catalog is; asked for when somebody looks."""
-        self._kept.inc(given - self._given)
-        self._given = given
+    def shown(self, sequence: int) -> bytes:
+        """In Prometheus' text format; ``sequence`` is where the catalog is."""
         self._sequence.set(sequence)
+        self._put_kept()
+        if TOGETHER not in os.environ:
+            return generate_latest(self._registry)
+        everybody = CollectorRegistry()
+        MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
+        return generate_latest(everybody)
+
+    def count_kept(self) -> None:
+        """An answer was given from memory."""
+        self._given += 1
+        if self._given >= _STEP:
+            self._put_kept()
+
+    def _put_kept(self) -> None:
+        self._kept.inc(self._given)
+        self._given = 0
 
     def count(self, method: str, path: str, status: int, seconds: float) -> None:
         match = _AREAS.match(path)

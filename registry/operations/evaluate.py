@@ -5,7 +5,7 @@ A file is kept by its digest beside what was read from it; the same file added t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from registry.errors import InvalidInputError, MalformedResultsError
 from registry.operations.directory import open_regular
 
 MAX_RESULTS = 64 << 20
+_STEP = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,7 @@ def measured(
 
     Raises MalformedResultsError, UnsuitableDirectoryError for a path that cannot be read.
     """
-    from registry.formats.results import (
-        is_assignment,
-        parse_assignment,
-        read_results,
-    )  # a push without scores needs none
+    from registry.formats.results import is_assignment, parse_assignment  # a push without scores needs none
 
     if stderr is not None and not 0 <= stderr < float("inf"):
         raise InvalidInputError(f"a standard error of {stderr} cannot be: expected a finite number, 0 or more")
@@ -79,30 +76,39 @@ def measured(
         return Measured((filled,))
     path = Path(source)
     with open_regular(path) as file:
-        data = b""
-        while chunk := file.read(MAX_RESULTS + 1 - len(data)):
-            data += chunk
-    if len(data) > MAX_RESULTS:
-        raise MalformedResultsError(
-            str(path), f"has more than {MAX_RESULTS:,} bytes", hint="give the summary, not the samples"
+        found = _read(iter(lambda: file.read(_STEP), b""), str(path), path.name)
+    filled_in = (
+        replace(
+            each,
+            task=each.task or task,
+            suite=suite or each.suite,
+            split=each.split or split,
+            stderr=each.stderr if each.stderr is not None else stderr,
+            n=each.n if each.n is not None else n,
+            higher_is_better=each.higher_is_better if higher_is_better is None else higher_is_better,
         )
-    found = read_results(data, where=str(path))
-    return Measured(
-        tuple(
-            replace(
-                each,
-                task=each.task or task,
-                suite=suite or each.suite,
-                split=each.split or split,
-                stderr=each.stderr if each.stderr is not None else stderr,
-                n=each.n if each.n is not None else n,
-                higher_is_better=each.higher_is_better if higher_is_better is None else higher_is_better,
-                source=path.name,
-            )
-            for each in found
-        ),
-        data,
+        for each in found.evaluations
     )
+    return replace(found, evaluations=tuple(filled_in))
+
+
+def stored_results(digest: Digest, name: str, blobs: BlobStore) -> Measured:
+    """What a results file says that is a blob already. Raises MalformedResultsError, MissingBlobError."""
+    return _read(blobs.read(digest), f"{name} ({digest})", name)
+
+
+def _read(chunks: Iterable[bytes], where: str, name: str) -> Measured:
+    from registry.formats.results import read_results
+
+    data = bytearray()
+    for chunk in chunks:
+        data += chunk
+        if len(data) > MAX_RESULTS:
+            raise MalformedResultsError(
+                where, f"has more than {MAX_RESULTS:,} bytes", hint="give the summary, not the samples"
+            )
+    found = read_results(bytes(data), where=where)
+    return Measured(tuple(replace(each, source=name) for each in found), bytes(data))
 
 
 def evaluate(

@@ -130,6 +130,8 @@ def asked(client: TestClient) -> Iterator[Asked]:
     yield Asked("DELETE", f"{X}/versions/2/tags/purpose", of["version"] + "/tags/{key}")
     yield Asked("PUT", f"{X}/versions/2/yank", of["version"] + "/yank", {"reason": "trained on the test set"})
     yield Asked("DELETE", f"{X}/versions/2/yank", of["version"] + "/yank")
+    yield Asked("PUT", "/v1/base-aliases/mirror", "/v1/base-aliases/{base}", {"canonical": BASE})
+    yield Asked("GET", "/v1/bases/mirror", "/v1/bases/{base}")
     yield Asked("PUT", "/v1/base-aliases/my/mirror", "/v1/base-aliases/{owner}/{base}", {"canonical": BASE})
     yield Asked("POST", "/v1/transactions", body={"steps": [{"do": "aliases", "adapter": "team/support-de"}], "commit": False})
     yield Asked("POST", "/v1/tokens", body={"name": "ci", "actions": ["read", "push"], "namespaces": ["team/*"], "days": 30})

@@ -125,6 +125,17 @@ def test_what_one_may_not_read_looks_like_what_is_not_there(
     assert scene.ask("owner", method, f"/v1/blobs/{scene.secret}").status == 200
 
 
+@pytest.mark.parametrize("condition", ['"{}"', 'W/"{}"', '"other", "{}"', "*"])
+def test_a_blob_that_a_client_has_is_not_sent_again(scene: Scene, condition: str) -> None:
+    wanted = {"If-None-Match": condition.format(scene.secret)}
+    for method in ("GET", "HEAD"):
+        answer = scene.ask("owner", method, f"/v1/blobs/{scene.secret}", headers=wanted)
+        assert (answer.status, answer.body) == (304, b"")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    other = scene.ask("owner", "GET", f"/v1/blobs/{scene.secret}", headers={"If-None-Match": '"other"'})
+    assert other.status == 200
+
+
 def test_knowing_a_digest_gives_nothing_and_having_the_bytes_does(scene: Scene) -> None:
     """Who sends them all is answered as if they were the first, and may read them from then on. Nobody else may."""
     data = b"".join(scene.shelf.blobs.read(scene.secret))

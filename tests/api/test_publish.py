@@ -5,6 +5,7 @@ Each refusal also shows that the catalog is what it was and that nothing is left
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,4 +205,40 @@ def test_what_makes_no_sense_is_refused(
 def test_one_path_twice_is_refused(scene: Scene, write_adapter: WriteAdapter) -> None:
     files, before = scene.send("pusher", write_adapter("c")), scene.state()
     assert scene.post("pusher", VERSIONS, {"files": [*files, files[0]]})[1]["code"] == "duplicate-path"
+    assert scene.state() == before
+
+
+RESULTS = json.dumps({"results": {"boolq": {"acc,none": 0.75, "acc_stderr,none": 0.01}}}).encode()
+
+
+def test_results_files_are_read_here_and_kept(scene: Scene, write_adapter: WriteAdapter) -> None:
+    digest = Digest.of(RESULTS)
+    sent = scene.client.put(
+        f"/v1/blobs/{digest}", content=RESULTS, headers={"Authorization": f"Bearer {scene.tokens['pusher']}"}
+    )
+    assert sent.status_code == 201
+    files, given = scene.send("pusher", write_adapter("c")), [{"digest": digest, "name": "boolq.json"}]
+    assert scene.post("pusher", VERSIONS, {"files": files, "results": given})[0] == 201
+    (kept,) = scene.shelf.evaluations("c@1")
+    assert (kept.task, kept.metric, kept.value, kept.stderr, kept.source) == ("boolq", "acc", 0.75, 0.01, "boolq.json")
+    assert digest in set(scene.shelf.catalog.references())
+    assert scene.post("pusher", f"{VERSIONS}/1/evaluations", {"results": given}) == (200, {"added": 0})
+    other = [{"digest": digest}]  # as the other may read the version, so it may read its results
+    assert scene.post("other", f"{VERSIONS}/1/evaluations", {"results": other})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "sent", "code"),
+    [(RESULTS, False, "not-uploaded"), (b"{}", True, "no-score"), (b"\xff", True, "no-score")],
+)
+def test_results_that_are_none_make_no_version(
+    scene: Scene, write_adapter: WriteAdapter, content: bytes, sent: bool, code: str
+) -> None:
+    files, digest = scene.send("pusher", write_adapter("c")), Digest.of(content)
+    if sent:
+        headers = {"Authorization": f"Bearer {scene.tokens['pusher']}"}
+        assert scene.client.put(f"/v1/blobs/{digest}", content=content, headers=headers).status_code == 201
+    before = scene.state()
+    assert scene.post("pusher", VERSIONS, {"files": files, "results": [{"digest": digest}]})[1]["code"] == code
+    assert scene.post("pusher", f"{VERSIONS}/1/evaluations", {})[1]["code"] == "no-score"
     assert scene.state() == before

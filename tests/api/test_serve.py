@@ -151,3 +151,17 @@ def test_a_move_that_was_acknowledged_is_seen_by_every_later_request_on_every_wo
                 looked += 1
                 stale += get(address, "/v1/resolve/team/x?alias=production")[1]["version"] != version
     assert (looked, stale) == (160, 0)
+
+
+@pytest.mark.slow
+def test_counters_are_of_all_workers(tmp_path: Path, write_adapter: WriteAdapter) -> None:
+    """Each request is a connection of its own, so both workers get some, and whichever is asked knows of all."""
+    store = tmp_path / "store"
+    connect(store).push(write_adapter("x"), name="team/x")
+    wanted = 'adapters_requests_total{area="/healthz",method="GET",status="200"}'
+    with running(store, "--workers", "2") as address:
+        for count in range(1, 31):
+            assert get(address, "/healthz")[0] == 200
+            with urlopen(f"{address}/metrics", timeout=30) as answer:
+                (line,) = [line for line in answer.read().decode().splitlines() if line.startswith(wanted)]
+            assert float(line.split()[-1]) == count

@@ -23,9 +23,19 @@ def bases(caller: Reader) -> dict[str, Any]:
     return {"items": items, "aliases": caller.registry.base_aliases()}
 
 
+@router.get("/bases/{base}", summary="A base model without an owner", operation_id="base_without_owner")
+def bare_base(caller: Reader, base: str) -> dict[str, Any]:
+    """The Hub's oldest are called by one word, such as ``gpt2``."""
+    return _document(caller, base)
+
+
 @router.get("/bases/{owner}/{base}", summary="A base model")
 def base(caller: Reader, owner: str, base: str) -> dict[str, Any]:
-    stored, spec = caller.registry.base(f"{owner}/{base}")
+    return _document(caller, f"{owner}/{base}")
+
+
+def _document(caller: Caller, name: str) -> dict[str, Any]:
+    stored, spec = caller.registry.base(name)
     return {
         **stored.id.document(),
         "digest": stored.digest,
@@ -41,9 +51,19 @@ class Canonical(BaseModel):
     canonical: str = Field(max_length=200, examples=["meta-llama/Llama-3.1-8B"])
 
 
+@router.put("/base-aliases/{base}", summary="From now on this word means that base", operation_id="put_bare_alias")
+def put_bare_alias(caller: Admin, base: str, wanted: Canonical) -> dict[str, Any]:
+    return {"changed": caller.registry.alias_base(base, wanted.canonical)}
+
+
 @router.put("/base-aliases/{owner}/{base}", summary="From now on this name means that base")
 def put_alias(caller: Admin, owner: str, base: str, wanted: Canonical) -> dict[str, Any]:
     return {"changed": caller.registry.alias_base(f"{owner}/{base}", wanted.canonical)}
+
+
+@router.delete("/base-aliases/{base}", summary="Take an alias of one word back", status_code=204)
+def delete_bare_alias(caller: Admin, base: str) -> None:
+    caller.registry.alias_base(base, None)
 
 
 @router.delete("/base-aliases/{owner}/{base}", summary="Take an alias back", status_code=204)

@@ -66,11 +66,11 @@ async def _stream(request: Request, caller: Caller, after: int) -> AsyncIterator
             if page is None:
                 return
             generation = now if len(page) < _PAGE else b""
-            for entry in page:
-                after = entry.sequence
-                if _may_see(caller, entry):
+            for sequence, block in page:
+                after = sequence
+                if block is not None:
                     quiet = 0.0
-                    yield f"id: {entry.sequence}\nevent: {entry.action}\ndata: {json.dumps(_document(caller, entry))}\n\n".encode()
+                    yield block
             continue
         await asyncio.sleep(_LOOK)
         quiet += _LOOK
@@ -79,8 +79,9 @@ async def _stream(request: Request, caller: Caller, after: int) -> AsyncIterator
             yield b": still here\n\n"
 
 
-def _read_on(request: Request, caller: Caller, after: int) -> list[AuditEntry] | None:
-    """None if the token has ended meanwhile, or the server has got its first one and is open to nobody any more."""
+def _read_on(request: Request, caller: Caller, after: int) -> list[tuple[int, bytes | None]] | None:
+    """Sequence numbers, each with its block of the stream if the caller may see it. None if the token has ended meanwhile, or the
+    server has got its first one and is open to nobody any more."""
     catalog = caller.registry.catalog
     if caller.open and not request.app.state.gatekeeper.is_open:
         return None
@@ -88,7 +89,13 @@ def _read_on(request: Request, caller: Caller, after: int) -> list[AuditEntry] |
         token = catalog.find_token(caller.token.id)
         if token is None or not token.is_live(utc_now()):
             return None
-    return catalog.events(after, limit=_PAGE)
+    return [(entry.sequence, _block(caller, entry)) for entry in catalog.events(after, limit=_PAGE)]
+
+
+def _block(caller: Caller, entry: AuditEntry) -> bytes | None:
+    if not _may_see(caller, entry):
+        return None
+    return f"id: {entry.sequence}\nevent: {entry.action}\ndata: {json.dumps(_document(caller, entry))}\n\n".encode()
 
 
 def _may_see(caller: Caller, entry: AuditEntry) -> bool:

@@ -16,7 +16,7 @@ from registry.domain.access import Action
 from registry.domain.digest import Digest
 from registry.domain.names import AdapterName, Reference
 from registry.errors import InvalidInputError
-from registry.operations.evaluate import Measured
+from registry.operations.evaluate import Measured, stored_results
 from registry.operations.receive import MAX_FILES
 from registry.operations.show import show, summary_document
 from registry.remote import values
@@ -50,6 +50,13 @@ class Score(BaseModel):
         return Measured((values.read_evaluation(self.model_dump()),))
 
 
+class Results(BaseModel):
+    """A file of scores as an evaluation harness writes it, sent as a blob: read here, and kept beside what was read."""
+
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    name: str = Field("results.json", min_length=1, max_length=200, description="What the scores say they are from.")
+
+
 class NewVersion(BaseModel):
     """The blobs must be ones that the caller sent, or may read."""
 
@@ -59,6 +66,7 @@ class NewVersion(BaseModel):
     tags: dict[str, str] = Field({}, max_length=100)
     note: str | None = Field(None, max_length=10_000)
     evaluations: list[Score] = Field([], max_length=1000)
+    results: list[Results] = Field([], max_length=50)
     parents: list[str] = Field([], max_length=100, description="References, with *WEIGHT behind if it matters.")
     parent_kind: str = Field("continued-from", max_length=60)
     allow: list[str] = Field([], max_length=50, description="Rules whose errors are accepted, on record.")
@@ -84,6 +92,7 @@ def publish(
     if len(files) < len(wanted.files):
         raise InvalidInputError("two files have the same path", code="duplicate-path")
     Receiver(caller, request.app.state.possessions).require_usable(list(files.values()))
+    measured = _measured(request, caller, wanted.evaluations, wanted.results)
 
     def made() -> dict[str, Any]:
         published = caller.registry.receive(
@@ -92,7 +101,7 @@ def publish(
             base=wanted.base,
             alias=wanted.aliases,
             tags=wanted.tags,
-            evaluations=[score.measured() for score in wanted.evaluations],
+            evaluations=measured,
             note=wanted.note,
             parents=wanted.parents,
             parent_kind=wanted.parent_kind,
@@ -114,7 +123,10 @@ def evaluations(caller: Reader, ns: Namespace, name: Name, number: Number) -> di
 
 
 class Scores(BaseModel):
-    evaluations: list[Score] = Field(min_length=1, max_length=1000)
+    """Stated, or in files; together at least one."""
+
+    evaluations: list[Score] = Field([], max_length=1000)
+    results: list[Results] = Field([], max_length=50)
 
 
 @router.post("/{number}/evaluations", summary="Add scores")
@@ -127,8 +139,11 @@ def add_evaluations(
     wanted: Scores,
     idempotency_key: Key = None,
 ) -> dict[str, Any]:
+    measured = _measured(request, caller, wanted.evaluations, wanted.results)
+    if not measured:
+        raise InvalidInputError("no scores and no results files were given", code="no-score")
+
     def added() -> dict[str, Any]:
-        measured = [score.measured() for score in wanted.evaluations]
         _, count = caller.registry.add_evaluations(f"{ns}/{name}@{number}", *measured)
         return {"added": count}
 
@@ -143,6 +158,14 @@ def lineage(caller: Reader, ns: Namespace, name: Name, number: Number) -> dict[s
     details = show(exactly, blobs=caller.registry.blobs, catalog=caller.registry.catalog)
     edges = shown_parents(caller, [edge.document() for edge in details.manifest.lineage])
     return {"reference": details.version.reference, "parents": edges}
+
+
+def _measured(request: Request, caller: Caller, scores: list[Score], results: list[Results]) -> list[Measured]:
+    """Raises NotFoundError for a results file that the caller neither sent nor may read, MalformedResultsError."""
+    files = [(Digest(each.digest), each.name) for each in results]
+    Receiver(caller, request.app.state.possessions).require_usable([digest for digest, _ in files])
+    stated = [score.measured() for score in scores]
+    return stated + [stored_results(digest, name, caller.registry.blobs) for digest, name in files]
 
 
 def _asked(request: Request, wanted: BaseModel) -> bytes:
