@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from registry.errors import NotFoundError, UnavailableError
+from registry.errors import DigestMismatchError, NotFoundError, UnavailableError
 
 #: What of a model is needed to merge into it: no other format of its weights, and no code.
 CHECKPOINT = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken", "README.md", "LICENSE*")
 ADAPTER = ("*.json", "adapter_model.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
+
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
@@ -26,7 +30,7 @@ def snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> 
     transport = errors.HTTPError  # type: ignore[attr-defined]  # what nobody answering is to httpx or requests
     where = f"{repository}{f'@{revision}' if revision else ''}"
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+        found = Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise NotFoundError(
             f"the Hub has no {where}, or keeps it from you",
@@ -40,3 +44,28 @@ def snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> 
             code="hub-unavailable",
             hint="check the connection, or give a directory",
         ) from error
+    if patterns is ADAPTER:  # a base's many gigabytes are another matter; its shards are bounded by their headers
+        for file in found.rglob("*"):
+            _prove(file, where)
+    return found
+
+
+def _prove(file: Path, where: str) -> None:
+    """The client compares lengths alone. Its cache keeps files under their ETags, which for weights is the SHA-256 and for other
+    files what git calls them; where the cache is not made of links, nothing tells. Raises DigestMismatchError."""
+    expected = file.readlink().name if file.is_symlink() else ""
+    if not _DIGEST.fullmatch(expected):
+        return
+    hasher = hashlib.sha256()
+    if len(expected) == 40:
+        hasher = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
+    with open(file, "rb") as data:
+        while chunk := data.read(1 << 20):
+            hasher.update(chunk)
+    if hasher.hexdigest() != expected:
+        raise DigestMismatchError(
+            f"{where}/{file.name} in the Hub's cache",
+            expected=expected,
+            actual=hasher.hexdigest(),
+            hint=f"remove {file.resolve()} and fetch it again",
+        )

@@ -224,8 +224,10 @@ def patiently(attempt: Callable[[], T]) -> T:
 
 
 def _chunks(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    """As they come: what came before a break is not lost."""
     try:
-        yield from answer.stream(1 << 20)
+        while chunk := answer.read1(1 << 20):
+            yield chunk
     except (HTTPError, OSError) as error:
         raise InterruptedTransferError(f"the connection broke: {_reason(error)}") from error
 
@@ -252,6 +254,7 @@ def _error_of(document: Mapping[str, Any]) -> RegistryError:
 
 
 def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or error
+    causes = (each for each in error.args if isinstance(each, Exception))
+    reason = getattr(error, "reason", None) or next(causes, error)
     words = re.sub(r"\[Errno -?\d+\] ", "", str(reason).rpartition(": ")[2])
     return words.lower() or type(error).__name__
