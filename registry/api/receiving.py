@@ -15,6 +15,7 @@ from registry.errors import CorruptionError, InvalidInputError, NotFoundError
 from registry.operations.bases import stored_spec
 from registry.operations.check import against_base
 from registry.operations.describe import AdapterPackage, describe
+from registry.operations.merged_version import require_merged
 from registry.operations.publish import kept_findings, refuse_errors
 from registry.operations.receive import laid_out
 from registry.remote import values
@@ -52,7 +53,10 @@ class Receiver:
             raise InvalidInputError("that is no manifest", code="manifest-differs") from error
         self.require_usable([manifest.digest, *(entry.digest for entry in manifest.files)])
         claimed = [values.read_finding(finding) for finding in given["findings"]]
-        if manifest.peft_type == MERGED:  # nothing can be described of it but what it says
+        if manifest.peft_type == MERGED:
+            files = {entry.path: entry.digest for entry in manifest.files}
+            with laid_out(files, self.caller.registry.blobs, called=str(adapter)) as directory:
+                require_merged(directory, manifest)
             return writer.add_version(adapter, manifest, note=given["note"], findings=claimed)
         package = self._described(manifest, str(adapter))
         allowed = [finding.rule for finding in claimed if finding.severity is Severity.ERROR]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -18,8 +18,9 @@ from typing import TypeVar
 from registry.domain.base_model import BaseModelId
 from registry.domain.digest import Digest
 from registry.domain.lineage import LineageEdge
+from registry.domain.paths import clash, is_plain
 from registry.domain.tensors import TensorSpec
-from registry.errors import CorruptionError
+from registry.errors import CorruptionError, InvalidNameError
 
 T = TypeVar("T")
 
@@ -27,6 +28,8 @@ SCHEMA = "adapter-registry/manifest/1"
 
 #: What stands where an adapter's PEFT type would, for a checkpoint that adapters were merged into.
 MERGED = "MERGED"
+
+_MAX_KIND, _MAX_REFERENCE = 60, 4096
 
 
 class FileRole(StrEnum):
@@ -154,18 +157,37 @@ def parse_manifest(data: bytes) -> Manifest:
                 for name, dtype, shape, start, end in document["tensors"]
             ),
             tensor_identity=Digest(document["tensor_identity"]),
-            files=tuple(
-                FileEntry(path, Digest(digest), size, FileRole(role)) for path, digest, size, role in document["files"]
-            ),
+            files=_files(document["files"]),
             extra_modules=tuple(document["extra_modules"]),
             absent_targets=tuple(document["absent_targets"]),
             base_change=document["base_change"],
             peft_version=document["peft_version"],
             training=document["training"],
-            lineage=tuple(LineageEdge(**edge) for edge in document["lineage"]),
+            lineage=tuple(_edge(**edge) for edge in document["lineage"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, InvalidNameError, KeyError, TypeError, ValueError) as error:
         raise CorruptionError(f"a manifest cannot be read: {error}", hint="run `adapters doctor --deep`") from error
+
+
+def _files(rows: Sequence[tuple[str, str, int, str]]) -> tuple[FileEntry, ...]:
+    """Whoever wrote the manifest, these are where files are put: none of them leads out of a directory."""
+    files = tuple(FileEntry(path, Digest(digest), size, FileRole(role)) for path, digest, size, role in rows)
+    odd = next(
+        (entry for entry in files if not is_plain(entry.path) or type(entry.size) is not int or entry.size < 0), None
+    )
+    if odd is not None:
+        raise ValueError(f"{odd.path!r:.200} of {odd.size!r:.40} bytes is no file of a version")
+    if (twice := clash([entry.path for entry in files])) is not None:
+        raise ValueError(f"{twice!r:.200} cannot be there beside another of its files")
+    return files
+
+
+def _edge(parent: str, kind: str, weight: float | None = None, reference: str | None = None) -> LineageEdge:
+    if not kind.isprintable() or len(kind) > _MAX_KIND:
+        raise ValueError(f"{kind!r:.80} is no kind of lineage")
+    if reference is not None and len(reference) > _MAX_REFERENCE:
+        raise ValueError(f"{reference!r:.80} is no name of a parent")
+    return LineageEdge(Digest(parent), kind, weight, reference)
 
 
 def _document(manifest: Manifest) -> dict[str, object]:

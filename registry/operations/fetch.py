@@ -54,6 +54,8 @@ def _write(entry: FileEntry, into: Path, blobs: BlobStore, progress: Progress) -
             hasher.update(chunk)
             size += file.write(chunk)
             progress(len(chunk))
+            if size > entry.size:
+                break
         file.flush()
         os.fsync(file.fileno())
     actual = PREFIX + hasher.hexdigest()

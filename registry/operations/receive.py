@@ -17,11 +17,11 @@ from typing import Protocol
 
 from registry.blobs.protocol import BlobStore
 from registry.domain.digest import Digest
+from registry.domain.paths import is_plain
 from registry.errors import InvalidInputError, RegistryError
 
 #: Of one version.
 MAX_FILES = 2000
-_MAX_PATH, _MAX_DEPTH = 400, 8
 
 
 class LinkedBlobs(BlobStore, Protocol):
@@ -63,14 +63,7 @@ def laid_out(files: Mapping[str, Digest], blobs: LinkedBlobs, *, called: str) ->
 
 def require_plain(path: str) -> None:
     """Raises InvalidInputError for anything but names separated by slashes."""
-    parts = path.split("/")
-    if (
-        not path.isprintable()
-        or "\\" in path
-        or len(path.encode(errors="replace")) > _MAX_PATH
-        or len(parts) > _MAX_DEPTH
-        or any(part in ("", ".", "..", ".git") or len(part.encode(errors="replace")) > 255 for part in parts)
-    ):
+    if not is_plain(path):
         raise InvalidInputError(
             f"{path!r:.120} is no path below an adapter",
             code="invalid-path",

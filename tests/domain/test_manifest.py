@@ -23,6 +23,8 @@ TARGETS = st.builds(
     st.none() | st.floats(0.5, 512),
     st.none() | st.floats(0.01, 64),
 )
+WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=40)
+PATHS = st.from_regex(r"[a-z]{1,8}\.(json|safetensors)", fullmatch=True) | st.just("eval_results/ä b.yaml")
 MANIFESTS = st.builds(
     Manifest,
     peft_type=st.sampled_from(["LORA", "IA3"]),
@@ -33,10 +35,12 @@ MANIFESTS = st.builds(
     tensors=st.lists(st.builds(TensorSpec, st.text(), st.just("F32"), st.tuples(st.integers(0, 9))), max_size=3).map(tuple),
     tensor_identity=st.just(ZERO),
     files=st.lists(
-        st.builds(FileEntry, st.text(), st.just(ZERO), st.integers(0), st.sampled_from(FileRole)), max_size=3
+        st.builds(FileEntry, PATHS, st.just(ZERO), st.integers(0), st.sampled_from(FileRole)),
+        max_size=3,
+        unique_by=lambda entry: entry.path.lower(),
     ).map(tuple),
     training=st.dictionaries(st.text(), st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)),
-    lineage=st.lists(st.builds(LineageEdge, st.just(str(ZERO)), st.text(), st.none() | st.floats(-2, 2))).map(tuple),
+    lineage=st.lists(st.builds(LineageEdge, st.just(str(ZERO)), WORDS, st.none() | st.floats(-2, 2))).map(tuple),
 )
 
 
@@ -57,6 +61,43 @@ def test_equal_manifests_have_equal_bytes(training: dict[str, object]) -> None:
     assert one == other
     assert one.canonical_bytes == other.canonical_bytes
     assert one.canonical_bytes.isascii()
+
+
+LEAD_OUT = [
+    "/etc/passwd", "../x", "a/../../x", "a/./b", "a//b", "a/", "", ".", "..", ".git/config", "x/.GIT/hooks/post-checkout",
+    "C:\\x", "..\\x", "a\0b", "a\nb", "\x1b[2J", "\ud800", "a\u202egpj.exe", "a" * 256, "/".join("abcdefghi"), "ä" * 200,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [*([path] for path in LEAD_OUT), ["a", "a"], ["A.json", "a.json"], ["a", "a/b"], ["a/B/c", "A/b"]],
+)
+def test_a_manifest_names_no_file_outside_of_its_directory_and_none_twice(paths: list[str]) -> None:
+    """Whoever wrote it: whoever reads it puts files there."""
+    files = tuple(FileEntry(path, ZERO, 0) for path in paths)
+    manifest = Manifest("MERGED", "merged", BaseModelId(None), None, (), (), ZERO, files)
+    with pytest.raises(CorruptionError, match="a manifest cannot be read"):
+        parse_manifest(manifest.canonical_bytes)
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, True, "1", None])
+def test_a_file_has_a_size(size: object) -> None:
+    manifest = Manifest("LORA", "lora", BaseModelId(None), None, (), (), ZERO, (FileEntry("a", ZERO, size),))  # type: ignore[arg-type]
+    with pytest.raises(CorruptionError):
+        parse_manifest(manifest.canonical_bytes)
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [{"parent": "x"}, {"kind": "k" * 61}, {"kind": "\n"}, {"reference": "r" * 5000}, {"kind": 1}],
+)
+def test_an_edge_of_the_lineage_is_a_digest_and_short_words(edge: dict[str, object]) -> None:
+    manifest = Manifest("LORA", "lora", BaseModelId(None), None, (), (), ZERO, (), lineage=(LineageEdge(ZERO, "merged-with"),))
+    document = json.loads(manifest.canonical_bytes)
+    document["lineage"][0] |= edge
+    with pytest.raises(CorruptionError):
+        parse_manifest(json.dumps(document).encode())
 
 
 def test_what_is_no_json_number_is_no_manifest() -> None:
