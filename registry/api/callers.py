@@ -23,7 +23,7 @@ from registry.domain.access import Action, Presented, Token
 from registry.domain.names import AdapterName, Reference
 from registry.domain.query import Visible
 from registry.domain.version import Version
-from registry.errors import DeniedError, InvalidInputError, NotFoundError
+from registry.errors import DeniedError, InvalidInputError, InvalidNameError, NotFoundError
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -69,6 +69,14 @@ class Caller:
         holders = (adapter for adapter in catalog.holders(found.digest) if self.may(Action.READ, adapter))
         return next((version for adapter in holders if (version := catalog.find_version(adapter, found.digest))), None)
 
+    def may_read_what_is_called(self, text: object) -> bool:
+        """Whether it is the reference of something that they may read; what is no reference is nobody's to read."""
+        try:
+            adapter = Reference.parse(text).adapter if isinstance(text, str) else None
+        except InvalidNameError:
+            return False
+        return adapter is not None and self.may(Action.READ, adapter)
+
     def require_anywhere(self, action: Action) -> None:
         """For a route that looks at its objects one by one: raises DeniedError for whoever may do this nowhere."""
         if self.open or (action is Action.READ and (self.token or self.anonymous_read)):
@@ -98,13 +106,10 @@ class Caller:
 
 
 def shown_parents(caller: Caller, edges: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Edges of a lineage; a parent that the caller may not read is there by its digest alone."""
-
-    def readable(text: str | None) -> bool:
-        adapter = Reference.parse(text).adapter if text else None
-        return adapter is not None and caller.may(Action.READ, adapter)
-
-    return [{**edge, "reference": edge["reference"] if readable(edge["reference"]) else None} for edge in edges]
+    """Edges of a lineage; a parent that the caller may not read is there by its digest alone. The manifest itself names it: whoever
+    may read a version may read what it was made from called by name."""
+    names = [edge["reference"] if caller.may_read_what_is_called(edge["reference"]) else None for edge in edges]
+    return [{**edge, "reference": name} for edge, name in zip(edges, names, strict=True)]
 
 
 class UnauthenticatedError(DeniedError):
@@ -185,13 +190,11 @@ class Gatekeeper:
         presented = Presented.parse(text)
         if presented is None:
             return None
-        where = f"{request.client.host if request.client else ''} {presented.id}"
-        now = time.monotonic()
-        if (after := self._failures.wait(where, now)) is not None:
-            raise TooManyRequestsError(after)
         token = self._registry.catalog.find_token(presented.id)
-        if not presented.is_of(token):
-            self._failures.take(where, now)
+        if not presented.is_of(token):  # counted by who asks, not by whose token it is: nobody locks another out
+            where = request.client.host if request.client else ""
+            if (after := self._failures.take(where, time.monotonic())) is not None:
+                raise TooManyRequestsError(after)
             return None
         return token if token is not None and token.is_live(utc_now()) else None
 

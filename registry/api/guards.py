@@ -6,7 +6,9 @@ else changes nothing. Blobs, whose bodies are any bytes, have rules of their own
 
 from __future__ import annotations
 
+import json
 import re
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from registry.api import problems
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _JSON = re.compile(rb"application/(?:[a-z.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 #: Bytes. A transaction may have hundreds of steps, each with a manifest.
 _LONGEST, _LONGEST_TRANSACTION = 1 << 20, 16 << 20
+_BEYOND = 1 << 63
 
 
 class TooLongError(InvalidInputError):
@@ -92,12 +95,38 @@ async def _whole(scope: Scope, receive: Receive) -> Receive:
         for name, allowed in ((b"content-type", _JSON), (b"content-encoding", re.compile(rb"(?:identity)?"))):
             if not allowed.fullmatch(found := _header(scope, name)):
                 raise NotJsonError(found.decode("latin-1"))
+        _require_values(bytes(body))
     waiting: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
     async def again() -> Message:
         return waiting.pop() if waiting else await receive()
 
     return again
+
+
+def _require_values(body: bytes) -> None:
+    """Raises InvalidInputError for what JSON can write and nothing here can keep; what is no JSON the route finds out."""
+    try:
+        document = json.loads(body, parse_int=_whole_number, parse_float=_number, parse_constant=_number)
+        json.dumps(document, ensure_ascii=False).encode()
+    except RecursionError:
+        raise InvalidInputError("the body is nested too deeply") from None
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"the body has half a character in {error.object!r:.60}", hint="write UTF-8") from None
+    except ValueError:
+        pass
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > 20 or not -_BEYOND <= int(text) < _BEYOND:
+        raise InvalidInputError(f"{text:.30} is a larger number than can be kept")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not isfinite(float(text)):
+        raise InvalidInputError(f"{text:.30} is no finite number")
+    return float(text)
 
 
 def _header(scope: Scope, name: bytes) -> bytes:

@@ -20,6 +20,8 @@ from registry.blobs.filesystem import unavailable
 from registry.errors import ConflictError, InvalidInputError
 
 _LONGEST_KEY = 200
+#: Bytes of an answer that is kept.
+_LARGEST = 4 << 20
 
 
 class Once:
@@ -58,7 +60,9 @@ class Once:
             answer = action()
             file.seek(0)
             file.truncate()
-            file.write(json.dumps({"body": shown, "answer": answer}).encode())
+            record = json.dumps({"body": shown, "answer": answer}).encode()
+            if len(record) <= _LARGEST:
+                file.write(record)
             return answer
 
     def sweep(self) -> None:

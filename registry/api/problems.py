@@ -73,6 +73,13 @@ def install(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"])
         return problem(HTTPStatus.BAD_REQUEST, "invalid-input", f"{where}: {first['msg']}")
 
+    @app.exception_handler(Exception)
+    def unforeseen(_request: Request, _error: Exception) -> JSONResponse:
+        """A mistake of ours; what it was is in the log, and not in the answer."""
+        return problem(
+            HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", "the server made a mistake", hint="its log says which"
+        )
+
     @app.exception_handler(HTTPException)
     def plain(_request: Request, error: HTTPException) -> JSONResponse:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")

@@ -45,8 +45,7 @@ class RemoteWriter:
             self._client.post("/v1/transactions", document, once=True)
 
     def resolve(self, reference: Reference) -> Version:
-        found: Version = self._step("resolve", reference=str(reference))
-        return found
+        return _meant(reference, self._step("resolve", reference=str(reference)))
 
     def aliases(self, adapter: AdapterName) -> dict[str, int]:
         found: dict[str, int] = self._step("aliases", adapter=str(adapter))
@@ -175,8 +174,7 @@ class RemoteCatalog:
         writer.commit_all()
 
     def resolve(self, reference: Reference) -> Version:
-        found: Version = self._ask("resolve", reference=str(reference))
-        return found
+        return _meant(reference, self._ask("resolve", reference=str(reference)))
 
     def find_version(self, adapter: AdapterName, digest: Digest) -> Version | None:
         found: Version | None = self._ask("find_version", adapter=str(adapter), digest=digest)
@@ -291,6 +289,21 @@ class RemoteCatalog:
                 code="server-failed",
                 hint="is the server of another version?",
             ) from error
+
+
+def _meant(reference: Reference, found: Version) -> Version:
+    """Raises UnavailableError for a version that the reference cannot mean, whoever says so."""
+    if (
+        not found.digest.startswith(reference.digest_start or "")
+        or (reference.adapter is not None and found.adapter.key != reference.adapter.key)
+        or (reference.number is not None and found.number != reference.number)
+    ):
+        raise UnavailableError(
+            f"asked for {reference}, the server answered with {found.reference} ({found.digest})",
+            code="server-failed",
+            hint="do not trust what it serves",
+        )
+    return found
 
 
 def _on_the_server(what: str) -> UnavailableError:

@@ -6,6 +6,7 @@ side's fault: whoever decodes raises ValueError, TypeError or KeyError, or an In
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -21,6 +22,8 @@ from registry.domain.query import MetricCondition, MetricName, VersionQuery
 from registry.domain.version import Adapter, AliasMove, AuditEntry, Version
 
 Document = Mapping[str, Any]
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z", re.ASCII)
+_LONGEST_NAME = 96
 
 
 def version_document(version: Version) -> dict[str, Any]:
@@ -111,6 +114,12 @@ def token_document(token: Token) -> dict[str, Any]:
 
 def read_token(document: Document) -> Token:
     """Without a hash, a token that can be looked at and not held against anything."""
+    for stamp in (document["expires_at"], document["revoked_at"]):
+        if stamp is not None and not _STAMP.fullmatch(stamp):  # they are compared as texts
+            raise ValueError(f"{stamp!r:.40} is no time")
+    for text in (document["id"], document["name"]):
+        if not isinstance(text, str) or not 0 < len(text) <= _LONGEST_NAME:
+            raise ValueError(f"{text!r:.40} is no name")
     return Token(
         document["id"],
         document["name"],

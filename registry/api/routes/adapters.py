@@ -98,7 +98,7 @@ def versions(
     ns: Namespace,
     name: Name,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: Annotated[int | None, Query(ge=1, description="Only numbers below this one.")] = None,
+    before: Annotated[int | None, Query(ge=1, lt=10**9, description="Only numbers below this one.")] = None,
 ) -> dict[str, Any]:
     found = caller.registry.catalog.versions(AdapterName(ns, name), below=before, limit=limit)
     return {

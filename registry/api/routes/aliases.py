@@ -28,7 +28,7 @@ class AliasHasMovedError(AliasMovedError):
 
 
 class Pointing(BaseModel):
-    version: int = Field(ge=1, examples=[3])
+    version: int = Field(ge=1, lt=10**9, examples=[3])
 
 
 @router.get("/aliases", summary="Where its aliases point")

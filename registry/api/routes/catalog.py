@@ -8,30 +8,47 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
-from registry.api.callers import Caller, Requires
+from registry.api.callers import Caller, Requires, UnauthenticatedError
 from registry.api.once import Once
 from registry.api.receiving import Receiver
+from registry.api.routes.events import may_see, shown_facts
 from registry.catalog.protocol import ANYTHING, CatalogWriter
-from registry.domain.access import Action
+from registry.domain.access import Action, Token
 from registry.domain.digest import Digest
+from registry.domain.evaluation import Evaluation
 from registry.domain.names import AdapterName, AliasName, Reference
 from registry.domain.tags import checked_tags
-from registry.domain.version import Version
-from registry.errors import ChangedMeanwhileError, InvalidInputError, NotFoundError
+from registry.domain.version import AuditEntry, Version
+from registry.errors import ChangedMeanwhileError, ConflictError, DeniedError, InvalidInputError, NotFoundError
 from registry.remote import values
 from registry.remote.asks import ANSWERS, RESULTS
 
 router = APIRouter(prefix="/v1", tags=["remote command line"])
 
 Arguments = Mapping[str, Any]
+_NEVER_NONE = frozenset(["alias", "digest", "name", "reference", "token_id", "version"])
+_TEXTS = _NEVER_NONE | {
+    "adapter",
+    "canonical",
+    "namespace",
+    "note",
+    "raw",
+    "revision",
+    "fingerprint",
+    "weights_fingerprint",
+}
+_LONGEST_TEXT = 10_000
+_SCORES = TypeAdapter(Evaluation)
 _MOST_STEPS = 500
+_MOST_SCORES = 10_000
 _MOST_ROWS = 1000
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 @router.post("/catalog/{question}", summary="Ask the catalog")
@@ -41,9 +58,10 @@ def ask(
     """The questions are those of the catalog's protocol; answers hold only what the caller may read."""
     if question not in QUESTIONS:
         raise NotFoundError(f"there is no question {question!r:.60}", code="unknown-question")
+    _require_texts(arguments)
     try:
         answer = QUESTIONS[question](caller, arguments)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise InvalidInputError(f"{question}: the arguments cannot be read: {error!r:.200}") from error
     return {"answer": ANSWERS[question][0](answer)}
 
@@ -73,12 +91,20 @@ def _search(caller: Caller, arguments: Arguments) -> list[Version]:
     return caller.registry.catalog.search(query)
 
 
-def _audit(caller: Caller, arguments: Arguments) -> Any:
+def _audit(caller: Caller, arguments: Arguments) -> list[AuditEntry]:
+    limit = _rows(arguments)
+    if arguments.get("adapter") is None:
+        caller.require(Action.ADMIN)
+        return caller.registry.catalog.audit(limit=limit)
+    entries = caller.registry.catalog.audit(_readable(caller, arguments), limit=limit)
+    return [replace(entry, body=shown_facts(caller, entry)) for entry in entries if may_see(caller, entry)]
+
+
+def _rows(arguments: Arguments) -> int:
     limit = arguments.get("limit")
-    if arguments.get("adapter") is not None:
-        return caller.registry.catalog.audit(_readable(caller, arguments), limit=limit)
-    caller.require(Action.ADMIN)
-    return caller.registry.catalog.audit(limit=limit)
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InvalidInputError(f"limit is {limit!r:.40}, expected a whole number from 1")
+    return min(limit or _MOST_ROWS, _MOST_ROWS)
 
 
 def _as_admin(answer: Callable[[Caller, Arguments], Any]) -> Callable[[Caller, Arguments], Any]:
@@ -105,7 +131,7 @@ QUESTIONS: Mapping[str, Callable[[Caller, Arguments], Any]] = {
         _readable_or_new(caller, given), Digest(given["digest"])
     ),
     "versions": lambda caller, given: caller.registry.catalog.versions(
-        _readable(caller, given), below=given.get("below"), limit=min(int(given["limit"]), _MOST_ROWS)
+        _readable(caller, given), below=given.get("below"), limit=_rows(given)
     ),
     "search": _search,
     "aliases": lambda caller, given: caller.registry.catalog.aliases(_readable(caller, given)),
@@ -116,11 +142,7 @@ QUESTIONS: Mapping[str, Callable[[Caller, Arguments], Any]] = {
         _of_version(caller, Reference.parse(given["version"]))
     ),
     "audit": _audit,
-    "events": _as_admin(
-        lambda caller, given: caller.registry.catalog.events(
-            int(given["after"]), limit=min(int(given["limit"]), _MOST_ROWS)
-        )
-    ),
+    "events": _as_admin(lambda caller, given: caller.registry.catalog.events(int(given["after"]), limit=_rows(given))),
     "references": _as_admin(lambda caller, _given: caller.registry.catalog.references()),
     "owners": _as_admin(lambda caller, given: caller.registry.catalog.owners(Digest(given["digest"]))),
     "holders": _as_admin(lambda caller, given: caller.registry.catalog.holders(Digest(given["digest"]))),
@@ -179,15 +201,59 @@ def _theirs(writer: CatalogWriter, reference: Reference, action: Action, receive
 def _move_alias(writer: CatalogWriter, given: Arguments, _receiver: Receiver) -> Any:
     expected = given.get("expected", ANYTHING)
     adapter, alias = AdapterName.parse(given["adapter"]), AliasName(given["alias"])
-    return writer.move_alias(adapter, alias, given["to"], expected=expected, gate=given.get("gate"))
+    numbers = [number for number in (given["to"], expected) if number is not None and number is not ANYTHING]
+    if any(type(number) is not int for number in numbers):
+        raise InvalidInputError("move_alias: a version is a whole number")
+    return writer.move_alias(adapter, alias, given["to"], expected=expected, gate=_gate(given.get("gate")))
+
+
+def _gate(facts: Any) -> Mapping[str, object] | None:
+    """As :meth:`registry.domain.gate.Outcome.facts` gives them. Raises InvalidInputError for anything else."""
+    if facts is None:
+        return None
+    against, conditions = facts["against"], facts["conditions"]
+    if against is not None:
+        against = str(Reference.parse(_text(against, 300)))
+    if not all(isinstance(said, list) for said in conditions.values()):
+        raise InvalidInputError("move_alias: that is not what a gate found")
+    read = {_text(condition, 300): [_text(each, 500) for each in said] for condition, said in conditions.items()}
+    if len(facts) != 2 or len(read) > 200 or sum(map(len, read.values())) > 1000:
+        raise InvalidInputError("move_alias: that is not what a gate found")
+    return {"against": against, "conditions": read}
+
+
+def _text(value: Any, longest: int) -> str:
+    if not isinstance(value, str) or len(value) > longest:
+        raise InvalidInputError(f"{value!r:.60} is no text of at most {longest:,} characters")
+    return value
+
+
+def _require_texts(given: Arguments) -> None:
+    """Whatever the question or step: these are texts, wherever they are given."""
+    for key in _TEXTS & given.keys():
+        if given[key] is not None or key in _NEVER_NONE:
+            _text(given[key], _LONGEST_TEXT)
+
+
+def _reason(given: Arguments) -> str:
+    return _text(given["reason"], 1000)
 
 
 def _add_evaluations(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> int:
-    scores = [values.read_evaluation(each) for each in given["evaluations"]]
+    if len(given["evaluations"]) > _MOST_SCORES:
+        raise InvalidInputError(f"add_evaluations: more than {_MOST_SCORES:,} scores")
+    scores = [_score(each) for each in given["evaluations"]]
     raw = Digest(given["raw"]) if given.get("raw") else None
     if raw is not None:
         receiver.require_usable([raw])
     return writer.add_evaluations(_version(writer, given, Action.PUSH, receiver), scores, raw=raw)
+
+
+def _score(document: Any) -> Evaluation:
+    for value in document.values():
+        if isinstance(value, str):
+            _text(value, 1000)
+    return _SCORES.validate_python(values.read_evaluation(document), strict=True)
 
 
 def _add_base(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> bool:
@@ -202,6 +268,13 @@ def _rename(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> None
     to = AdapterName.parse(given["to"])
     receiver.caller.require(Action.PUSH, to)
     writer.rename_adapter(AdapterName.parse(given["adapter"]), to)
+
+
+def _add_token(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> Token:
+    token = values.read_token(given["token"])
+    if receiver.caller.registry.catalog.find_token(token.id) is not None:
+        raise ConflictError(f"there is a token {token.id} already", code="token-exists")
+    return writer.add_token(token)
 
 
 STEPS: Mapping[str, Step] = {
@@ -222,12 +295,12 @@ STEPS: Mapping[str, Step] = {
     ),
     "yank": Step(
         Action.YANK,
-        lambda writer, given, at: writer.yank(_version(writer, given, Action.YANK, at), given["reason"]),
+        lambda writer, given, at: writer.yank(_version(writer, given, Action.YANK, at), _reason(given)),
     ),
     "unyank": Step(Action.YANK, lambda writer, given, at: writer.unyank(_version(writer, given, Action.YANK, at))),
     "delete": Step(
         Action.DELETE,
-        lambda writer, given, at: writer.delete(_version(writer, given, Action.DELETE, at), given["reason"]),
+        lambda writer, given, at: writer.delete(_version(writer, given, Action.DELETE, at), _reason(given)),
     ),
     "add_evaluations": Step(Action.PUSH, _add_evaluations),
     "add_base": Step(Action.ADMIN, _add_base),
@@ -246,10 +319,10 @@ STEPS: Mapping[str, Step] = {
     ),
     "remove_adapter": Step(
         Action.DELETE,
-        lambda writer, given, _: writer.remove_adapter(AdapterName.parse(given["adapter"]), given["reason"]),
+        lambda writer, given, _: writer.remove_adapter(AdapterName.parse(given["adapter"]), _reason(given)),
     ),
     "rename_adapter": Step(Action.DELETE, _rename),
-    "add_token": Step(Action.ADMIN, lambda writer, given, _: writer.add_token(values.read_token(given["token"]))),
+    "add_token": Step(Action.ADMIN, _add_token),
     "revoke_token": Step(Action.ADMIN, lambda writer, given, _: writer.revoke_token(given["token_id"])),
 }
 
@@ -274,15 +347,30 @@ def transact(
     wanted: Transaction,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> dict[str, Any]:
+    _require_writer(caller)
     for step in wanted.steps:
         _require(caller, step)
     receiver = Receiver(caller, request.app.state.possessions)
     if not wanted.commit:
         return _carried_out(caller, wanted, receiver)
     request.app.state.gatekeeper.count_push(caller)
+    if all(STEPS[step["do"]].action is Action.READ for step in wanted.steps):  # it may be done again
+        return _carried_out(caller, wanted, receiver)
     body = wanted.model_dump_json().encode()
     once: Once = request.app.state.once
     return once.done(caller.actor, idempotency_key, body, lambda: _carried_out(caller, wanted, receiver))
+
+
+def _require_writer(caller: Caller) -> None:
+    """A transaction keeps all other writers waiting, even one that is only a question."""
+    if caller.open:
+        return
+    if caller.token is None:
+        raise UnauthenticatedError
+    if not caller.token.actions - {Action.READ}:
+        raise DeniedError(
+            "this token may only read", code="forbidden", hint="ask an administrator for one that may write"
+        )
 
 
 def _carried_out(caller: Caller, wanted: Transaction, receiver: Receiver) -> dict[str, Any]:
@@ -322,9 +410,10 @@ def _require(caller: Caller, step: Arguments) -> None:
 def _done(writer: CatalogWriter, step: Arguments, receiver: Receiver) -> Any:
     name = step["do"]
     given = {key: value for key, value in step.items() if key != "do"}
+    _require_texts(given)
     try:
         return RESULTS[name][0](STEPS[name].do(writer, given, receiver))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise InvalidInputError(f"{name}: the arguments cannot be read: {error!r:.200}") from error
 
 

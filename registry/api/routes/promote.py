@@ -42,11 +42,12 @@ def promote_alias(
 ) -> Response:
     """422 with every condition if the gate is closed; then nothing moved."""
     registry, adapter = caller.registry, AdapterName(ns, name)
-    if wanted.against is not None and any(mark in wanted.against for mark in "/@:"):
-        readable(caller, wanted.against)
+    against = wanted.against
+    if against is not None and any(mark in against for mark in "/@:"):
+        against = str(readable(caller, against))
     gate = asked(
         None,
-        against=wanted.against,
+        against=against,
         minimum=wanted.minimum,
         no_regression=wanted.no_regression,
         noise=wanted.noise,

@@ -10,15 +10,18 @@ from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
 from registry.api.addresses import public_url
-from registry.api.callers import Caller, Requires
+from registry.api.callers import Caller, Requires, unknown_adapter
 from registry.api.documents import Documents
 from registry.api.names import Name, Namespace
 from registry.domain.access import Action
 from registry.domain.names import AdapterName, AliasName, Reference
-from registry.errors import InvalidNameError, RegistryError
+from registry.errors import InvalidInputError, InvalidNameError, RegistryError
 from registry.operations.resolve import Wanted, resolved
 
 router = APIRouter(prefix="/v1", tags=["look-ups"])
+
+#: Bytes of a batch's answer.
+_LARGEST = 16 << 20
 
 
 class Asked(BaseModel):
@@ -73,11 +76,29 @@ def resolve_many(
                 raise InvalidNameError("name", text, "team/x, team/x@3 or team/x:production")
             if not (caller.anonymous_read and documents.is_public(caller.registry, reference.adapter)):
                 caller.require(Action.READ, reference.adapter)
+            if not documents.is_there(caller.registry, reference.adapter):
+                raise unknown_adapter(reference.adapter)
             wanted = Wanted(reference.alias, reference.number, asked.base, asked.engine)
             return f'"found":{documents.encoded(caller.registry, reference.adapter, wanted, address)}'
         except RegistryError as error:
             problem = {"status": error.http_status, "code": error.code, "detail": error.message}
             return f'"problem":{json.dumps(problem)}'
 
-    items = ",".join(f'{{"name":{json.dumps(text)},{one(text)}}}' for text in asked.names)
+    answered: dict[str, str] = {}
+    length = 0
+    for text in asked.names:
+        if text not in answered:
+            answered[text] = one(text)
+        length += len(answered[text])
+        if length > _LARGEST:
+            raise TooLongAnswerError(_LARGEST)
+    items = ",".join(f'{{"name":{json.dumps(text)},{answered[text]}}}' for text in asked.names)
     return Response(f'{{"items":[{items}]}}', media_type="application/json")
+
+
+class TooLongAnswerError(InvalidInputError):
+    http_status = 413
+    default_code = "too-large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the answer would be longer than {limit:,} bytes", hint="ask for fewer names at a time")

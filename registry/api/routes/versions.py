@@ -86,8 +86,7 @@ def publish(
     adapter = AdapterName(ns, name)
     if wanted.aliases:
         caller.require(Action.TAG, adapter)
-    for parent in wanted.parents:
-        readable(caller, parent.partition("*")[0])
+    parents = [_parent(caller, text) for text in wanted.parents]
     files = {file.path: Digest(file.digest) for file in wanted.files}
     if len(files) < len(wanted.files):
         raise InvalidInputError("two files have the same path", code="duplicate-path")
@@ -103,7 +102,7 @@ def publish(
             tags=wanted.tags,
             evaluations=measured,
             note=wanted.note,
-            parents=wanted.parents,
+            parents=parents,
             parent_kind=wanted.parent_kind,
             allow=wanted.allow,
         )
@@ -158,6 +157,12 @@ def lineage(caller: Reader, ns: Namespace, name: Name, number: Number) -> dict[s
     details = show(exactly, blobs=caller.registry.blobs, catalog=caller.registry.catalog)
     edges = shown_parents(caller, [edge.document() for edge in details.manifest.lineage])
     return {"reference": details.version.reference, "parents": edges}
+
+
+def _parent(caller: Caller, text: str) -> str:
+    """As the caller may call it: the same content may be a version of adapters that they may not read."""
+    reference, star, weight = text.partition("*")
+    return f"{readable(caller, reference)}{star}{weight}"
 
 
 def _measured(request: Request, caller: Caller, scores: list[Score], results: list[Results]) -> list[Measured]:
