@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from cli.streams import is_unicode
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -29,7 +31,7 @@ _PATIENCE = 1.0  #: seconds before a progress bar appears
 
 def emit(document: object) -> None:
     """The one JSON document."""
-    print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(document, ensure_ascii=not is_unicode(sys.stdout), allow_nan=False))
 
 
 def say(text: str, style: str = "") -> None:

@@ -29,4 +29,4 @@ def card(
     if sys.stdout.isatty():
         say(text.rstrip("\n"))
     else:  # a file gets what a push would send
-        sys.stdout.write(text)
+        sys.stdout.buffer.write(text.encode())

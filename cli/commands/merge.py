@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, BadParameter, Option
+from typer import Argument, BadParameter, Exit, Option
 
 from cli.context import Session
+from cli.exits import INTERRUPTED
 from cli.rendering import emit, note, pairs, progress, say, size
 from registry.plans.combining import LINEAR, METHODS, Blend
 
@@ -113,7 +118,7 @@ def merge(
         return
     if output is None or not output.strip():  # an empty text would be the directory one is in
         raise BadParameter("say where to: -o DIR", param_hint="--output")
-    with progress("merge", silent=session.quiet or session.json) as meter:
+    with _interrupted(output), progress("merge", silent=session.quiet or session.json) as meter:
         done = session.registry.merge(
             base,
             asked,
@@ -132,6 +137,26 @@ def merge(
     say(done.verification.sentence())
     stored = f", stored as {done.version.reference}" if done.version is not None else ""
     say(f"{', '.join(adapters)} → {output}{stored}")
+
+
+@contextmanager
+def _interrupted(output: str) -> Iterator[None]:
+    """What was finished lies in a hidden directory: where, how large, and what may be done with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from registry.operations.workplace import left_behind
+
+        place, there = left_behind(Path(output))
+        if not there:
+            raise
+        note(
+            f"interrupted; nothing that loads was left behind, but {place} keeps what was finished, {size(there)}: "
+            f"the same command with --resume goes on, rm -r {shlex.quote(str(place))} removes it",
+            quiet=False,
+            style="",
+        )
+        raise Exit(INTERRUPTED) from None
 
 
 def weighted(text: str) -> tuple[str, float]:

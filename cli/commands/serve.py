@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from typer import BadParameter, Option
+from typer import BadParameter, Exit, Option
 
 from cli.context import Session
+from cli.exits import INTERRUPTED
 from cli.rendering import emit, note, say
+from registry.errors import UnavailableError
 
 
 def serve(
@@ -52,8 +54,15 @@ def serve(
         log_requests=log_requests,
     )
     settings = replace(settings, public_url=public_url or settings.public_url, upstream=upstream or settings.upstream)
-    from registry.api.serve import initialize
-    from registry.api.serve import serve as listen
+    try:
+        from registry.api.serve import initialize
+        from registry.api.serve import serve as listen
+    except ModuleNotFoundError as error:
+        raise UnavailableError(
+            f"this needs {error.name}, which is not installed",
+            code="server-missing",
+            hint="pip install 'adapter-registry[server]'",
+        ) from error
 
     if init:
         text = initialize(settings, actor=session.actor)
@@ -66,4 +75,8 @@ def serve(
                 quiet=session.quiet,
             )
         return
-    listen(settings)
+    try:
+        listen(settings)
+    except KeyboardInterrupt:
+        note("stopped", quiet=session.quiet)
+        raise Exit(INTERRUPTED) from None
