@@ -36,7 +36,7 @@ def check(
     session: Session,
     subjects: Annotated[
         list[str] | None,
-        Argument(metavar="[DIR|REF]...", help="Adapters' directories, files in them, or versions in the registry."),
+        Argument(metavar="DIR|REF", help="Adapters' directories, files in them, or versions in the registry."),
     ] = None,
     base: Annotated[
         str | None, Option(metavar="DIR|ID", help="The base model: a checkpoint's directory, or its name.")
@@ -53,7 +53,9 @@ def check(
     format: Annotated[Format, Option(help="What to write; --json is the same as json.")] = Format.TEXT,
     allow: Annotated[list[str] | None, Option(metavar="RULE", help="Take this error for a warning.")] = None,
 ) -> None:
-    """Does an adapter fit a base model, and will an engine serve it? No weights of the base are read.
+    """Does an adapter fit a base, and will engines serve it?
+
+    No weights of the base are read.
 
     Exit codes: 0 it fits, 6 it does not, 8 the base or the method is not known well enough, 3 the adapter is broken; of several
     adapters the gravest. The formats sarif, junit and github are reports for a CI, written whatever happens.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def list_(
     session: Session,
-    text: Annotated[str | None, Argument(metavar="[TEXT]", help="Part of an adapter's name.")] = None,
+    text: Annotated[str | None, Argument(metavar="TEXT", help="Part of an adapter's name.")] = None,
     base: Annotated[str | None, Option(metavar="ID", help="Base model; mirrors count as what they mirror.")] = None,
     rank: Annotated[str | None, Option(metavar="R|R..R", help="16, 8..64, 8.., ..64")] = None,
     target: Annotated[
@@ -32,13 +32,15 @@ def list_(
         str | None, Option(metavar="KEY", help="name, created, rank, bytes, parameters, or a metric: best first.")
     ] = None,
     reverse: Annotated[bool, Option("--reverse", help="The other way round.")] = False,
-    limit: Annotated[int, Option(help="Rows of a page, at most 1000.")] = 50,
+    limit: Annotated[int, Option(metavar="N", help="Rows of a page, at most 1000.")] = 50,
     after: Annotated[str | None, Option(metavar="REF", help="Continue behind this row.")] = None,
     all_versions: Annotated[
         bool, Option("--all-versions", help="Every version, not the newest of each adapter.")
     ] = False,
 ) -> None:
-    """Find adapters: a row each, its newest version that is not yanked.
+    """Find adapters: a row for each, its newest version.
+
+    Yanked versions are left out. Every condition must hold.
 
     Example: adapters list --base gpt2 --rank 8..64 --metric "acc>=0.8" --sort acc
     """

@@ -12,8 +12,8 @@ from cli.rendering import emit, table
 
 def log(
     session: Session,
-    name: Annotated[str | None, Argument(metavar="[NAME]", help="Only this adapter.")] = None,
-    limit: Annotated[int, Option(help="Newest entries to show.")] = 50,
+    name: Annotated[str | None, Argument(metavar="NAME", help="Only this adapter.")] = None,
+    limit: Annotated[int, Option(metavar="N", help="Newest entries to show.")] = 50,
 ) -> None:
     """The audit: every change, newest first, chained by hash.
 

@@ -49,7 +49,7 @@ METHOD = Annotated[str, Option(metavar="METHOD", help=f"linear, or one in delta 
 DENSITY = Annotated[
     float, Option(metavar="SHARE", min=0.0, max=1.0, help="The share of elements that ties, dare, della … keep.")
 ]
-SEED = Annotated[int, Option(help="For the methods that draw at random.")]
+SEED = Annotated[int, Option(metavar="N", help="For the methods that draw at random.")]
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -58,7 +58,7 @@ def merge(
     base: Annotated[str, Argument(metavar="BASE", help="The base: a checkpoint's directory, or hf://OWNER/NAME@REV.")],
     adapters: Annotated[
         list[str],
-        Argument(metavar="ADAPTER[=WEIGHT]…", help="Directories, references or hf://OWNER/NAME@REV; a weight is 1."),
+        Argument(metavar="ADAPTER[=WEIGHT]", help="Directories, references or hf://OWNER/NAME@REV; a weight is 1."),
     ],
     output: Annotated[
         str | None, Option("--output", "-o", metavar="DIR", help="A directory that is empty or not there.")
@@ -95,7 +95,7 @@ def merge(
     plan: Annotated[bool, Option("--plan", help="Say what would be done, and stop.")] = False,
     resume: Annotated[bool, Option("--resume", help="Go on where the same merge was interrupted.")] = False,
 ) -> None:
-    """Fold adapters into their base: a checkpoint that needs no adapter any more.
+    """Fold adapters into their base: one whole checkpoint.
 
     One pass over the files, in constant memory: what no adapter touches is copied, everything else computed in float32 and
     rounded once. A sample is read back and proven before the directory appears. Several adapters with weights are

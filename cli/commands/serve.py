@@ -18,9 +18,9 @@ def serve(
     init: Annotated[
         bool, Option("--init", help="Make the store and one administrator's token, print it, and end.")
     ] = False,
-    port: Annotated[int, Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    host: Annotated[str, Option(help="The address to listen on. Beyond this machine only with tokens.")] = "127.0.0.1",
-    workers: Annotated[int, Option(min=1, max=64, help="Processes.")] = 1,
+    port: Annotated[int, Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, Option(metavar="ADDRESS", help="The address to listen on. Beyond this machine only with tokens.")] = "127.0.0.1",
+    workers: Annotated[int, Option(metavar="N", min=1, max=64, help="Processes.")] = 1,
     public_url: Annotated[
         str | None, Option("--public-url", metavar="URL", help="Where clients reach it, if a proxy stands before it.")
     ] = None,
@@ -34,7 +34,9 @@ def serve(
         str | None, Option(metavar="URL", help="Another hub, to which unknown repositories are passed through.")
     ] = None,
 ) -> None:
-    """Serve the registry over HTTP: to serving layers, to this command line elsewhere, and to clients of the Hub.
+    """Serve the registry over HTTP.
+
+    To serving layers, to this command line elsewhere, and to clients of the Hub.
 
     Example: adapters serve --port 8000
     """

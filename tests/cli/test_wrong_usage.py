@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
-from cli.main import COMMANDS, GROUPS, PANELS
+from cli.main import COMMANDS, GROUPS, PANELS, app
 from tests.cli.conftest import Adapters
 
 
@@ -45,9 +46,10 @@ def test_every_command_stands_in_one_panel() -> None:
     assert sorted(named) == sorted([*COMMANDS, *GROUPS])
 
 
-def test_the_table_of_commands_cuts_no_sentence(adapters: Adapters) -> None:
-    tables = [adapters("--help").out, *(adapters(noun, "--help").out for noun in GROUPS)]
-    assert [line for table in tables for line in table.splitlines() if line.endswith("...")] == []
+def test_the_table_of_commands_cuts_no_sentence() -> None:
+    tables = [CliRunner().invoke(app, line).stdout for line in [["--help"], *([noun, "--help"] for noun in GROUPS)]]
+    assert all("Usage: " in table for table in tables)
+    assert [line for table in tables for line in table.splitlines()[1:] if line.endswith("...")] == []
     assert all(f"{panel}:" in tables[0] for panel in PANELS)
 
 
@@ -56,7 +58,7 @@ def test_no_value_is_named_twice(adapters: Adapters) -> None:
     for line in lines:
         said = adapters(*line, "--help").out
         usage = said.split("\n\n")[0]
-        assert not any(twice in usage for twice in ("[[", "]]", "...]...", "…}", "…]")), usage
+        assert not any(twice in usage for twice in ("[[", "...]...", "…")), usage
         assert "<str>" not in said, line
         assert "list[" not in said, line
         assert "``" not in said, line
