@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,29 +76,44 @@ def table(
     right: Sequence[str] = (),
     shrink: Sequence[str] = (),
 ) -> None:
-    """Columns that fit the terminal; whole lines when the output is not one. Columns without any value are left away.
+    """A row a line, in columns that fit the terminal; whole when the output is not one. Columns without any value are left away.
 
-    ``shrink`` names the columns that give way when it gets narrow, the widest first; the others keep their width.
+    ``shrink`` names the columns that give way when it gets narrow, the widest first. If that is not enough the last ones go,
+    but never the first, which is what one types.
     """
     from rich.table import Table
 
     console = _out()
-    cells = [[safe(_cell(cell)) for cell in row] for row in rows]
+    cells = [[_line(_cell(cell)) for cell in row] for row in rows]
     kept = [index for index, _ in enumerate(headers) if any(row[index] for row in cells)]
     widths = {index: max(len(headers[index]), *(len(row[index]) for row in cells)) for index in kept}
-    giving = [index for index in kept if headers[index] in shrink]
-    while giving and sum(widths.values()) + 2 * (len(kept) - 1) > console.width:
-        widest = max(giving, key=lambda index: widths[index])
-        if widths[widest] <= _NARROWEST:
-            break
-        widths[widest] -= 1
+    if sys.stdout.isatty():
+        _fit(widths, [index for index in kept if headers[index] in shrink], console.width)
+    console.width = max(console.width, _total(widths))
     grid = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
-    for index in kept:
+    for index in widths:
         justify: Literal["left", "right"] = "right" if headers[index] in right else "left"
         grid.add_column(headers[index], justify=justify, overflow="ellipsis", no_wrap=True, width=widths[index])
     for row in cells:
-        grid.add_row(*(_text(row[index]) for index in kept))
+        grid.add_row(*(_text(row[index]) for index in widths))
     console.print(grid)
+
+
+def _fit(widths: dict[int, int], giving: Sequence[int], room: int) -> None:
+    while _total(widths) > room:
+        widest = max(giving, key=lambda index: widths[index], default=None)
+        if widest is not None and widths[widest] > _NARROWEST:
+            widths[widest] -= 1
+        elif len(widths) > 1:
+            last = max(widths)
+            del widths[last]
+            giving = [index for index in giving if index != last]
+        else:
+            return
+
+
+def _total(widths: Mapping[int, int]) -> int:
+    return sum(widths.values()) + 2 * (len(widths) - 1)
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> None:
@@ -108,7 +123,7 @@ def pairs(rows: Iterable[tuple[str, object]]) -> None:
 
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        _out().print(Text.assemble((f"{name:<{width}}  ", "bold"), safe(value)), soft_wrap=True)
+        _out().print(Text.assemble((f"{name:<{width}}  ", "bold"), _line(value)), soft_wrap=True)
 
 
 def size(count: object) -> str:
@@ -196,8 +211,21 @@ def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item) for item in value)
     if isinstance(value, dict):
-        return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
+        return ", ".join(f"{key}={_nested(item)}" for key, item in value.items())
     return str(value)
+
+
+def _nested(value: object) -> str:
+    """Within a cell that names things already."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_nested, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_nested(item)}' for key, item in value.items())}}}"
+    return _cell(value)
+
+
+def _line(text: str) -> str:
+    return safe(text).replace("\n", "\\n")
 
 
 def _show_finding(console: Console, finding: Finding, *, allowed: bool = False) -> None:

@@ -44,7 +44,9 @@ def combine(
     ] = None,
     method: METHOD = LINEAR,
     density: DENSITY = 0.5,
-    seed: Annotated[int, Option(metavar="N", help="For what is drawn at random: by some methods, and by --search.")] = 0,
+    seed: Annotated[
+        int, Option(metavar="N", help="For what is drawn at random: by some methods, and by --search.")
+    ] = 0,
     dtype: Annotated[
         Dtype, Option(help="The type of the result's factors; keep: the widest of the inputs.")
     ] = Dtype.keep,

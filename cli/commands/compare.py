@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 def compare(
     session: Session,
-    references: Annotated[
-        list[str], Argument(metavar="REF", help="The first is what the others are compared with.")
-    ],
+    references: Annotated[list[str], Argument(metavar="REF", help="The first is what the others are compared with.")],
 ) -> None:
     """Scores side by side, and which differences are noise.
 

@@ -17,7 +17,9 @@ def add(
     session: Session,
     reference: Annotated[str, _REF],
     sources: Annotated[list[str], Argument(metavar="SOURCE", help="Results files, or metric=value.")],
-    task: Annotated[str | None, Option(metavar="NAME", help="What was measured, where the source does not say.")] = None,
+    task: Annotated[
+        str | None, Option(metavar="NAME", help="What was measured, where the source does not say.")
+    ] = None,
     suite: Annotated[str | None, Option(metavar="NAME", help="The harness.")] = None,
     split: Annotated[str | None, Option(metavar="NAME", help="train, validation, test …")] = None,
     stderr: Annotated[float | None, Option(metavar="NUMBER", help="Standard error, in the unit of the value.")] = None,

@@ -19,7 +19,9 @@ def serve(
         bool, Option("--init", help="Make the store and one administrator's token, print it, and end.")
     ] = False,
     port: Annotated[int, Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8000,
-    host: Annotated[str, Option(metavar="ADDRESS", help="The address to listen on. Beyond this machine only with tokens.")] = "127.0.0.1",
+    host: Annotated[
+        str, Option(metavar="ADDRESS", help="The address to listen on. Beyond this machine only with tokens.")
+    ] = "127.0.0.1",
     workers: Annotated[int, Option(metavar="N", min=1, max=64, help="Processes.")] = 1,
     public_url: Annotated[
         str | None, Option("--public-url", metavar="URL", help="Where clients reach it, if a proxy stands before it.")
