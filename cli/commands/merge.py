@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -14,12 +14,13 @@ from typer import Argument, BadParameter, Exit, Option
 
 from cli.context import Session
 from cli.exits import INTERRUPTED
-from cli.rendering import emit, note, pairs, progress, say, size
+from cli.rendering import counted, emit, note, pairs, progress, say, size
 from registry.plans.combining import LINEAR, METHODS, Blend
 
 if TYPE_CHECKING:
     from registry.operations.merge_prepare import Prepared
     from registry.plans.merge_plan import MergeOptions
+    from registry.plans.merging import PlannedTensor
 
 
 class Dtype(StrEnum):
@@ -135,6 +136,7 @@ def merge(
         return
     _warn(session, done.prepared)
     say(done.verification.sentence())
+    note(done.verification.figures(), quiet=session.quiet)
     stored = f", stored as {done.version.reference}" if done.version is not None else ""
     say(f"{', '.join(adapters)} → {output}{stored}")
 
@@ -221,19 +223,26 @@ def _show_plan(session: Session, prepared: Prepared) -> None:
     _warn(session, prepared)
     plan = prepared.plan
     copied = [one for one in plan.tensors if one.is_copy]
+    touched = {one.name for one in plan.changed}
+    converted = [one for one in plan.tensors if not one.is_copy and one.name not in touched]
     through_nf4 = [one for one in plan.tensors if one.origin.is_seen]
     pairs(
         [
             ("base", prepared.identity.id.id or prepared.identity.id.raw),
             *(("adapter", f"{one.name} × {one.weight:g} ({one.variant})") for one in prepared.recipe.shares),
             ("base view", f"nf4, {len(through_nf4)} tensors" if through_nf4 else None),
-            ("changed", f"{len(plan.changed)} tensors, {size(sum(one.bytes for one in plan.changed))}"),
-            ("copied", f"{len(copied)} tensors, {size(sum(one.bytes for one in copied))}"),
-            ("output", f"{size(plan.bytes)} in {len(plan.shards)} file{'s' * (len(plan.shards) > 1)}"),
+            ("changed", _amount(plan.changed)),
+            ("converted", _amount(converted) if converted else None),
+            ("copied", _amount(copied)),
+            ("output", f"{size(plan.bytes)} in {counted(len(plan.shards), 'file')}"),
             ("peak memory", f"about {size(prepared.peak_memory)}"),
             ("config", "changed" if plan.config is not None else "as it is"),
         ]
     )
+
+
+def _amount(tensors: Sequence[PlannedTensor]) -> str:
+    return f"{counted(len(tensors), 'tensor')}, {size(sum(one.bytes for one in tensors))}"
 
 
 def _warn(session: Session, prepared: Prepared) -> None:

@@ -9,7 +9,7 @@ from typer import Argument, BadParameter, Option
 
 from cli.commands.merge import DENSITY, METHOD, SEED, BaseView, ExpertLayout, Side, blend_of, weighted
 from cli.context import Session
-from cli.rendering import emit, say
+from cli.rendering import emit, note, say
 from registry.plans.combining import LINEAR
 
 
@@ -60,6 +60,7 @@ def verify(
         emit(found.document())
     elif found.is_sound:
         say(found.sentence())
+        note(found.figures(), quiet=session.quiet)
     found.require_sound(str(output))
 
 
