@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from cli.streams import is_unicode
+from cli.streams import is_unicode, let_go, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,12 +28,14 @@ if TYPE_CHECKING:
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
 _NARROWEST = 6
+#: Reasons of one refusal that are shown.
+_REASONS = 10
 _PATIENCE = 1.0  #: seconds before a progress bar appears
 
 
 def emit(document: object) -> None:
     """The one JSON document."""
-    print(json.dumps(document, ensure_ascii=not is_unicode(sys.stdout), allow_nan=False))
+    put(json.dumps(document, ensure_ascii=not is_unicode(sys.stdout), allow_nan=False) + "\n", sys.stdout)
 
 
 def say(text: str, style: str = "") -> None:
@@ -54,19 +58,26 @@ def complain(error: RegistryError) -> None:
     )  # which the reasons follow, each once
     console.print(Text.assemble(("error: ", "bold red"), safe(said)), soft_wrap=True)
     if len(findings) > 1:
-        for finding in findings:
-            _show_finding(console, finding)
+        _show_reasons(console, findings)
     elif error.hint:
         console.print(Text.assemble(("hint: ", "bold"), safe(error.hint)), soft_wrap=True)
+
+
+def _show_reasons(console: Console, findings: Sequence[Finding], *, allowed: bool = False) -> None:
+    """The first of them, and what to do about each once."""
+    fixes: set[str | None] = set()
+    shown = list(dict.fromkeys(findings))
+    for finding in shown[:_REASONS]:
+        _show_finding(console, finding if finding.fix not in fixes else replace(finding, fix=None), allowed=allowed)
+        fixes.add(finding.fix)
+    if len(shown) > _REASONS:
+        console.print(_text(f"… and {len(shown) - _REASONS:,} more (--json shows all)", "dim"), soft_wrap=True)
 
 
 def show_findings(findings: Sequence[Finding], *, quiet: bool) -> None:
     """Of something that was stored: an error among them was allowed."""
     if not quiet:
-        console = _err()
-        for finding in findings:
-            if finding.severity.value != "info":
-                _show_finding(console, finding, allowed=True)
+        _show_reasons(_err(), [finding for finding in findings if finding.severity.value != "info"], allowed=True)
 
 
 def table(
@@ -258,9 +269,5 @@ def _console(stream: Any) -> Console:
     from rich.console import Console
 
     console = Console(file=stream, highlight=False, width=None if stream.isatty() else 400)
-    console.on_broken_pipe = _leave  # type: ignore[method-assign]  # rich's own exits with 1
+    console.on_broken_pipe = partial(let_go, stream)  # type: ignore[method-assign]  # rich's own exits with 1
     return console
-
-
-def _leave() -> None:
-    raise BrokenPipeError

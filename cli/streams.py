@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 from io import TextIOWrapper
+from typing import TextIO
 
 _HANDLER = "adapters-spelled"
 #: What the command itself says beyond ASCII. What adapters say is escaped.
@@ -21,6 +23,22 @@ def spell_out() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=_HANDLER)
+
+
+def let_go(stream: TextIO) -> None:
+    """The reader left (``adapters list | head``): what else is said goes nowhere, and the exit code stays what it is."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def put(text: str, stream: TextIO) -> None:
+    """At once, whether somebody reads it or not."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        let_go(stream)
 
 
 def is_unicode(stream: object) -> bool:

@@ -13,6 +13,7 @@ from cli.context import Session
 from cli.engines import profile_called
 from cli.exits import ending, gravest
 from cli.rendering import emit, note, progress
+from cli.streams import put
 from registry.errors import RegistryError, UnavailableError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _write(found: Sequence[Checked], format: Format, *, several: bool, listed: b
         from cli.reports.checked import counted
         from cli.reports.table import REPORTS
 
-        sys.stdout.write(REPORTS[format.value](found))
+        put(REPORTS[format.value](found), sys.stdout)
         if format is not Format.GITHUB:  # which counts in the log itself
             note(counted(found), quiet=quiet)
     elif listed and found:
