@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json as jsonlib
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import typer
 
+from cli.streams import let_go, put
 from registry.errors import RegistryError
 
 INTERRUPTED = 130
@@ -34,7 +34,7 @@ def ending(*, json: bool) -> Iterator[None]:
             findings = [finding.document() for finding in getattr(error, "findings", ())]
             if findings:
                 document["findings"] = findings  # type: ignore[assignment]
-            print(jsonlib.dumps({"error": document}), file=sys.stderr)
+            put(jsonlib.dumps({"error": document}) + "\n", sys.stderr)
         else:
             from cli.rendering import complain
 
@@ -44,7 +44,7 @@ def ending(*, json: bool) -> Iterator[None]:
         print("interrupted; nothing that loads was left behind", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: `adapters list | head`
+        let_go(sys.stdout)
         raise typer.Exit(0) from None
 
 

@@ -47,6 +47,8 @@ from cli.commands import (
 from cli.commands import list as listing
 from cli.context import LEADING, command
 from cli.exits import INTERRUPTED
+from cli.helping import Command, Commands
+from cli.streams import spell_out
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "push": push.push,
@@ -82,6 +84,17 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "rebuild": rebuild.rebuild,
     "migrate": migrate.migrate,
 }
+#: The commands and groups by what they are for, as the help shows them.
+PANELS: dict[str, tuple[str, ...]] = {
+    "Store and find": ("push", "list", "show", "pull", "tag", "alias", "yank", "unyank", "delete"),
+    "Measure and promote": ("eval", "compare", "gate", "promote"),
+    "Check and export": ("check", "export", "rules", "base"),
+    "Merge": ("merge", "verify"),
+    "Combine and look inside": ("combine", "rerank", "extract", "inspect", "diff", "interference"),
+    "Hugging Face Hub": ("import", "card"),
+    "Server": ("serve", "token", "login", "logout"),
+    "Upkeep": ("log", "audit", "doctor", "gc", "rebuild", "migrate"),
+}
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "alias": ("Movable pointers such as production.", alias.VERBS),
     "tag": ("Labels on a version: key=value.", tag.VERBS),
@@ -106,6 +119,7 @@ app = typer.Typer(
     "8 unavailable, 9 denied.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    cls=Commands,
     rich_markup_mode=None,  # plain help: no markdown engine at start-up
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -119,13 +133,20 @@ def everywhere(
 ) -> None: ...
 
 
-for _verb, _function in COMMANDS.items():
-    app.command(_verb)(command(_function))
-for _noun, (_text, _verbs) in GROUPS.items():
-    _group = typer.Typer(help=_text, no_args_is_help=True, rich_markup_mode=None)
-    for _verb, _function in _verbs.items():
-        _group.command(_verb)(command(_function))
-    app.add_typer(_group, name=_noun)
+def _register() -> None:
+    for panel, names in PANELS.items():
+        for name in names:
+            if name in COMMANDS:
+                app.command(name, cls=Command, rich_help_panel=panel)(command(COMMANDS[name]))
+                continue
+            text, verbs = GROUPS[name]
+            group = typer.Typer(cls=Commands, help=text, no_args_is_help=True, rich_markup_mode=None)
+            for verb, function in verbs.items():
+                group.command(verb, cls=Command)(command(function))
+            app.add_typer(group, name=name, rich_help_panel=panel)
+
+
+_register()
 
 
 def entry() -> None:
@@ -143,6 +164,7 @@ def entry() -> None:
 
 def main() -> None:
     """The whole command line. Raises SystemExit."""
+    spell_out()
     try:
         app(args=_options_last(sys.argv[1:]), prog_name="adapters")
     except KeyboardInterrupt:

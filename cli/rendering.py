@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+
+from cli.streams import is_unicode, let_go, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,12 +28,14 @@ if TYPE_CHECKING:
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
 _NARROWEST = 6
+#: Reasons of one refusal that are shown.
+_REASONS = 10
 _PATIENCE = 1.0  #: seconds before a progress bar appears
 
 
 def emit(document: object) -> None:
     """The one JSON document."""
-    print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+    put(json.dumps(document, ensure_ascii=not is_unicode(sys.stdout), allow_nan=False) + "\n", sys.stdout)
 
 
 def say(text: str, style: str = "") -> None:
@@ -52,19 +58,26 @@ def complain(error: RegistryError) -> None:
     )  # which the reasons follow, each once
     console.print(Text.assemble(("error: ", "bold red"), safe(said)), soft_wrap=True)
     if len(findings) > 1:
-        for finding in findings:
-            _show_finding(console, finding)
+        _show_reasons(console, findings)
     elif error.hint:
         console.print(Text.assemble(("hint: ", "bold"), safe(error.hint)), soft_wrap=True)
+
+
+def _show_reasons(console: Console, findings: Sequence[Finding], *, allowed: bool = False) -> None:
+    """The first of them, and what to do about each once."""
+    fixes: set[str | None] = set()
+    shown = list(dict.fromkeys(findings))
+    for finding in shown[:_REASONS]:
+        _show_finding(console, finding if finding.fix not in fixes else replace(finding, fix=None), allowed=allowed)
+        fixes.add(finding.fix)
+    if len(shown) > _REASONS:
+        console.print(_text(f"… and {len(shown) - _REASONS:,} more (--json shows all)", "dim"), soft_wrap=True)
 
 
 def show_findings(findings: Sequence[Finding], *, quiet: bool) -> None:
     """Of something that was stored: an error among them was allowed."""
     if not quiet:
-        console = _err()
-        for finding in findings:
-            if finding.severity.value != "info":
-                _show_finding(console, finding, allowed=True)
+        _show_reasons(_err(), [finding for finding in findings if finding.severity.value != "info"], allowed=True)
 
 
 def table(
@@ -74,29 +87,44 @@ def table(
     right: Sequence[str] = (),
     shrink: Sequence[str] = (),
 ) -> None:
-    """Columns that fit the terminal; whole lines when the output is not one. Columns without any value are left away.
+    """A row a line, in columns that fit the terminal; whole when the output is not one. Columns without any value are left away.
 
-    ``shrink`` names the columns that give way when it gets narrow, the widest first; the others keep their width.
+    ``shrink`` names the columns that give way when it gets narrow, the widest first. If that is not enough the last ones go,
+    but never the first, which is what one types.
     """
     from rich.table import Table
 
     console = _out()
-    cells = [[safe(_cell(cell)) for cell in row] for row in rows]
+    cells = [[_line(_cell(cell)) for cell in row] for row in rows]
     kept = [index for index, _ in enumerate(headers) if any(row[index] for row in cells)]
     widths = {index: max(len(headers[index]), *(len(row[index]) for row in cells)) for index in kept}
-    giving = [index for index in kept if headers[index] in shrink]
-    while giving and sum(widths.values()) + 2 * (len(kept) - 1) > console.width:
-        widest = max(giving, key=lambda index: widths[index])
-        if widths[widest] <= _NARROWEST:
-            break
-        widths[widest] -= 1
+    if sys.stdout.isatty():
+        _fit(widths, [index for index in kept if headers[index] in shrink], console.width)
+    console.width = max(console.width, _total(widths))
     grid = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
-    for index in kept:
+    for index in widths:
         justify: Literal["left", "right"] = "right" if headers[index] in right else "left"
         grid.add_column(headers[index], justify=justify, overflow="ellipsis", no_wrap=True, width=widths[index])
     for row in cells:
-        grid.add_row(*(_text(row[index]) for index in kept))
+        grid.add_row(*(_text(row[index]) for index in widths))
     console.print(grid)
+
+
+def _fit(widths: dict[int, int], giving: Sequence[int], room: int) -> None:
+    while _total(widths) > room:
+        widest = max(giving, key=lambda index: widths[index], default=None)
+        if widest is not None and widths[widest] > _NARROWEST:
+            widths[widest] -= 1
+        elif len(widths) > 1:
+            last = max(widths)
+            del widths[last]
+            giving = [index for index in giving if index != last]
+        else:
+            return
+
+
+def _total(widths: Mapping[int, int]) -> int:
+    return sum(widths.values()) + 2 * (len(widths) - 1)
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> None:
@@ -106,7 +134,7 @@ def pairs(rows: Iterable[tuple[str, object]]) -> None:
 
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        _out().print(Text.assemble((f"{name:<{width}}  ", "bold"), safe(value)), soft_wrap=True)
+        _out().print(Text.assemble((f"{name:<{width}}  ", "bold"), _line(value)), soft_wrap=True)
 
 
 def size(count: object) -> str:
@@ -194,8 +222,21 @@ def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item) for item in value)
     if isinstance(value, dict):
-        return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
+        return ", ".join(f"{key}={_nested(item)}" for key, item in value.items())
     return str(value)
+
+
+def _nested(value: object) -> str:
+    """Within a cell that names things already."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_nested, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_nested(item)}' for key, item in value.items())}}}"
+    return _cell(value)
+
+
+def _line(text: str) -> str:
+    return safe(text).replace("\n", "\\n")
 
 
 def _show_finding(console: Console, finding: Finding, *, allowed: bool = False) -> None:
@@ -228,9 +269,5 @@ def _console(stream: Any) -> Console:
     from rich.console import Console
 
     console = Console(file=stream, highlight=False, width=None if stream.isatty() else 400)
-    console.on_broken_pipe = _leave  # type: ignore[method-assign]  # rich's own exits with 1
+    console.on_broken_pipe = partial(let_go, stream)  # type: ignore[method-assign]  # rich's own exits with 1
     return console
-
-
-def _leave() -> None:
-    raise BrokenPipeError

@@ -21,7 +21,9 @@ def set_(
     version: Annotated[str, Argument(metavar="VERSION", help="A number.")],
     expect: Annotated[str | None, Option(metavar="VERSION|none", help="Move only from there.")] = None,
 ) -> None:
-    """Point an alias at a version; with --expect only if it points where you think it does.
+    """Point an alias at a version.
+
+    With --expect only if it points where you think it does.
 
     Example: adapters alias set my-lora production 4 --expect 3
     """

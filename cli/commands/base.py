@@ -24,7 +24,9 @@ def add(
         bool, Option("--hash-weights", help="Read every byte, to tell bases of equal shapes apart.")
     ] = False,
 ) -> None:
-    """Make a base model known, without its weights: pushes of its adapters are checked against it from now on.
+    """Make a base model known, without its weights.
+
+    Pushes of its adapters are checked against it from now on.
 
     Example: adapters base add ./llama-3.1-8b --name meta-llama/Llama-3.1-8B
     """
@@ -100,7 +102,9 @@ def alias(
     name: Annotated[str, Argument(metavar="NAME", help="The other name: a mirror, a copy, a quantised form.")],
     canonical: Annotated[str, Argument(metavar="ID", help="The base that it is.")],
 ) -> None:
-    """Say that two names are one base model; checks and searches take them for the same.
+    """Say that two names are one base model.
+
+    Checks and searches take them for the same.
 
     Example: adapters base alias acme/llama-mirror meta-llama/Llama-3.1-8B
     """

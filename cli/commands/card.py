@@ -17,7 +17,9 @@ def card(
     to: Annotated[str | None, Option(metavar="hf://OWNER/NAME", help="The repository it would stand in.")] = None,
     base: Annotated[str | None, Option(metavar="ID", help="The base's repository, if it is not known.")] = None,
 ) -> None:
-    """The model card of a version, as a push to the Hub sends it: base, method, scores, training, and what its author wrote.
+    """The model card of a version, as a push to the Hub sends it.
+
+    It has base, method, scores, training, and what its author wrote.
 
     Example: adapters card my-lora@3 > README.md
     """
@@ -29,4 +31,4 @@ def card(
     if sys.stdout.isatty():
         say(text.rstrip("\n"))
     else:  # a file gets what a push would send
-        sys.stdout.write(text)
+        sys.stdout.buffer.write(text.encode())

@@ -13,6 +13,7 @@ from cli.context import Session
 from cli.engines import profile_called
 from cli.exits import ending, gravest
 from cli.rendering import emit, note, progress
+from cli.streams import put
 from registry.errors import RegistryError, UnavailableError
 
 if TYPE_CHECKING:
@@ -36,13 +37,16 @@ def check(
     session: Session,
     subjects: Annotated[
         list[str] | None,
-        Argument(metavar="[DIR|REF]...", help="Adapters' directories, files in them, or versions in the registry."),
+        Argument(metavar="DIR|REF", help="Adapters' directories, files in them, or versions in the registry."),
     ] = None,
     base: Annotated[
         str | None, Option(metavar="DIR|ID", help="The base model: a checkpoint's directory, or its name.")
     ] = None,
     serve: Annotated[
-        str | None, Option("--for", metavar="ENGINE[==VERSION]", help="The engine that is to serve it: vllm, sglang, …")
+        list[str] | None,
+        Option(
+            "--for", metavar="ENGINE[==VERSION]", help="The engine that is to serve it: vllm, sglang, … Repeatable."
+        ),
     ] = None,
     max_lora_rank: Annotated[
         int | None, Option(metavar="N", help="The engine's own limit, if not its default.")
@@ -53,28 +57,30 @@ def check(
     format: Annotated[Format, Option(help="What to write; --json is the same as json.")] = Format.TEXT,
     allow: Annotated[list[str] | None, Option(metavar="RULE", help="Take this error for a warning.")] = None,
 ) -> None:
-    """Does an adapter fit a base model, and will an engine serve it? No weights of the base are read.
+    """Does an adapter fit a base, and will engines serve it?
+
+    No weights of the base are read.
 
     Exit codes: 0 it fits, 6 it does not, 8 the base or the method is not known well enough, 3 the adapter is broken; of several
-    adapters the gravest. The formats sarif, junit and github are reports for a CI, written whatever happens.
+    adapters or engines the gravest. The formats sarif, junit and github are reports for a CI, written whatever happens.
 
     Example: adapters check ./my-lora --base ./llama-3.1-8b --for vllm
     """
-    if base is None and serve is None:
+    if base is None and not serve:
         raise BadParameter("give --base, --for, or both: what shall it fit?")
     if bool(subjects) == everything:
         raise BadParameter("name the adapters to check, or say --all")
     if session.json and format not in (Format.TEXT, Format.JSON):
         raise BadParameter(f"--json or --format {format.value}: which of the two?")
     with ending(json=session.json or format is Format.JSON):
-        _report(session, subjects or (), base, serve, max_lora_rank, format, allow or (), everything=everything)
+        _report(session, subjects or (), base, serve or (), max_lora_rank, format, allow or (), everything=everything)
 
 
 def _report(
     session: Session,
     subjects: Sequence[str],
     base: str | None,
-    serve: str | None,
+    serve: Sequence[str],
     max_lora_rank: int | None,
     format: Format,
     allow: Sequence[str],
@@ -82,21 +88,23 @@ def _report(
     everything: bool,
 ) -> None:
     names = _without_files(subjects)
-    several = everything or len(subjects) > 1
+    profiles = [profile_called(engine, max_lora_rank) for engine in dict.fromkeys(serve) or (None,)]
+    several = everything or len(subjects) > 1 or len(profiles) > 1
     written = format not in (Format.TEXT, Format.JSON)
-    profile = profile_called(serve, max_lora_rank)
     try:
         known = _base(session, base) if base else None
         if everything:
-            found = _survey(session, known, profile, allow, silent=format is not Format.TEXT)
+            silent = format is not Format.TEXT
+            found = [one for each in profiles for one in _survey(session, known, each, allow, silent=silent)]
             if not found and known is not None:
                 _require_known(session, known)
         else:
-            found = [_check(session, name, known, profile, allow, refuse=not several and not written) for name in names]
+            refuse = not several and not written
+            found = [_check(session, name, known, each, allow, refuse=refuse) for name in names for each in profiles]
     except RegistryError as error:
         if not written:
             raise
-        found = [_refused(name, error, is_at_fault=False) for name in names or (base or serve or "",)]
+        found = [_refused(name, error, is_at_fault=False) for name in names or (base or "",)]
     if not found:
         note(f"nothing was checked: the registry has no adapter{f' of {base}' if base else ''}", quiet=session.quiet)
     _write(found, Format.JSON if session.json else format, several=several, listed=everything, quiet=session.quiet)
@@ -113,7 +121,7 @@ def _write(found: Sequence[Checked], format: Format, *, several: bool, listed: b
         from cli.reports.checked import counted
         from cli.reports.table import REPORTS
 
-        sys.stdout.write(REPORTS[format.value](found))
+        put(REPORTS[format.value](found), sys.stdout)
         if format is not Format.GITHUB:  # which counts in the log itself
             note(counted(found), quiet=quiet)
     elif listed and found:
@@ -123,8 +131,9 @@ def _write(found: Sequence[Checked], format: Format, *, several: bool, listed: b
     else:
         from cli.reports.text import show
 
+        said: set[str] = set()
         for one in found:
-            show(one, quiet=quiet)
+            show(one, quiet=quiet, said=said)
 
 
 def _check(

@@ -26,7 +26,7 @@ def combine(
     session: Session,
     adapters: Annotated[
         list[str],
-        Argument(metavar="ADAPTER[=WEIGHT]…", help="Directories, references or hf://OWNER/NAME@REV; a weight is 1."),
+        Argument(metavar="ADAPTER[=WEIGHT]", help="Directories, references or hf://OWNER/NAME@REV; a weight is 1."),
     ],
     output: Annotated[
         Path | None, Option("--output", "-o", metavar="DIR", help="A directory that is empty or not there.")
@@ -44,7 +44,9 @@ def combine(
     ] = None,
     method: METHOD = LINEAR,
     density: DENSITY = 0.5,
-    seed: Annotated[int, Option(help="For what is drawn at random: by some methods, and by --search.")] = 0,
+    seed: Annotated[
+        int, Option(metavar="N", help="For what is drawn at random: by some methods, and by --search.")
+    ] = 0,
     dtype: Annotated[
         Dtype, Option(help="The type of the result's factors; keep: the widest of the inputs.")
     ] = Dtype.keep,
@@ -77,7 +79,9 @@ def combine(
         bool, Option("--resume", rich_help_panel=_SEARCH, help="Go on with the recorded trials; none is run again.")
     ] = False,
 ) -> None:
-    """Add adapters up to one adapter: Σ weight · delta, exactly, whatever their ranks and targets.
+    """Add adapters up to one adapter: Σ weight · delta, exactly.
+
+    Ranks and targets may differ.
 
     The factors are stacked, with weights and scalings folded in; a truncation (--rank, --energy) is the best there is, and
     what it leaves away is said, layer by layer. Weights may be negative. The result is read back and measured.

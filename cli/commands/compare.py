@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 def compare(
     session: Session,
-    references: Annotated[
-        list[str], Argument(metavar="REF REF…", help="The first is what the others are compared with.")
-    ],
+    references: Annotated[list[str], Argument(metavar="REF", help="The first is what the others are compared with.")],
 ) -> None:
-    """Scores side by side, with differences and whether they exceed the combined standard error.
+    """Scores side by side, and which differences are noise.
+
+    A difference with a star exceeds the combined standard error.
 
     Example: adapters compare my-lora:production my-lora
     """

@@ -15,7 +15,9 @@ def doctor(
     session: Session,
     deep: Annotated[bool, Option("--deep", help="Read and hash every stored byte.")] = False,
 ) -> None:
-    """Prove that everything acknowledged is there and unchanged; exit 7 if not.
+    """Prove that everything acknowledged is there, unchanged.
+
+    Exit 7 if not.
 
     Example: adapters doctor --deep
     """

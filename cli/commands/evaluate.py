@@ -16,17 +16,21 @@ _REF = Argument(metavar="REF", help="[ns/]name, name@3, name:alias or sha256:…
 def add(
     session: Session,
     reference: Annotated[str, _REF],
-    sources: Annotated[list[str], Argument(metavar="SOURCE…", help="Results files, or metric=value.")],
-    task: Annotated[str | None, Option(help="What was measured, where the source does not say.")] = None,
-    suite: Annotated[str | None, Option(help="The harness.")] = None,
-    split: Annotated[str | None, Option(help="train, validation, test …")] = None,
-    stderr: Annotated[float | None, Option(help="Standard error, in the unit of the value.")] = None,
-    n: Annotated[int | None, Option("--n", help="Number of examples.")] = None,
+    sources: Annotated[list[str], Argument(metavar="SOURCE", help="Results files, or metric=value.")],
+    task: Annotated[
+        str | None, Option(metavar="NAME", help="What was measured, where the source does not say.")
+    ] = None,
+    suite: Annotated[str | None, Option(metavar="NAME", help="The harness.")] = None,
+    split: Annotated[str | None, Option(metavar="NAME", help="train, validation, test …")] = None,
+    stderr: Annotated[float | None, Option(metavar="NUMBER", help="Standard error, in the unit of the value.")] = None,
+    n: Annotated[int | None, Option("--n", metavar="N", help="Number of examples.")] = None,
     higher_is_better: Annotated[
         bool | None, Option("--higher-is-better/--lower-is-better", help="Direction, where it is not known.")
     ] = None,
 ) -> None:
-    """Add scores: lm-evaluation-harness, lighteval, model cards, .eval_results, Trainer files, or metric=value.
+    """Add scores: results files, or metric=value.
+
+    Of lm-evaluation-harness, lighteval, model cards, .eval_results, or the Trainer.
 
     Example: adapters eval add my-lora results.json · adapters eval add my-lora acc=0.81 --task arc_easy
     """

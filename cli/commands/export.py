@@ -29,7 +29,9 @@ def export(
         int | None, Option(metavar="N", help="The engine's own limit, if not its default.")
     ] = None,
 ) -> None:
-    """Write a copy that an engine serves as PEFT serves the original, proven equal; or nothing.
+    """Write a copy for an engine, proven equal; or nothing.
+
+    The engine serves it as PEFT serves the original.
 
     Scales that the engine does not read are folded into lora_B, ranks are padded, copies of the base's embeddings are
     left out (if --base DIR shows that they are the base's own). Without a version the most limited one is meant.

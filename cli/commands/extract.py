@@ -23,9 +23,11 @@ def extract(
         Option(metavar="SHARE", help="Keep the smallest rank with this share of the change."),
     ] = None,
     dtype: Annotated[Dtype, Option(help="The type of the factors; keep: float32.")] = Dtype.keep,
-    seed: Annotated[int, Option(help="For the random vectors of the decomposition.")] = 0,
+    seed: Annotated[int, Option(metavar="N", help="For the random vectors of the decomposition.")] = 0,
 ) -> None:
-    """Find the LoRA in a full fine-tune: of every matrix the best part of that rank of what training added.
+    """Find the LoRA in a full fine-tune.
+
+    It has of every matrix the best part of that rank of what training added.
 
     Norms and biases that changed are saved whole. What each layer misses is said.
 

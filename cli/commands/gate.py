@@ -39,9 +39,10 @@ def gate(
     file: FILE = None,
     noise: NOISE = None,
 ) -> None:
-    """Do the scores of a version hold what is asked of them? A drop within noise is not a regression.
+    """Do the scores of a version hold what is asked of them?
 
-    Every score of a metric must hold, a missing one never does. Exit codes: 0 the gate holds, 6 it is closed.
+    A drop within noise is not a regression. Every score of a metric must hold, a missing one never does.
+    Exit codes: 0 the gate holds, 6 it is closed.
 
     Example: adapters gate my-lora --against production --min "acc>=0.80" --no-regression acc:0.01
     """

@@ -18,7 +18,9 @@ def gc(
     grace: Annotated[str, Option(metavar="TIME", help="Leave blobs alone that are younger: 0, 30m, 24h, 7d.")] = "24h",
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would go, and change nothing.")] = False,
 ) -> None:
-    """Remove blobs that no version reaches, and what killed commands left.
+    """Remove blobs that no version reaches.
+
+    And what killed commands left.
 
     Example: adapters gc --dry-run
     """

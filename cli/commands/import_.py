@@ -26,17 +26,19 @@ def import_(
     list_file: Annotated[
         Path | None, Option("--list", metavar="FILE", help="Many: hf://OWNER/NAME[@REV] [NS/NAME], one a line.")
     ] = None,
-    jobs: Annotated[int, Option(min=1, max=_MOST_JOBS, help="Fetched at a time, with --list.")] = 4,
+    jobs: Annotated[int, Option(metavar="N", min=1, max=_MOST_JOBS, help="Fetched at a time, with --list.")] = 4,
     base: Annotated[
         str | None, Option(metavar="ID[@REV]|DIR", help="The base model, if the config is wrong or silent.")
     ] = None,
     adapter: Annotated[str | None, Option(metavar="SUB", help="The folder of the adapter meant.")] = None,
-    alias: Annotated[list[str] | None, Option(help="Point this alias at the version.")] = None,
+    alias: Annotated[list[str] | None, Option(metavar="ALIAS", help="Point this alias at the version.")] = None,
     tag: Annotated[list[str] | None, Option(metavar="K=V", help="Label the version.")] = None,
     note_text: Annotated[str | None, Option("--note", metavar="TEXT", help="Kept with the version.")] = None,
     allow: Annotated[list[str] | None, Option(metavar="RULE", help="Store in spite of this error, on record.")] = None,
 ) -> None:
-    """Record an adapter of the Hugging Face Hub as a version: pinned to a commit, every byte verified, checked as a push is.
+    """Record an adapter of the Hugging Face Hub as a version.
+
+    It is pinned to a commit, every byte verified, and checked as a push is.
 
     What was imported at the same commit is not fetched again, so an interrupted --list is continued by the same command. What is
     refused of a list stops nobody else; the exit code is the gravest. Where a version came from is its label hub.source.

@@ -31,9 +31,9 @@ def inspect(
         Path | None, Option(metavar="FILE", help="Draw it as well: .html or .svg, or .png with matplotlib.")
     ] = None,
 ) -> None:
-    """Look at the spectrum of every layer: the rank it has, and the rank it needs.
+    """The spectrum of every layer: the rank it has, and needs.
 
-    ``needs`` is the smallest rank that keeps 99 % of the energy, ``effective`` counts directions by the entropy of the
+    `needs` is the smallest rank that keeps 99 % of the energy, `effective` counts directions by the entropy of the
     spectrum. The bars are the singular values, the largest first.
 
     Example: adapters inspect my-lora --base ./llama --plot spectra.html
@@ -96,7 +96,9 @@ def diff(
     one: Annotated[str, Argument(metavar="A", help="A version in the registry, or an adapter's directory.")],
     other: Annotated[str, Argument(metavar="B", help="The other.")],
 ) -> None:
-    """Compare two adapters layer by layer: the cosine of their deltas, the ratio of their norms, and the spaces they write to.
+    """Compare two adapters layer by layer.
+
+    By the cosine of their deltas, the ratio of their norms, and the spaces they write to.
 
     Example: adapters diff my-lora@1 my-lora@2
     """
@@ -121,14 +123,14 @@ def diff(
 
 def interference(
     session: Session,
-    adapters: Annotated[list[str], Argument(metavar="ADAPTER[=WEIGHT]…", help="At least two; a weight is 1.")],
+    adapters: Annotated[list[str], Argument(metavar="ADAPTER[=WEIGHT]", help="At least two; a weight is 1.")],
     plot: Annotated[
         Path | None, Option(metavar="FILE", help="Draw a heat map as well: .html or .svg, or .png with matplotlib.")
     ] = None,
 ) -> None:
-    """Foresee what adapters do to each other when they are added up.
+    """Foresee what adapters do to each other in their sum.
 
-    ``kept`` is how much of an adapter is in the sum along its own direction (1: as if alone), ``disturbance`` how much of
+    `kept` is how much of an adapter is in the sum along its own direction (1: as if alone), `disturbance` how much of
     anything else, in units of its own norm.
 
     Example: adapters interference law=0.7 style=0.3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def list_(
     session: Session,
-    text: Annotated[str | None, Argument(metavar="[TEXT]", help="Part of an adapter's name.")] = None,
+    text: Annotated[str | None, Argument(metavar="TEXT", help="Part of an adapter's name.")] = None,
     base: Annotated[str | None, Option(metavar="ID", help="Base model; mirrors count as what they mirror.")] = None,
     rank: Annotated[str | None, Option(metavar="R|R..R", help="16, 8..64, 8.., ..64")] = None,
     target: Annotated[
@@ -32,17 +33,20 @@ def list_(
         str | None, Option(metavar="KEY", help="name, created, rank, bytes, parameters, or a metric: best first.")
     ] = None,
     reverse: Annotated[bool, Option("--reverse", help="The other way round.")] = False,
-    limit: Annotated[int, Option(help="Rows of a page, at most 1000.")] = 50,
+    limit: Annotated[int, Option(metavar="N", help="Rows of a page, at most 1000.")] = 50,
     after: Annotated[str | None, Option(metavar="REF", help="Continue behind this row.")] = None,
     all_versions: Annotated[
         bool, Option("--all-versions", help="Every version, not the newest of each adapter.")
     ] = False,
 ) -> None:
-    """Find adapters: a row each, its newest version that is not yanked.
+    """Find adapters: a row for each, its newest version.
+
+    Yanked versions are left out. Every condition must hold.
 
     Example: adapters list --base gpt2 --rank 8..64 --metric "acc>=0.8" --sort acc
     """
-    found = session.registry.list(
+    page = partial(
+        session.registry.list,
         text,
         base=base,
         rank=rank,
@@ -54,27 +58,37 @@ def list_(
         metrics=metric or (),
         sort=sort,
         reverse=reverse,
-        limit=limit,
-        after=after,
         all_versions=all_versions,
     )
+    found = page(limit=limit, after=after)
+    has_more = len(found) == limit and bool(page(limit=1, after=found[-1].reference))
     if session.json:
         from registry.operations.show import summary_document
 
         emit([summary_document(version) for version in found])
-        return
-    if not found:
-        note("nothing found; `adapters push DIR` stores an adapter", quiet=session.quiet)
-        return
-    headers = ["adapter", "base", "type", "rank", "targets", "size", "score", "aliases"]
-    table(
-        headers,
-        [_row(version) for version in found],
-        right=["rank", "size"],
-        shrink=["adapter", "base", "targets", "score", "aliases"],
-    )
-    if len(found) == limit:
+    elif found:
+        table(
+            ["adapter", "base", "type", "rank", "targets", "size", "score", "aliases"],
+            [_row(version) for version in found],
+            right=["rank", "size"],
+            shrink=["base", "targets", "score", "aliases"],
+        )
+    else:
+        note(f"nothing found; {_why_not(type, sort)}", quiet=session.quiet)
+    if has_more:
         note(f"more with --after {found[-1].reference}", quiet=session.quiet)
+
+
+def _why_not(type: str | None, sort: str | None) -> str:
+    """A word that nobody knows is the likeliest reason."""
+    from registry.domain.query import SORTS
+    from registry.variants.table import PEFT_TYPES
+
+    if type is not None and type.upper() not in PEFT_TYPES:
+        return f"--type {type} is no method of PEFT: it has {', '.join(sorted(PEFT_TYPES))}"
+    if sort is not None and sort not in SORTS:
+        return f"--sort {sort} is none of {', '.join(SORTS)}, so it is taken for a metric, and nothing has such a score"
+    return "`adapters push DIR` stores an adapter"
 
 
 def _row(version: Version) -> tuple[object, ...]:

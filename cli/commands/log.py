@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from typer import Argument, Option
 
 from cli.context import Session
-from cli.rendering import emit, table
+from cli.rendering import emit, note, table
 
 
 def log(
     session: Session,
-    name: Annotated[str | None, Argument(metavar="[NAME]", help="Only this adapter.")] = None,
-    limit: Annotated[int, Option(help="Newest entries to show.")] = 50,
+    name: Annotated[str | None, Argument(metavar="NAME", help="Only this adapter.")] = None,
+    limit: Annotated[int, Option(metavar="N", min=1, help="Newest entries to show.")] = 50,
 ) -> None:
     """The audit: every change, newest first, chained by hash.
 
     Example: adapters log my-lora --json
     """
-    entries = session.registry.log(name, limit=limit)
+    found = session.registry.log(name, limit=limit + 1)
+    entries = found[:limit]
     if session.json:
         emit(
             [
@@ -35,14 +37,15 @@ def log(
                 for entry in entries
             ]
         )
-        return
-    rows = []
-    for entry in entries:
-        facts = {
-            key: value for key, value in entry.body.items() if value and key not in ("findings", "evaluations", "blobs")
-        }
-        for counted in ("evaluations", "blobs"):
-            if isinstance(found := entry.body.get(counted), list):
-                facts[counted] = len(found)
-        rows.append((entry.sequence, entry.at, entry.actor, entry.action, entry.adapter, facts))
-    table(["#", "at", "by", "action", "adapter", "facts"], rows, right=["#"], shrink=["at", "adapter", "facts"])
+    else:
+        rows = [(one.sequence, one.at, one.actor, one.action, one.adapter, _facts(one.body)) for one in entries]
+        table(["#", "at", "by", "action", "adapter", "facts"], rows, right=["#"], shrink=["facts"])
+    if len(found) > limit:
+        note(f"the newest {limit:,} entries; more with --limit {10 * limit}", quiet=session.quiet)
+
+
+def _facts(body: Mapping[str, object]) -> dict[str, object]:
+    """What fits a line: of long lists how long they are."""
+    facts = {key: value for key, value in body.items() if value and key not in ("findings", "evaluations", "blobs")}
+    lists = {key: body.get(key) for key in ("evaluations", "blobs")}
+    return {**facts, **{key: len(found) for key, found in lists.items() if isinstance(found, list)}}

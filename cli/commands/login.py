@@ -12,7 +12,7 @@ from cli.context import Session
 from cli.rendering import emit, say
 from registry.errors import DeniedError, InvalidInputError
 
-_ADDRESS = Argument(metavar="[URL]", help="The server (default: --registry or ADAPTERS_REGISTRY).")
+_ADDRESS = Argument(metavar="URL", help="The server (default: --registry or ADAPTERS_REGISTRY).")
 
 
 def login(session: Session, address: Annotated[str | None, _ADDRESS] = None) -> None:

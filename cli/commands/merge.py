@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, BadParameter, Option
+from typer import Argument, BadParameter, Exit, Option
 
 from cli.context import Session
-from cli.rendering import emit, note, pairs, progress, say, size
+from cli.exits import INTERRUPTED
+from cli.rendering import counted, emit, note, pairs, progress, say, size
 from registry.plans.combining import LINEAR, METHODS, Blend
 
 if TYPE_CHECKING:
     from registry.operations.merge_prepare import Prepared
     from registry.plans.merge_plan import MergeOptions
+    from registry.plans.merging import PlannedTensor
 
 
 class Dtype(StrEnum):
@@ -44,7 +50,7 @@ METHOD = Annotated[str, Option(metavar="METHOD", help=f"linear, or one in delta 
 DENSITY = Annotated[
     float, Option(metavar="SHARE", min=0.0, max=1.0, help="The share of elements that ties, dare, della … keep.")
 ]
-SEED = Annotated[int, Option(help="For the methods that draw at random.")]
+SEED = Annotated[int, Option(metavar="N", help="For the methods that draw at random.")]
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -53,7 +59,7 @@ def merge(
     base: Annotated[str, Argument(metavar="BASE", help="The base: a checkpoint's directory, or hf://OWNER/NAME@REV.")],
     adapters: Annotated[
         list[str],
-        Argument(metavar="ADAPTER[=WEIGHT]…", help="Directories, references or hf://OWNER/NAME@REV; a weight is 1."),
+        Argument(metavar="ADAPTER[=WEIGHT]", help="Directories, references or hf://OWNER/NAME@REV; a weight is 1."),
     ],
     output: Annotated[
         str | None, Option("--output", "-o", metavar="DIR", help="A directory that is empty or not there.")
@@ -90,7 +96,7 @@ def merge(
     plan: Annotated[bool, Option("--plan", help="Say what would be done, and stop.")] = False,
     resume: Annotated[bool, Option("--resume", help="Go on where the same merge was interrupted.")] = False,
 ) -> None:
-    """Fold adapters into their base: a checkpoint that needs no adapter any more.
+    """Fold adapters into their base: one whole checkpoint.
 
     One pass over the files, in constant memory: what no adapter touches is copied, everything else computed in float32 and
     rounded once. A sample is read back and proven before the directory appears. Several adapters with weights are
@@ -113,7 +119,7 @@ def merge(
         return
     if output is None or not output.strip():  # an empty text would be the directory one is in
         raise BadParameter("say where to: -o DIR", param_hint="--output")
-    with progress("merge", silent=session.quiet or session.json) as meter:
+    with _interrupted(output), progress("merge", silent=session.quiet or session.json) as meter:
         done = session.registry.merge(
             base,
             asked,
@@ -130,8 +136,29 @@ def merge(
         return
     _warn(session, done.prepared)
     say(done.verification.sentence())
+    note(done.verification.figures(), quiet=session.quiet)
     stored = f", stored as {done.version.reference}" if done.version is not None else ""
     say(f"{', '.join(adapters)} → {output}{stored}")
+
+
+@contextmanager
+def _interrupted(output: str) -> Iterator[None]:
+    """What was finished lies in a hidden directory: where, how large, and what may be done with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from registry.operations.workplace import left_behind
+
+        place, there = left_behind(Path(output))
+        if not there:
+            raise
+        note(
+            f"interrupted; nothing that loads was left behind, but {place} keeps what was finished, {size(there)}: "
+            f"the same command with --resume goes on, rm -r {shlex.quote(str(place))} removes it",
+            quiet=False,
+            style="",
+        )
+        raise Exit(INTERRUPTED) from None
 
 
 def weighted(text: str) -> tuple[str, float]:
@@ -196,19 +223,26 @@ def _show_plan(session: Session, prepared: Prepared) -> None:
     _warn(session, prepared)
     plan = prepared.plan
     copied = [one for one in plan.tensors if one.is_copy]
+    touched = {one.name for one in plan.changed}
+    converted = [one for one in plan.tensors if not one.is_copy and one.name not in touched]
     through_nf4 = [one for one in plan.tensors if one.origin.is_seen]
     pairs(
         [
             ("base", prepared.identity.id.id or prepared.identity.id.raw),
             *(("adapter", f"{one.name} × {one.weight:g} ({one.variant})") for one in prepared.recipe.shares),
             ("base view", f"nf4, {len(through_nf4)} tensors" if through_nf4 else None),
-            ("changed", f"{len(plan.changed)} tensors, {size(sum(one.bytes for one in plan.changed))}"),
-            ("copied", f"{len(copied)} tensors, {size(sum(one.bytes for one in copied))}"),
-            ("output", f"{size(plan.bytes)} in {len(plan.shards)} file{'s' * (len(plan.shards) > 1)}"),
+            ("changed", _amount(plan.changed)),
+            ("converted", _amount(converted) if converted else None),
+            ("copied", _amount(copied)),
+            ("output", f"{size(plan.bytes)} in {counted(len(plan.shards), 'file')}"),
             ("peak memory", f"about {size(prepared.peak_memory)}"),
             ("config", "changed" if plan.config is not None else "as it is"),
         ]
     )
+
+
+def _amount(tensors: Sequence[PlannedTensor]) -> str:
+    return f"{counted(len(tensors), 'tensor')}, {size(sum(one.bytes for one in tensors))}"
 
 
 def _warn(session: Session, prepared: Prepared) -> None:

@@ -9,9 +9,9 @@ from cli.rendering import emit, say
 
 
 def migrate(session: Session) -> None:
-    """Bring the catalog to the schema that this version knows, in one transaction; a server does not do it by itself.
+    """Bring the catalog to the schema that this version knows.
 
-    Stop the servers of this registry first. Example: adapters migrate
+    In one transaction; a server does not do it by itself. Stop the servers of this registry first. Example: adapters migrate
     """
     if session.is_remote:
         raise BadParameter("a server's catalog is migrated where it lies: give its directory with --registry")

@@ -22,7 +22,9 @@ def promote(
     noise: NOISE = None,
     expect: Annotated[str | None, Option(metavar="VERSION|none", help="Move only from there.")] = None,
 ) -> None:
-    """Move an alias, but only if the gate holds: both in one transaction.
+    """Move an alias, but only if the gate holds.
+
+    Looking, judging and moving are one transaction.
 
     Without --against the version is held against what the alias points at now. Exit codes: 0 the alias points there, 6 the
     gate is closed and nothing moved, 5 the alias is not where --expect says.

@@ -32,7 +32,9 @@ def pull(
         str | None, Option(metavar="SUB", help="The folder of the adapter meant, in a Hub repository.")
     ] = None,
 ) -> None:
-    """Write a version's files, every byte verified; complete or not at all.
+    """Write a version's files, every byte verified.
+
+    The directory appears complete or not at all.
 
     Of a repository of the Hugging Face Hub only the files that an adapter has are fetched, pinned to a commit, each held against
     its digest; nothing is recorded here, see `adapters import`.

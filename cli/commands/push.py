@@ -22,9 +22,9 @@ def push(
     ],
     name: Annotated[str | None, Option(metavar="[NS/]NAME", help="Default: the directory's name, made to fit.")] = None,
     base: Annotated[
-        str | None, Option(metavar="ID[@REV]", help="The base model, if the config is wrong or silent.")
+        str | None, Option(metavar="ID[@REV]|DIR", help="The base model, if the config is wrong or silent.")
     ] = None,
-    alias: Annotated[list[str] | None, Option(help="Point this alias at the version.")] = None,
+    alias: Annotated[list[str] | None, Option(metavar="ALIAS", help="Point this alias at the version.")] = None,
     tag: Annotated[list[str] | None, Option(metavar="K=V", help="Label the version.")] = None,
     eval: Annotated[list[str] | None, Option(metavar="SOURCE", help="A results file, or metric=value.")] = None,
     note_text: Annotated[str | None, Option("--note", metavar="TEXT", help="Kept with the version.")] = None,
@@ -48,7 +48,9 @@ def push(
     ] = False,
     dry_run: Annotated[bool, Option("--dry-run", rich_help_panel=_HUB, help="Say what would be sent.")] = False,
 ) -> None:
-    """Store a directory as the next version of an adapter; or, with --to, send one or a version to the Hugging Face Hub.
+    """Store a directory as the next version of an adapter.
+
+    With --to, send a directory or a version to the Hugging Face Hub instead.
 
     To the Hub go the served files, with a model card and without paths of this machine: one commit, which replaces what is
     there, and a tag vN for a version. The same content again is the same commit. Endpoint and token are the hf command's.

@@ -7,7 +7,9 @@ from cli.rendering import emit, say
 
 
 def rebuild(session: Session) -> None:
-    """Make a lost or damaged catalog again from the journal and the blobs. The old file is kept as catalog.db.before.
+    """Make a lost or damaged catalog again.
+
+    From the journal and the blobs. The old file is kept as catalog.db.before.
 
     Example: adapters rebuild
     """

@@ -29,7 +29,9 @@ def rerank(
     ] = None,
     dtype: Annotated[Dtype, Option(help="The type of the result's factors; keep: the adapter's own.")] = Dtype.keep,
 ) -> None:
-    """Compress an adapter to a lower rank: the best approximation there is, found from the factors alone.
+    """Compress an adapter to a lower rank.
+
+    It is the best approximation there is, found from the factors alone.
 
     Example: adapters rerank my-lora --energy 0.999 -o ./smaller
     """

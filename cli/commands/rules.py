@@ -7,7 +7,9 @@ from cli.rendering import emit, say
 
 
 def rules(session: Session) -> None:
-    """What `adapters check` looks at: each rule, how grave it is, why it exists, and what to do.
+    """Every rule that a check or a push can name.
+
+    How grave it is, why it exists, what to do, and which --allow takes.
 
     Example: adapters rules --json
     """

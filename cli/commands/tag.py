@@ -19,7 +19,7 @@ _REF = Argument(metavar="REF", help="[ns/]name, name@3, name:alias or sha256:…
 def set_(
     session: Session,
     reference: Annotated[str, _REF],
-    tags: Annotated[list[str], Argument(metavar="K=V…", help="Labels; an old value is replaced.")],
+    tags: Annotated[list[str], Argument(metavar="K=V", help="Labels; an old value is replaced.")],
 ) -> None:
     """Label a version.
 
@@ -33,7 +33,7 @@ def set_(
 def rm(
     session: Session,
     reference: Annotated[str, _REF],
-    keys: Annotated[list[str], Argument(metavar="K…", help="Keys of the labels.")],
+    keys: Annotated[list[str], Argument(metavar="K", help="Keys of the labels.")],
 ) -> None:
     """Take labels off a version.
 

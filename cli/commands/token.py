@@ -23,10 +23,12 @@ ROLES = {
 def create(
     session: Session,
     name: Annotated[str, Argument(metavar="NAME", help="Whose it is: how the audit names them.")],
-    role: Annotated[str, Option(help="reader, writer, maintainer, owner or admin.")] = "reader",
-    action: Annotated[list[str] | None, Option(help="Instead of a role: read, push, tag, yank, delete.")] = None,
+    role: Annotated[str, Option(metavar="ROLE", help="reader, writer, maintainer, owner or admin.")] = "reader",
+    action: Annotated[
+        list[str] | None, Option(metavar="ACTION", help="Instead of a role: read, push, tag, yank, delete.")
+    ] = None,
     scope: Annotated[list[str] | None, Option(metavar="PATTERN", help="*, team/*, team/name; default *.")] = None,
-    days: Annotated[int, Option(min=1, max=365, help="After which it ends.")] = 90,
+    days: Annotated[int, Option(metavar="N", min=1, max=365, help="After which it ends.")] = 90,
 ) -> None:
     """Make a token; its text is shown this once.
 

@@ -9,7 +9,7 @@ from typer import Argument, BadParameter, Option
 
 from cli.commands.merge import DENSITY, METHOD, SEED, BaseView, ExpertLayout, Side, blend_of, weighted
 from cli.context import Session
-from cli.rendering import emit, say
+from cli.rendering import emit, note, say
 from registry.plans.combining import LINEAR
 
 
@@ -32,7 +32,9 @@ def verify(
     seed: SEED = 0,
     allow: Annotated[list[str] | None, Option(metavar="RULE", help="As it was given to the merge.")] = None,
 ) -> None:
-    """Prove that a merged checkpoint is its base and adapters, whoever merged it.
+    """Prove that a merged checkpoint is its base and adapters.
+
+    Whoever merged it.
 
     Every tensor is there and nothing else; untouched ones are the base's bytes; changed ones are held against the sum in
     float64, element by element; the config is the base's but for what the merge changes, and no other weights and no code lie
@@ -58,6 +60,7 @@ def verify(
         emit(found.document())
     elif found.is_sound:
         say(found.sentence())
+        note(found.figures(), quiet=session.quiet)
     found.require_sound(str(output))
 
 

@@ -65,6 +65,16 @@ class Checked:
         return safe(os.path.normpath(os.path.join(self.directory or self.subject, name)))
 
 
+def once(checked: Sequence[Checked]) -> Iterator[tuple[Checked, Finding]]:
+    """Every finding; what an adapter was blamed for with another engine before, not again."""
+    said: dict[str, list[Finding]] = {}
+    for one in checked:
+        before = said.setdefault(one.subject, [])
+        new = [finding for finding in one.findings if finding not in before]
+        before += new
+        yield from ((one, finding) for finding in new)
+
+
 def by_rule(findings: Sequence[Finding]) -> Iterator[tuple[str, Sequence[Finding]]]:
     """Each rule that spoke, with what it said."""
     for rule in dict.fromkeys(finding["rule"] or "" for finding in findings):

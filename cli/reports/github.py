@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cli.reports.checked import Checked, Finding, counted
+from cli.reports.checked import Checked, Finding, counted, once
 
 _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
 #: Escapes of the message; the properties before it have two more.
@@ -17,7 +17,7 @@ _PROPERTY = _MESSAGE | str.maketrans({":": "%3A", ",": "%2C"})
 
 def github(checked: Sequence[Checked]) -> str:
     """A line for each finding, and one that counts. No text of an adapter begins a line."""
-    lines = [_command(one, finding) for one in checked for finding in one.findings]
+    lines = [_command(one, finding) for one, finding in once(checked)]
     return "\n".join([*lines, counted(checked), ""])
 
 

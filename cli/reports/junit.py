@@ -14,7 +14,10 @@ def junit(checked: Sequence[Checked]) -> str:
     ASCII with character references: right in whatever encoding it is written.
     """
     suites = ET.Element("testsuites", name="adapters check")
-    suites.extend(_suite(one) for one in checked)
+    several = len({one.document["profile"] for one in checked}) > 1
+    suites.extend(
+        _suite(one, f"{one.subject} for {one.document['profile']}" if several else one.subject) for one in checked
+    )
     for total in ("tests", "failures", "errors"):
         suites.set(total, str(sum(int(suite.get(total, "0")) for suite in suites)))
     ET.indent(suites)
@@ -22,8 +25,8 @@ def junit(checked: Sequence[Checked]) -> str:
     return written.decode("ascii") + "\n"
 
 
-def _suite(checked: Checked) -> ET.Element:
-    suite = ET.Element("testsuite", name=checked.subject)
+def _suite(checked: Checked, name: str) -> ET.Element:
+    suite = ET.Element("testsuite", name=name)
     problem = "error" if checked.verdict == CANNOT_CHECK else "failure"
     for rule, findings in by_rule(checked.findings):
         suite.append(_case(checked, rule, findings, problem))

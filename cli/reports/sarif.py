@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from urllib.parse import quote
 
-from cli.reports.checked import CANNOT_CHECK, Checked, Finding, by_rule
+from cli.reports.checked import CANNOT_CHECK, Checked, Finding, by_rule, once
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 #: Code scanning shows the gravest 5,000 results and refuses a file of more than 25,000.
@@ -26,7 +26,7 @@ Json = dict[str, object]
 
 
 def sarif(checked: Sequence[Checked]) -> str:
-    findings = [(one, finding) for one in checked for finding in one.findings]
+    findings = list(once(checked))
     findings.sort(key=lambda pair: _LEVELS.index(pair[1]["severity"] or "note"))
     rules = _rules([finding for _, finding in findings])
     places = {str(rule["id"]): index for index, rule in enumerate(rules)}

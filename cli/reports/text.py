@@ -14,13 +14,15 @@ _WORDS = {"fits": "fits", "does-not-fit": "does not fit", "cannot-check": "could
 _SHOWN = 5
 
 
-def show(checked: Checked, *, quiet: bool) -> None:
-    """What was noticed, and the verdict."""
+def show(checked: Checked, *, quiet: bool, said: set[str]) -> None:
+    """What was noticed, and the verdict. What was ``said`` of an adapter for another engine is not said again."""
     shown: Counter[str] = Counter()
     for finding in checked.document["findings"]:
         severity, rule = finding["severity"], finding["rule"]
-        if severity == "note" and quiet:
+        sentence = f"{checked.subject}: {severity}: {finding['message']} [{rule}]"
+        if (severity == "note" and quiet) or sentence in said:
             continue
+        said.add(sentence)
         shown[rule] += 1
         if shown[rule] <= _SHOWN:
             say(f"{severity}: {finding['message']} [{rule}]", _STYLES[severity])
@@ -38,9 +40,12 @@ def show(checked: Checked, *, quiet: bool) -> None:
 def show_all(checked: Sequence[Checked]) -> None:
     """A line for each adapter, then the counts."""
     rows = []
+    engines = {one.document["profile"] for one in checked}
     for one in checked:
         errors = [finding for finding in one.findings if finding["severity"] == "error"]
         first = f"{errors[0]['message']} [{errors[0]['rule']}]" if errors else None
-        rows.append((one.subject, one.verdict.replace("-", " "), len(errors) or None, first))
-    table(["adapter", "verdict", "errors", "first error"], rows, right=["errors"], shrink=["first error", "adapter"])
+        engine = one.document["profile"] if len(engines) > 1 else None
+        rows.append((one.subject, engine, one.verdict.replace("-", " "), len(errors) or None, first))
+    headers = ["adapter", "for", "verdict", "errors", "first error"]
+    table(headers, rows, right=["errors"], shrink=["first error"])
     say(counted(checked), "bold")

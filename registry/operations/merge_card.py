@@ -94,7 +94,9 @@ def card(recipe: Recipe, verification: Verification) -> str:
         "",
         "## Verification",
         "",
-        verification.sentence(),
+        f"{verification.sentence().capitalize()}.",
+        "",
+        f"{verification.figures()}.",
         "",
     ]
     return "\n".join(lines)

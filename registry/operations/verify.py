@@ -51,7 +51,8 @@ class Compared(Protocol):
 @dataclass(frozen=True, slots=True)
 class Verification:
     """``largest_ulps`` and ``typical_ulps`` are errors of stored elements, 0.5 being one rounding. ``wrong`` are the tensors with
-    larger ones than float32 arithmetic explains, ``altered`` those that should be the base's bytes and are not."""
+    larger ones than float32 arithmetic explains, ``altered`` those that should be the base's bytes and are not. Of the
+    ``changed_tensors`` some are only ``converted`` to another type: no adapter is about them."""
 
     sampled: bool
     changed_tensors: int
@@ -70,6 +71,7 @@ class Verification:
     #: Keys of the config that are not what they should be, and files that no merge writes.
     config: tuple[str, ...] = ()
     stray: tuple[str, ...] = ()
+    converted_tensors: int = 0
 
     @property
     def is_sound(self) -> bool:
@@ -80,7 +82,11 @@ class Verification:
         return {
             "sound": self.is_sound,
             "sampled": self.sampled,
-            "tensors": {"changed": self.changed_tensors, "copied": self.copied_tensors},
+            "tensors": {
+                "changed": self.changed_tensors,
+                "copied": self.copied_tensors,
+                "converted": self.converted_tensors,
+            },
             "elements": {"changed_tensors": self.elements, "looked_at": self.looked_at},
             "changed_fraction": self.changed_share,
             "error_ulps": {"largest": self.largest_ulps, "typical": self.typical_ulps},
@@ -94,13 +100,21 @@ class Verification:
         }
 
     def sentence(self) -> str:
-        how = "a sample" if self.sampled else "every element"
+        which = "every number of a sample" if self.sampled else "every number"
+        converted = f"{self.converted_tensors:,} converted to another type, " if self.converted_tensors else ""
         return (
-            f"{self.changed_tensors:,} changed and {self.copied_tensors:,} copied tensors were read back ({how}: "
-            f"{self.looked_at:,} of {self.elements:,} changed elements) and held against the sum in float64: "
-            f"{self.changed_share:.1%} of the elements differ from the base, the largest error is {self.largest_ulps:.3f} ulp "
-            f"(typical {self.typical_ulps:.3f}; one rounding is 0.5), ‖Δ‖ is {self.found_norm:.6g}, expected "
-            f"{self.expected_norm:.6g}; copied tensors are the base's byte for byte."
+            f"proven: {which} that was changed is the correctly rounded one, up to the order of summation "
+            f"({self.changed_tensors - self.converted_tensors:,} tensors changed, {converted}"
+            f"{self.copied_tensors:,} the base's byte for byte)"
+        )
+
+    def figures(self) -> str:
+        """For whoever wants to know how near: an ulp of a small number is nothing beside the numbers that it is the sum of."""
+        return (
+            f"{self.looked_at:,} of {self.elements:,} elements were held against the sum in float64; {self.changed_share:.1%} "
+            f"of them differ from the base; ‖Δ‖ is {self.found_norm:.6g}, expected {self.expected_norm:.6g}; the typical error "
+            f"is {self.typical_ulps:.3f} ulp (one rounding: at most 0.5), the largest {self.largest_ulps:.3f}, where large "
+            f"terms of a sum leave a small one"
         )
 
     def require_sound(self, what: str) -> None:
@@ -166,6 +180,7 @@ def _verified(plan: MergePlan, found: Checkpoint, samples: int | None, workshop:
         else:
             compared.append(one)
     looked_at = sum(one.looked_at for one in compared)
+    touched = {one.name for one in plan.changed}
     return Verification(
         sampled=samples is not None,
         changed_tensors=len(compared),
@@ -181,6 +196,7 @@ def _verified(plan: MergePlan, found: Checkpoint, samples: int | None, workshop:
         altered=tuple(altered),
         missing=missing,
         unexpected=tuple(name for name in there if name not in wanted),
+        converted_tensors=sum(one.name not in touched for one in compared),
     )
 
 

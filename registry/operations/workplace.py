@@ -68,6 +68,12 @@ def workplace(into: Path, *, making: str, resume: bool) -> Iterator[Workplace]:
             os.close(lock)
 
 
+def left_behind(into: Path) -> tuple[Path, int]:
+    """Where an interrupted run keeps what it finished, and the bytes that it holds: 0 if there is nothing."""
+    place = beside(Path(os.path.abspath(into)), "merge")
+    return place, sum(path.stat().st_size for path in place.iterdir()) if place.is_dir() else 0
+
+
 def _taken(place: Path, into: Path) -> int:
     """A descriptor whose lock says that somebody is at work in ``place``. Between its opening and the lock the one before may
     have removed or renamed it: then another."""

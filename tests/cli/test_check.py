@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,26 @@ def test_the_weights_of_the_base_are_those_that_were_trained_on(
     code, document = checked(adapters, elsewhere, "--base", f"acme/tiny@{TWO}")
     assert (code, rules(document)) == (0, [])
     assert "base-revision" in rules(document, "warning")
+
+
+def test_several_engines_are_all_asked(adapters: Any, write_adapter: WriteAdapter) -> None:
+    adapter = write_adapter("wide", lora_tensors(rank=128), r=128)
+    code, documents = checked(adapters, adapter, "--for", "vllm", "--for", "peft", "--for", "vllm")
+    assert code == 6
+    assert [re.split("[=>]", one["profile"])[0] for one in documents] == ["vllm", "peft"]
+    assert [one["verdict"] for one in documents] == ["does-not-fit", "fits"]
+    assert checked(adapters, adapter, "--for", "peft", "--for", "vllm")[0] == 6
+    said = adapters("check", str(adapter), "--for", "vllm", "--for", "peft").out
+    assert "does not fit vllm" in said
+    assert "fits peft" in said
+
+
+def test_what_several_engines_would_say_alike_is_said_once(adapters: Any, write_adapter: WriteAdapter, base: Path) -> None:
+    adapter = write_adapter("wrong", lora_tensors(Q, K), target_modules=["q_proj", "k_proj"])
+    line = ("check", str(adapter), "--base", str(base), "--for", "vllm", "--for", "peft")
+    assert adapters(*line).out.count("[wrong-shape]") == 1
+    assert adapters(*line, "--format", "github").out.count("title=wrong-shape") == 1
+    run = json.loads(adapters(*line, "--format", "sarif").out)["runs"][0]
+    assert [one["ruleId"] for one in run["results"]].count("wrong-shape") == 1
+    junit = adapters(*line, "--format", "junit").out
+    assert len(set(re.findall(r'<testsuite name="([^"]*)"', junit))) == 2

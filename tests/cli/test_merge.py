@@ -117,6 +117,25 @@ def test_a_merge_is_complete_and_proves_itself(adapters: Adapters, base: Path, o
     assert "is not this merge" in wrong.err
 
 
+def test_the_proof_can_be_read_without_knowing_what_an_ulp_is(adapters: Adapters, base: Path, one: Path, tmp_path: Path) -> None:
+    said = adapters("merge", str(base), str(one), "-o", str(tmp_path / "out"), "--dtype", "bfloat16")
+    proof = said.out.splitlines()[0]
+    assert proof.startswith("proven: every number of a sample that was changed is the correctly rounded one")
+    assert "2 tensors changed, 1 converted to another type, 0 the base's byte for byte" in proof
+    assert "ulp" not in proof
+    assert "ulp" in said.err
+    verify = ["verify", str(tmp_path / "out"), "--base", str(base), "--adapter", str(one), "--all"]
+    assert adapters(*verify).out.startswith("proven: every number that was changed")
+    assert adapters(*verify, "--quiet").err == ""
+    document = adapters.json(*verify)
+    assert document["tensors"] == {"changed": 3, "copied": 0, "converted": 1}
+    assert "error_ulps" in document
+    plan = adapters("merge", str(base), str(one), "--plan", "--dtype", "bfloat16").out
+    assert [line.split()[:2] for line in plan.splitlines() if line.startswith(("changed", "converted", "copied"))] == [
+        ["changed", "2"], ["converted", "1"], ["copied", "0"],
+    ]  # fmt: skip
+
+
 def test_a_method_is_the_merge_s_and_verify_is_told_it(
     adapters: Adapters, base: Path, one: Path, two: Path, tmp_path: Path
 ) -> None:
