@@ -91,6 +91,25 @@ def test_a_yanked_version_is_not_main_and_can_be_named(here: Hub, first: dict[st
     assert here.read("team/x.v2", WEIGHTS) == second[WEIGHTS]
 
 
+def test_a_whole_model_is_no_version_and_not_taken_for_one(here: Hub, first: dict[str, bytes]) -> None:
+    """Beside an adapter it is a side file; in a sub-folder too."""
+    here.create("team/x")
+    before = here.sha("team/x")
+    shards = ("model.safetensors", "model-00001-of-00002.safetensors", "pytorch_model.bin")
+    for name in shards:
+        for answer in (here.announce("team/x", {"config.json": b"{}", name: b"weights"}), here.commit("team/x", {name: b"w"})):
+            if name != "pytorch_model.bin" or "/preupload/" in str(answer.url):
+                assert (answer.status_code, answer.json()["code"]) == (400, "no-config"), answer.text
+                assert f"{name} is a whole model" in answer.headers["x-error-message"]
+    assert here.sha("team/x") == before
+    here.committed("team/x", {"config.json": b"{}", "checkpoint-1/model.safetensors": b"weights"}, title="side files")
+    assert here.announce("team/x", {CONFIG: first[CONFIG], WEIGHTS: first[WEIGHTS]}).status_code == 200
+    assert here.announce("team/x", {"model.safetensors": b"weights"}).status_code == 200
+    here.committed("team/x", {**first, "model.safetensors": b"weights"}, title="all")
+    assert here.tags("team/x") == ["v1"]
+    assert here.commit("team/x", {"model-00001-of-00002.safetensors": b"w"}, title="more").status_code == 200
+
+
 def test_what_was_a_version_once_is_that_version(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:
     here.create("team/x")
     oid = here.committed("team/x", first)
