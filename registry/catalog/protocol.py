@@ -44,7 +44,9 @@ class CatalogWriter(Protocol):
         """The version with this manifest, and whether it is new. Numbers count up and are never used again.
 
         ``fingerprint`` is that of the base it was checked against, ``weights_fingerprint`` that of the numbers which its base
-        had in this registry then: a name may come to mean other bytes, and the version was made for these."""
+        had in this registry then: a name may come to mean other bytes, and the version was made for these. Raises
+        ConflictError for a new name that means a version or an alias of another adapter to clients of the Hub's protocol,
+        as everything does that makes an adapter, and that makes an alias where an adapter has its name."""
 
     def move_alias(
         self,

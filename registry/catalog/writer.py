@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 
 from registry.catalog import adapters, bases, commits, tokens
 from registry.catalog import apply as change
+from registry.catalog.clashes import require_no_adapter, require_no_clash
 from registry.catalog.events import ORIGIN, Event, segment_bytes
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.catalog.resolve import aliases_of, evaluations_of, find_version, resolve, version_of
@@ -102,6 +103,8 @@ class SqlWriter:
             self.resolve(Reference(adapter, number=to))
         if to == actual:
             return None
+        if actual is None:
+            require_no_adapter(self._session, adapter, alias)
         facts = {"alias": str(alias), "before": actual, "after": to, **({"gate": gate} if gate is not None else {})}
         event = self._record(change.MOVE_ALIAS, adapter, facts)
         return AliasMove(str(alias), actual, to, event.at, event.actor)
@@ -214,6 +217,7 @@ class SqlWriter:
                 code="name-taken",
                 hint="its version numbers are never used again: choose another name",
             )
+        require_no_clash(self._session, to, aliases=self.aliases(adapter))
         self._record(adapters.RENAME, known.name, {"to": str(to)})
 
     def commit(
@@ -270,10 +274,12 @@ class SqlWriter:
         return [digest for digest in digests if digest not in used]
 
     def _shown(self, adapter: AdapterName) -> AdapterName:
-        """As it was first written. Raises InvalidNameError for a new one where none may be."""
+        """As it was first written. Raises InvalidNameError and ConflictError for a new one where none may be."""
         row = self._session.get(AdapterRow, adapter.key)
         if row is None:
             require_free(adapter.namespace)
+        if row is None or row.removed:
+            require_no_clash(self._session, adapter)
         return AdapterName(Namespace(row.namespace), Word(row.name)) if row else adapter
 
     def _record(

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+#: How a server of this project calls itself where it is asked for its health.
+SERVICE = "adapter-registry"
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteRevision:
@@ -72,6 +75,9 @@ class Hub(Protocol):
 
     def commit(self, repository: str, change: Change, *, parent: str) -> str:
         """The new commit of ``main``. Raises ConflictError where ``main`` is not at ``parent``."""
+
+    def numbers_versions(self) -> bool:
+        """Whether it makes the tags v1, v2, … itself and lets nobody else, as a server of this project does."""
 
     def tags(self, repository: str) -> Mapping[str, str]:
         """Name → commit."""

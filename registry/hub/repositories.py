@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 
 from registry.errors import CorruptionError, UnavailableError, UnsuitableDirectoryError
-from registry.hub.protocol import Change, RemoteFile, RemoteRevision
+from registry.hub.protocol import SERVICE, Change, RemoteFile, RemoteRevision
 from registry.hub.trouble import asking, malformed
 
 if TYPE_CHECKING:
@@ -131,6 +131,15 @@ class HuggingFaceHub:
         if not _COMMIT.fullmatch(commit):
             raise malformed(where, f"its new commit is {commit!r:.80}")
         return commit
+
+    def numbers_versions(self) -> bool:
+        with asking("the Hub"):
+            answer = _utils().get_session().get(f"{self._api.endpoint}/healthz", headers=self._headers())
+            try:
+                said = answer.json()
+            except ValueError:  # a page for people
+                return False
+        return isinstance(said, dict) and said.get("service") == SERVICE
 
     def tags(self, repository: str) -> Mapping[str, str]:
         with asking(_shown(repository)):

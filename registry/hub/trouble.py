@@ -56,8 +56,8 @@ def asking(where: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what it says, on one line, without its request's address."""
-    said = str(error).strip()
+    """What the Hub said, else the first line of what the library says of it, without its request's address."""
+    said = (getattr(error, "server_message", None) or str(error)).strip()
     return f"{said.splitlines()[0] if said else type(error).__name__:.300}"
 
 
@@ -80,7 +80,9 @@ def _unavailable(where: str, error: Exception) -> UnavailableError:
 def _refused(where: str, error: Exception) -> RegistryError:
     status, said = getattr(getattr(error, "response", None), "status_code", 0), reason(error)
     if status in (401, 403):
-        return DeniedError(f"the Hub does not let you do that with {where}: {said}", hint=_LOGIN)
+        return DeniedError(
+            f"the Hub does not let you do that with {where}: {said}", hint=f"if it is for want of rights: {_LOGIN}"
+        )
     if status == 404:
         return NotFoundError(f"the Hub has no such thing as {where} needs: {said}", code="unknown-repository")
     if status in (409, 412):

@@ -6,7 +6,9 @@
 3. Commit once, on top of what was looked at. Whether a commit without an answer arrived is looked up before it is sent again;
    what others committed meanwhile is never overwritten.
 4. Ask the Hub what it holds now, and hold that against what was sent.
-5. Tag.
+5. Tag; or, where the Hub numbers versions itself, find out which it is.
+
+A hub that keeps versions may answer a commit with a version that it has: then nothing was committed.
 """
 
 from __future__ import annotations
@@ -100,12 +102,12 @@ def push_to_hub(
     is_new = head is None
     is_private = head.private if head is not None else private is not False
 
-    def sent(commit: str | None, difference: _Difference) -> Sent:
+    def sent(commit: str | None, difference: _Difference, tag: str | None = parcel.tag) -> Sent:
         return Sent(
             parcel.name,
             repository,
             commit,
-            parcel.tag,
+            tag,
             is_private,
             is_new,
             tuple(file.path for file in difference.adds),
@@ -131,8 +133,9 @@ def push_to_hub(
     if not difference.is_empty:
         commit = _commit(parcel, head, difference, hub, pause)  # 3
         _prove(parcel, repository, commit, hub)  # 4
-    _tag(parcel, repository, commit, hub)  # 5
-    return sent(commit, difference)
+        if commit in tags.values():
+            difference = _Difference((), ())
+    return sent(commit, difference, _tag(parcel, repository, commit, hub))  # 5
 
 
 def record_push(version: Version, sent: Sent, catalog: Catalog) -> None:
@@ -234,13 +237,13 @@ def _other(parcel: Parcel, repository: str, commit: str, hub: Hub) -> tuple[Outg
     return tuple(file for file in parcel.files if file.path not in there or not there[file.path].is_same(file))
 
 
-def _tag(parcel: Parcel, repository: str, commit: str, hub: Hub) -> None:
-    """A server of this project numbers the versions itself: where the commit has its number already, that stays."""
-    if parcel.tag is None:
-        return
+def _tag(parcel: Parcel, repository: str, commit: str, hub: Hub) -> str | None:
+    """The tag under which the commit stands now."""
     tags = hub.tags(repository)
-    if commit in (target for name, target in tags.items() if name == parcel.tag or _NUMBERED.fullmatch(name)):
-        return
-    if parcel.tag in tags:
-        hub.remove_tag(repository, parcel.tag)
-    hub.add_tag(repository, parcel.tag, commit)
+    if parcel.tag is None:
+        return next((name for name, target in tags.items() if target == commit and _NUMBERED.fullmatch(name)), None)
+    if tags.get(parcel.tag) != commit:
+        if parcel.tag in tags:
+            hub.remove_tag(repository, parcel.tag)
+        hub.add_tag(repository, parcel.tag, commit)
+    return parcel.tag

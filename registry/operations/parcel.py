@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry.domain.digest import PREFIX
@@ -45,7 +45,8 @@ Read = Callable[[FileEntry], Iterable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """``tag`` is what the Hub will call the version, None for a directory, which is no version."""
+    """``tag`` is what the Hub will call the version, None for a directory, which is no version, and where it numbers versions
+    itself."""
 
     name: str
     tag: str | None
@@ -55,15 +56,24 @@ class Parcel:
     findings: tuple[Finding, ...]
 
 
-def parcel_of_version(version: Version, repository: str, work: Path, *, base: str | None, shelf: Shelf) -> Parcel:
-    """``work`` is an empty directory that outlives the parcel. Raises InvalidInputError, CorruptionError."""
+def parcel_of_version(
+    version: Version,
+    repository: str,
+    work: Path,
+    *,
+    base: str | None,
+    shelf: Shelf,
+    is_numbered: Callable[[], bool] = lambda: False,
+) -> Parcel:
+    """``work`` is an empty directory that outlives the parcel; ``is_numbered`` tells whether the Hub makes numbers of its own,
+    which nobody knows beforehand. Raises InvalidInputError, CorruptionError."""
     manifest = manifest_of(version.digest, shelf.blobs)
     require_adapter(version.reference, manifest)
     subject, config = card_subject(version, manifest, shelf.catalog.evaluations(version), base, shelf, repository)
-    files, findings = _packed(subject, config, lambda entry: shelf.blobs.read(entry.digest), work)
-    return Parcel(
-        version.reference, f"v{version.number}", version.reference, f"Manifest: {version.digest}", files, findings
-    )
+    tag = None if is_numbered() else subject.revision
+    read: Read = lambda entry: shelf.blobs.read(entry.digest)  # noqa: E731 - as for a directory
+    files, findings = _packed(replace(subject, revision=tag), config, read, work)
+    return Parcel(version.reference, tag, version.reference, f"Manifest: {version.digest}", files, findings)
 
 
 def parcel_of_directory(

@@ -43,8 +43,9 @@ class HubVerbs(Store):
         dry_run: bool = False,
     ) -> Sent:
         """Send a version, or a directory (a Path, or a text that looks like one), to ``hf://OWNER/NAME``: one commit, and for a
-        version a tag. ``private`` is about a repository that is made for it (None: yes). A directory is described and checked
-        as :meth:`push` does; ``allow`` and ``adapter`` are as there. ``base`` is the repository to name.
+        version a tag, unless a server of this project gives it a number of its own. ``private`` is about a repository that is
+        made for it (None: yes). A directory is described and checked as :meth:`push` does; ``allow`` and ``adapter`` are as
+        there. ``base`` is the repository to name.
 
         Raises ConflictError, DeniedError, UnavailableError and InvalidInputError with nothing sent.
         """
@@ -74,7 +75,9 @@ class HubVerbs(Store):
                 parcel = parcel_of_directory(package, address.repository, work, base=base, shelf=shelf)
                 return push_to_hub(parcel, address.repository, hub=hub, private=private, force=force, dry_run=dry_run)
             version = self.catalog.resolve(self.reference(str(subject)))
-            parcel = parcel_of_version(version, address.repository, work, base=base, shelf=shelf)
+            parcel = parcel_of_version(
+                version, address.repository, work, base=base, shelf=shelf, is_numbered=hub.numbers_versions
+            )
             sent = push_to_hub(parcel, address.repository, hub=hub, private=private, force=force, dry_run=dry_run)
         record_push(version, sent, self.catalog)
         return sent

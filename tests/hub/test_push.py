@@ -258,9 +258,10 @@ def test_who_may_not_is_told(
     pushed: Registry, server: PeerServer, client: HuggingFaceHub, tmp_path: Path, status: int
 ) -> None:
     server.have("acme/support", {"README.md": b"theirs"})
-    server.refuse = lambda _method, path: (status, b'{"error": "no"}') if "preupload" in path else None
-    with pytest.raises(DeniedError):
+    server.refuse = lambda _method, path: (status, b'{"error": "not on Sundays"}') if "preupload" in path else None
+    with pytest.raises(DeniedError) as caught:
         _send(pushed, client, tmp_path)
+    assert caught.value.message.endswith(": not on Sundays")
     assert server.repositories["acme/support"].tree == {"README.md": b"theirs"}
 
 

@@ -53,6 +53,24 @@ def row_04_create_where_one_may_not(here: Here) -> None:
     assert here.api("admin").repo_exists("team/none") is False
 
 
+def row_04_create_like_a_version(here: Here) -> None:
+    """Neither made nor taken for one that is there."""
+    name, api = here.fresh(), here.api()
+    api.create_repo(f"{name}.v3")
+    with Failing("HfHubHTTPError", "HTTPError") as failure:
+        api.create_repo(name, exist_ok=True)
+    assert "which is an adapter" in failure.text
+    made = here.made()
+    api.create_branch(made, branch="production")
+    with Failing("HfHubHTTPError", "HTTPError"):
+        api.create_repo(f"{made}.production")
+    api.create_repo(f"{made}.production", exist_ok=True)
+    with Failing("HfHubHTTPError", "HTTPError", status=403) as failure:
+        api.upload_folder(repo_id=f"{made}.production", folder_path=str(here.adapters / "b"))
+    assert "a version does not change" in failure.text
+    assert api.model_info(f"{made}.production").sha == api.model_info(made, revision="v1").sha
+
+
 def row_05_repo_exists(here: Here) -> None:
     name, private = here.made(), here.made(private=True)
     assert here.api().repo_exists(name)

@@ -31,6 +31,19 @@ def row_06_upload_folder(here: Here) -> None:
     assert json.loads(body)["digest"].startswith(f"sha256:{made.oid}")
 
 
+def row_06_upload_a_whole_model(here: Here) -> None:
+    """Is refused before anything is sent, in words that the client shows."""
+    name, folder = here.fresh(), here.work / "whole"
+    shutil.copytree(here.adapters / "a", folder)
+    (folder / "adapter_config.json").rename(folder / "config.json")
+    (folder / "adapter_model.safetensors").rename(folder / "model.safetensors")
+    here.api().create_repo(name)
+    with Failing("HfHubHTTPError", "HTTPError", status=400) as failure:
+        here.api().upload_folder(repo_id=name, folder_path=str(folder))
+    assert "model.safetensors is a whole model" in failure.text
+    assert here.api().list_repo_files(name) == []
+
+
 def row_07_upload_again(here: Here) -> None:
     name = here.made()
     api = here.api()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from registry.connect import connect
+from registry.operations.manifests import manifest_of
 from tests.hub_protocol.running import Server, client_environment, run_client, serving
 
 pytestmark = pytest.mark.slow
@@ -95,17 +96,46 @@ def test_the_registrys_own_hub_client_pushes_here(
 ) -> None:
     """``adapters push DIR --to hf://…``, and the way back."""
     write_adapters(tmp_path / "adapters")
-    command = str(Path(sys.executable).with_name("adapters"))
-    environment = {**client_environment(server, tmp_path / "home"), "ADAPTERS_REGISTRY": str(tmp_path / "mine")}
-
-    def adapters(*arguments: str) -> None:
-        done = subprocess.run(
-            [command, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
-
-    adapters("push", str(tmp_path / "adapters" / "a"), "--to", "hf://team/by-ours")
-    adapters("push", str(tmp_path / "adapters" / "a"), "--to", "hf://team/by-ours")
+    _adapters(server, tmp_path, "push", str(tmp_path / "adapters" / "a"), "--to", "hf://team/by-ours")
+    _adapters(server, tmp_path, "push", str(tmp_path / "adapters" / "a"), "--to", "hf://team/by-ours")
     registry = connect(server.store, namespace="team")
     assert len(registry.catalog.versions(registry.adapter("by-ours"), limit=9)) == 1
-    adapters("import", "hf://team/by-ours@v1")
+    _adapters(server, tmp_path, "import", "hf://team/by-ours@v1")
+
+
+def test_a_version_that_is_sent_here_has_the_number_that_it_gets_here(
+    server: Server, tmp_path: Path, write_adapters: Callable[[Path], None]
+) -> None:
+    """In the answer and in the card, also where another version has the number that it comes with."""
+    write_adapters(tmp_path / "adapters")
+    for name in "ab":
+        _adapters(server, tmp_path, "push", str(tmp_path / "adapters" / name), "--name", "acme/support")
+    to = ("--to", "hf://team/sl", "--json")
+    second = json.loads(_adapters(server, tmp_path, "push", "acme/support@2", *to))
+    assert (second["tag"], second["created"]) == ("v1", True)
+    first = json.loads(_adapters(server, tmp_path, "push", "acme/support@1", *to))
+    assert first["tag"] == "v2"
+    registry = connect(server.store, namespace="team")
+    for sent in (first, second):
+        version = registry.catalog.resolve(registry.reference(f"sl@{sent['tag'][1:]}"))
+        assert version.digest.hex[:40] == sent["commit"]
+        manifest = manifest_of(version.digest, registry.blobs)
+        card = next(entry for entry in manifest.files if entry.path == "README.md")
+        assert b"team/sl" in (said := b"".join(registry.blobs.read(card.digest)))
+        assert b"revision=" not in said
+    for force in ((), ("--force",)):
+        again = json.loads(_adapters(server, tmp_path, "push", "acme/support@2", *to, *force))
+        assert (again["tag"], again["commit"], again["added"]) == ("v1", second["commit"], [])
+    assert [each.number for each in registry.catalog.versions(registry.adapter("sl"), limit=9)] == [2, 1]
+    refused = _adapters(server, tmp_path, "push", "acme/support@2", "--to", "hf://other/sl", code=9)
+    assert "may not push in other" in refused
+
+
+def _adapters(server: Server, place: Path, *arguments: str, code: int = 0) -> str:
+    command = str(Path(sys.executable).with_name("adapters"))
+    environment = {**client_environment(server, place / "home"), "ADAPTERS_REGISTRY": str(place / "mine")}
+    done = subprocess.run(
+        [command, *arguments], env=environment, cwd=place, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == code, (arguments, done.stdout, done.stderr)
+    return done.stdout if code == 0 else done.stderr

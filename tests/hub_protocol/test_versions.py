@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from registry.catalog import writer
+from registry.errors import ConflictError
 from tests.hub_protocol.conftest import write_one
 from tests.hub_protocol.in_process import Hub, hub, in_files
 
@@ -87,6 +89,25 @@ def test_a_yanked_version_is_not_main_and_can_be_named(here: Hub, first: dict[st
     answer = here.ask("GET", "/api/models/team/x/revision/v2")
     assert answer.headers["x-hf-warning"] == "yanked; team/x@2 is yanked: diverged"
     assert here.read("team/x.v2", WEIGHTS) == second[WEIGHTS]
+
+
+def test_a_whole_model_is_no_version_and_not_taken_for_one(here: Hub, first: dict[str, bytes]) -> None:
+    """Beside an adapter it is a side file; in a sub-folder too."""
+    here.create("team/x")
+    before = here.sha("team/x")
+    shards = ("model.safetensors", "model-00001-of-00002.safetensors", "pytorch_model.bin")
+    for name in shards:
+        for answer in (here.announce("team/x", {"config.json": b"{}", name: b"weights"}), here.commit("team/x", {name: b"w"})):
+            if name != "pytorch_model.bin" or "/preupload/" in str(answer.url):
+                assert (answer.status_code, answer.json()["code"]) == (400, "no-config"), answer.text
+                assert f"{name} is a whole model" in answer.headers["x-error-message"]
+    assert here.sha("team/x") == before
+    here.committed("team/x", {"config.json": b"{}", "checkpoint-1/model.safetensors": b"weights"}, title="side files")
+    assert here.announce("team/x", {CONFIG: first[CONFIG], WEIGHTS: first[WEIGHTS]}).status_code == 200
+    assert here.announce("team/x", {"model.safetensors": b"weights"}).status_code == 200
+    here.committed("team/x", {**first, "model.safetensors": b"weights"}, title="all")
+    assert here.tags("team/x") == ["v1"]
+    assert here.commit("team/x", {"model-00001-of-00002.safetensors": b"w"}, title="more").status_code == 200
 
 
 def test_what_was_a_version_once_is_that_version(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:
@@ -176,17 +197,55 @@ def test_a_merged_checkpoint_takes_cards_and_keeps_its_weights(here: Hub, tmp_pa
     assert info["library_name"] == "transformers"
 
 
-def test_an_adapter_of_that_name_is_no_suffix(here: Hub, tmp_path: Path, first: dict[str, bytes]) -> None:
-    """And a suffix is as hidden as the adapter."""
+def test_a_suffix_is_as_hidden_as_the_adapter(here: Hub, first: dict[str, bytes]) -> None:
     here.create("team/x", private=True)
     oid = here.committed("team/x", first)
     assert here.get("/api/models/team/x.v1")["sha"] == oid
     for path in ("/api/models/team/x", "/api/models/team/x.v1", "/api/models/team/x.v2", f"/team/x.v1/resolve/{oid}/{CONFIG}"):
         refused = here.ask("GET", path, who="other")
         assert (refused.status_code, refused.headers["x-error-code"]) == (404, "RepoNotFound")
-    write_one(tmp_path / "real", value=0.125)
-    pushed = here.registry.push(tmp_path / "real", name="x.v1")
-    assert here.get("/api/models/team/x.v1")["sha"] == pushed.version.digest.hex[:40]
+
+
+def test_nobody_makes_an_adapter_that_clients_would_take_for_an_alias(
+    here: Hub, tmp_path: Path, first: dict[str, bytes], second: dict[str, bytes]
+) -> None:
+    """By whichever door, with the right to push and without that to move the alias."""
+    here.registry.push(tmp_path / "first", name="x", alias="production")
+    here.registry.push(tmp_path / "second", name="y")
+    for name in ("x.production", "X.Production", "x.v2"):
+        made = here.ask("POST", "/api/repos/create", json={"organization": "team", "name": name})
+        put = here.ask("PUT", f"/v1/adapters/team/{name}", json={"private": False})
+        moved = here.ask("POST", "/api/repos/move", json={"fromRepo": "team/y", "toRepo": f"team/{name}"}, who="admin")
+        assert [answer.status_code for answer in (made, put, moved)] == [403, 409, 409], (made.text, put.text, moved.text)
+        assert [answer.json()["code"] for answer in (made, put, moved)] == ["name-clash"] * 3
+        assert "choose a name without that dot" in made.headers["x-error-message"]
+        with pytest.raises(ConflictError):
+            here.registry.push(tmp_path / "second", name=name)
+    assert here.read("team/x.production", WEIGHTS) == first[WEIGHTS]
+    here.create("team/x.staging")
+    refused = here.ask("POST", "/api/models/team/x/branch/staging", json={}, who="admin")
+    assert (refused.status_code, refused.json()["code"]) == (409, "name-clash")
+
+
+def test_in_an_older_registry_the_alias_and_the_version_win(
+    here: Hub, tmp_path: Path, first: dict[str, bytes], second: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is rebuilt as it was."""
+    for check in ("require_no_clash", "require_no_adapter"):
+        monkeypatch.setattr(writer, check, lambda *_facts, **_more: None)
+    here.registry.push(tmp_path / "first", name="x", alias="production")
+    for name in ("x.production", "x.v1", "x.staging"):
+        here.registry.push(tmp_path / "second", name=name)
+    here.registry.push(tmp_path / "first", name="z.v1")
+    here.registry.push(tmp_path / "second", name="z")
+    monkeypatch.undo()
+    for _ in range(2):
+        assert here.read("team/x.production", WEIGHTS) == here.read("team/x.v1", WEIGHTS) == first[WEIGHTS]
+        assert here.read("team/z.v1", WEIGHTS) == second[WEIGHTS]
+        assert here.read("team/x.staging", WEIGHTS) == second[WEIGHTS]
+        here.registry.rebuild()
+    here.registry.delete("x.production@1", reason="an impostor")
+    assert here.read("team/x.production", WEIGHTS) == first[WEIGHTS]
 
 
 def test_a_base_that_has_another_name_here_is_served_by_its_own(here: Hub, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ registry's own API. :mod:`~registry.api.hub_protocol.table` is the whole of it, 
 What the Hub's words mean here:
 
 * A repository ``ns/name`` is an adapter. ``ns/name.v3`` and ``ns/name.production`` are its version and its alias as read-only
-  repositories, because serving engines pass no revision.
+  repositories, because serving engines pass no revision; the catalog makes no adapter of such a name.
 * A commit's id is 40 hexadecimal digits; those of a version begin its manifest's digest. Its files never change.
 * ``main`` is the newest version that is not yanked; aliases are branches; ``vN`` are tags that the server makes.
 * A commit to ``main`` becomes the next version if it changes the adapter, and is kept beside the version if it does not.

@@ -47,6 +47,10 @@ class Announcements:
             others = [row for row in self._read(actor, adapter) if not set(row.left) & set(fresh)]
             self._write(actor, adapter, [*others[-_MOST:], _Row(time.time(), fresh)])
 
+    def all_of(self, actor: str, adapter: str) -> set[str]:
+        """Everything that is still to come."""
+        return {path for row in self._read(actor, adapter) for path in row.left}
+
     def are_awaited(self, actor: str, adapter: str, brought: Iterable[str]) -> bool:
         """Whether these are what an upload still lacks that has begun."""
         found = set(brought)

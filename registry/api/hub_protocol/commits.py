@@ -32,7 +32,7 @@ from starlette.responses import JSONResponse, Response
 from registry.api.hub_protocol.announcements import LIFETIME
 from registry.api.hub_protocol.commit_body import Changes, digests_of, read_changes
 from registry.api.hub_protocol.errors import StaleParentError
-from registry.api.hub_protocol.policy import adapter_in, is_whole, lost_from, require_writable
+from registry.api.hub_protocol.policy import adapter_in, is_whole, lost_from, require_adapter_beside, require_writable
 from registry.api.hub_protocol.revisions import History, Revision
 from registry.api.hub_protocol.trees import Tree, tree_bytes, tree_of
 from registry.blobs.filesystem import make_directory, unavailable
@@ -94,6 +94,7 @@ def _commit(changes: Changes, asked: Asked) -> _Done:
         return _recorded(changes, tree, head, main.number, history, asked, draft=True)
     if tree == main.tree:
         return _Done(history.served(main).commit)
+    require_adapter_beside(tree.keys() - main.tree.keys(), tree, repository.shown)
     if not is_whole(tree) and main.number and (lost := lost_from(main.tree, tree)):
         raise IncompleteAdapterError(str(repository.name), lost)
     if not is_whole(tree) or (main.number and adapter_in(tree) == adapter_in(main.tree)):  # 6

@@ -37,8 +37,11 @@ def create(asked: Asked) -> Response:
     _require_model(document)
     name = _named(document, asked.caller)
     asked.caller.require(Action.PUSH, name)
-    with asked.caller.registry.catalog.writing() as writer:
-        created = writer.create_adapter(name, private=_private(document) or False)
+    try:
+        with asked.caller.registry.catalog.writing() as writer:
+            created = writer.create_adapter(name, private=_private(document) or False)
+    except ConflictError as error:  # a 409 says to clients that the repository is there
+        raise ReservedNameError(error.message, code=error.code, hint=error.hint) from error
     known = asked.caller.registry.catalog.find_adapter(name)
     shown = str(known.name if known else name)
     answer = {"url": f"{asked.address}/{shown}", "name": shown, "id": shown}

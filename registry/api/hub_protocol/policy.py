@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from registry.api.hub_protocol.trees import Tree
 
 _CARDS = re.compile(r"[^/]+\.md|(?:LICENSE|NOTICE|USE_POLICY)[^/]*")
+
+
+_MODELS = re.compile(r"(?:pytorch_)?model(?:-[0-9]+-of-[0-9]+)?\.(?:safetensors|bin)", re.ASCII)
 
 
 class Welcome(Enum):
@@ -71,6 +75,20 @@ def welcome(path: str) -> Welcome:
         )
     pickled = what is Disposition.PICKLE or name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl"))
     return Welcome.LEFT_OUT if pickled else Welcome.KEPT
+
+
+def require_adapter_beside(brought: Iterable[str], tree: Collection[str], shown: str) -> None:
+    """The weights of a whole model that come into a repository are beside an adapter, or nobody would ever find them in a
+    version. ``tree`` are the paths that are there and those that are still to come. Raises UnsuitableDirectoryError."""
+    model = next((path for path in sorted(brought) if _MODELS.fullmatch(path)), None)
+    if model is not None and CONFIG not in tree and WEIGHTS not in tree:
+        raise UnsuitableDirectoryError(
+            f"{shown} would hold no adapter: {model} is a whole model, and versions are made of {CONFIG} and {WEIGHTS}; "
+            "nothing was recorded",
+            code="no-config",
+            hint="upload what PEFT's save_pretrained wrote; a checkpoint that adapters were merged into is recorded by adapters "
+            "merge --name, and a base by adapters base add",
+        )
 
 
 def is_described(path: str) -> bool:

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from registry.api.hub_protocol.asked import text_of
 from registry.api.hub_protocol.errors import TooLargeError, header_text
-from registry.api.hub_protocol.policy import Welcome, makes_version, require_writable, welcome
+from registry.api.hub_protocol.policy import Welcome, makes_version, require_adapter_beside, require_writable, welcome
 from registry.api.hub_protocol.trees import Entry, is_large
 from registry.errors import InvalidInputError
 
@@ -29,8 +29,8 @@ def preupload(asked: Asked) -> Response:
     files = asked.json().get("files", [])
     if not isinstance(files, list) or len(files) > _MOST or not all(isinstance(file, dict) for file in files):
         raise InvalidInputError(f"files is expected as a list of at most {_MOST:,} objects", code="invalid-body")
-    history = asked.repository.history
-    head = history.main
+    history, announcements = asked.repository.history, asked.services.announcements
+    head, actor, key = history.main, asked.caller.actor, asked.repository.name.key
     answers, coming, left_out = [], [], []
     for file in files:
         path, size = text_of(file, "path"), _size(file, asked.settings.max_blob)
@@ -48,7 +48,10 @@ def preupload(asked: Asked) -> Response:
         elif makes_version(path) and (there is None or _differs(file, size, there, asked)):
             coming.append(path)
         answers.append(answer)
-    asked.services.announcements.add(asked.caller.actor, asked.repository.name.key, coming)
+    paths = {answer["path"] for answer in answers}
+    expected = {*paths, *head.tree, *announcements.all_of(actor, key)}
+    require_adapter_beside(paths - set(head.tree), expected, asked.repository.shown)
+    announcements.add(actor, key, coming)
     headers = {}
     if left_out:
         text = f"left-out; {', '.join(left_out[:5])}: pickles can run code when they are opened, and are not stored"

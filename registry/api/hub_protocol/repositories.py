@@ -89,14 +89,19 @@ def is_ours(caller: Caller, shown: str) -> bool:
 
 
 def _named(caller: Caller, shown: str, histories: Histories) -> Repository | None:
-    """An adapter of that very name wins over another's suffix, also where the caller may not see it."""
+    """An alias or a version wins over an adapter that an older registry let have its name, also where the caller may not see
+    it."""
     try:
         name = AdapterName.parse(shown)
     except InvalidNameError:
         return None
+    if (pinned := _with_suffix(caller, shown, histories)) is not None:
+        return pinned
     adapter = caller.registry.catalog.find_adapter(name)
-    if adapter is not None:
-        return Repository(adapter, shown, histories)
+    return Repository(adapter, shown, histories) if adapter is not None else None
+
+
+def _with_suffix(caller: Caller, shown: str, histories: Histories) -> Repository | None:
     stem, dot, suffix = shown.rpartition(".")
     if not dot:
         return None

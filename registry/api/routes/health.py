@@ -5,12 +5,15 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
+from registry.hub.protocol import SERVICE
+
 router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz", summary="The process is there")
 async def healthz() -> dict[str, str]:
-    return {"status": "ok"}
+    """``service`` tells clients that speak the Hub's protocol which server this is."""
+    return {"status": "ok", "service": SERVICE}
 
 
 @router.get("/readyz", summary="The catalog can be read")
