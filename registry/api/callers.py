@@ -23,7 +23,7 @@ from registry.domain.access import Action, Presented, Token
 from registry.domain.names import AdapterName, Reference
 from registry.domain.query import Visible
 from registry.domain.version import Version
-from registry.errors import DeniedError, InvalidInputError, NotFoundError
+from registry.errors import DeniedError, InvalidInputError, InvalidNameError, NotFoundError
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -69,6 +69,31 @@ class Caller:
         holders = (adapter for adapter in catalog.holders(found.digest) if self.may(Action.READ, adapter))
         return next((version for adapter in holders if (version := catalog.find_version(adapter, found.digest))), None)
 
+    def may_read(self, reference: object) -> bool:
+        """Whether a reference, as a fact or a manifest has it, is of an adapter that they may read; what is none, is of none."""
+        try:
+            adapter = Reference.parse(reference).adapter if isinstance(reference, str) else None
+        except InvalidNameError:
+            return False
+        return adapter is not None and self.may(Action.READ, adapter)
+
+    def require_change(self) -> None:
+        """For transactions, whose steps are looked at one by one: raises DeniedError for whoever may change nothing anywhere."""
+        if self.open:
+            return
+        if self.token is None:
+            raise UnauthenticatedError
+        if self.token.actions <= {Action.READ}:
+            raise DeniedError("this token may not change anything", code="forbidden", hint="ask an administrator")
+
+    def require_visibility(self, adapter: AdapterName, *, private: bool) -> None:
+        """Whoever may push may hide; what is hidden is shown by those alone who could take it away altogether. Raises
+        DeniedError, NotFoundError."""
+        if not private:
+            known = self.registry.catalog.find_adapter(adapter)
+            if known is not None and known.private:
+                self.require(Action.DELETE, adapter)
+
     def require_anywhere(self, action: Action) -> None:
         """For a route that looks at its objects one by one: raises DeniedError for whoever may do this nowhere."""
         if self.open or (action is Action.READ and (self.token or self.anonymous_read)):
@@ -98,13 +123,9 @@ class Caller:
 
 
 def shown_parents(caller: Caller, edges: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Edges of a lineage; a parent that the caller may not read is there by its digest alone."""
-
-    def readable(text: str | None) -> bool:
-        adapter = Reference.parse(text).adapter if text else None
-        return adapter is not None and caller.may(Action.READ, adapter)
-
-    return [{**edge, "reference": edge["reference"] if readable(edge["reference"]) else None} for edge in edges]
+    """Edges of a lineage; a parent that the caller may not read is there by its digest alone. This is manners, not a secret: the
+    manifest is immutable and has the names, and whoever may read a version may read it."""
+    return [{**edge, "reference": edge["reference"] if caller.may_read(edge["reference"]) else None} for edge in edges]
 
 
 class UnauthenticatedError(DeniedError):

@@ -6,6 +6,7 @@ else changes nothing. Blobs, whose bodies are any bytes, have rules of their own
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from registry.api.settings import Settings
 
 _JSON = re.compile(rb"application/(?:[a-z.-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
+#: Half of a character beyond the first 65,536.
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 #: Bytes. A transaction may have hundreds of steps, each with a manifest.
 _LONGEST, _LONGEST_TRANSACTION = 1 << 20, 16 << 20
 
@@ -38,6 +41,13 @@ class NotJsonError(InvalidInputError):
 
     def __init__(self, found: str) -> None:
         super().__init__(f"the body is {found!r:.80}, expected application/json without an encoding")
+
+
+class NotTextError(InvalidInputError):
+    default_code = "not-text"
+
+    def __init__(self) -> None:
+        super().__init__("the body is not text that can be kept", hint="write it in UTF-8")
 
 
 class Guarded:
@@ -92,12 +102,27 @@ async def _whole(scope: Scope, receive: Receive) -> Receive:
         for name, allowed in ((b"content-type", _JSON), (b"content-encoding", re.compile(rb"(?:identity)?"))):
             if not allowed.fullmatch(found := _header(scope, name)):
                 raise NotJsonError(found.decode("latin-1"))
+        _require_text(body)
     waiting: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
     async def again() -> Message:
         return waiting.pop() if waiting else await receive()
 
     return again
+
+
+def _require_text(body: bytearray) -> None:
+    """Raises NotTextError for JSON that is not in UTF-8, or has half a character written as an escape: nothing can keep it."""
+    try:
+        body.decode()
+        if b"\0" in body:
+            raise NotTextError
+        if _HALF.search(body):
+            json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeError:
+        raise NotTextError from None
+    except (ValueError, RecursionError):
+        return  # whoever reads it says so
 
 
 def _header(scope: Scope, name: bytes) -> bytes:

@@ -89,7 +89,7 @@ TABLE = [
     Route("GET", "/v1/uploads/{digest}", PUSH, anywhere=True),
     Route("PATCH", "/v1/uploads/{digest}", PUSH, anywhere=True),
     Route("POST", "/v1/catalog/{question}", READ, anywhere=True, body={}),
-    Route("POST", "/v1/transactions", READ, anywhere=True, body={"steps": [ALIASES], "commit": False}),
+    Route("POST", "/v1/transactions", PUSH, anywhere=True, body={"steps": [ALIASES], "commit": False}),
     Route("POST", "/v1/store/doctor", ADMIN, body={}),
     Route("POST", "/v1/store/verify", ADMIN, body={}),
     Route("POST", "/v1/store/gc", ADMIN, body={}),

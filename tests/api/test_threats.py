@@ -168,7 +168,7 @@ def test_who_promises_a_body_and_sends_none_holds_up_nobody(here: Site) -> None:
         ({"Content-Type": "application/json", "Content-Encoding": "gzip"}, b"\x1f\x8b" + b"0" * 100, 415),
         ({"Content-Type": "application/json"}, b"[" * 100_000, 400),
         ({"Content-Type": "application/json"}, b'{"names": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400),
-        ({"Content-Type": "application/json"}, b'{"names": ["\\ud800"]}', 200),
+        ({"Content-Type": "application/json"}, b'{"names": ["\\ud800"]}', 400),
         ({"Content-Type": "application/json"}, b'{"names": [1e400]}', 400),
         ({"Content-Type": "application/json"}, b'{"names": [NaN]}', 400),
         ({"Content-Type": "application/json"}, b"\xff\xfe{}", 400),
@@ -260,6 +260,7 @@ def test_a_step_that_names_ones_own_adapter_beside_anothers_version_is_refused(h
                 for commit in (True, False):
                     answer = here.ask("POST", "/v1/transactions", "bob", {"steps": [given], "commit": commit})
                     hidden = 403 if step == "add_evaluations" and "/" in version else 404  # the same for what is not there
+                    hidden = 400 if own else hidden  # a step takes nothing beside its arguments
                     assert answer.status == hidden, (given, answer)
                     assert b"0.77" not in answer.body
 

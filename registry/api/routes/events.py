@@ -15,9 +15,10 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from registry.api.callers import Caller, Requires
+from registry.api.texts import Sequence
+from registry.api.told import may_see, told
 from registry.catalog.sql import utc_now
 from registry.domain.access import Action
-from registry.domain.names import AdapterName, Reference
 from registry.domain.version import AuditEntry
 from registry.remote import values
 
@@ -41,8 +42,8 @@ def audit(
 def events(
     request: Request,
     caller: Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))],
-    after: Annotated[int, Query(ge=0, description="The sequence number of the last event that was seen.")] = 0,
-    last_event_id: Annotated[int | None, Header(ge=0)] = None,
+    after: Annotated[Sequence, Query(description="The sequence number of the last event that was seen.")] = 0,
+    last_event_id: Annotated[Sequence | None, Header()] = None,
     limit: Annotated[int, Query(ge=1, le=_PAGE)] = 100,
 ) -> Response:
     """Oldest first, and only of adapters that the caller may read. With ``Accept: text/event-stream`` the answer goes on
@@ -53,7 +54,7 @@ def events(
         return StreamingResponse(_stream(request, caller, start), media_type="text/event-stream", headers=headers)
     page = caller.registry.catalog.events(start, limit=limit)
     following = page[-1].sequence if page else start
-    shown = [_document(caller, entry) for entry in page if _may_see(caller, entry)]
+    shown = [_document(caller, entry) for entry in page if may_see(caller, entry)]
     return JSONResponse({"items": shown, "after": following}, headers={"Cache-Control": "no-store"})
 
 
@@ -93,32 +94,17 @@ def _read_on(request: Request, caller: Caller, after: int) -> list[tuple[int, by
 
 
 def _block(caller: Caller, entry: AuditEntry) -> bytes | None:
-    if not _may_see(caller, entry):
+    if not may_see(caller, entry):
         return None
     return f"id: {entry.sequence}\nevent: {entry.action}\ndata: {json.dumps(_document(caller, entry))}\n\n".encode()
 
 
-def _may_see(caller: Caller, entry: AuditEntry) -> bool:
-    adapter = AdapterName.parse(entry.adapter) if entry.adapter is not None else None
-    return caller.may(Action.READ if adapter is not None else Action.ADMIN, adapter)
-
-
 def _document(caller: Caller, entry: AuditEntry) -> dict[str, Any]:
-    """Other adapters that the facts name are left out if the caller may not read them."""
-    facts = dict(entry.body)
-    if entry.action == "rename" and not caller.may(Action.READ, AdapterName.parse(str(facts["to"]))):
-        facts["to"] = None
-    gate = facts.get("gate")
-    if (
-        isinstance(gate, dict) and gate.get("against") is not None
-    ):  # it may be a version of an adapter they may not read
-        adapter = Reference.parse(str(gate["against"])).adapter
-        facts["gate"] = gate if adapter is not None and caller.may(Action.READ, adapter) else {**gate, "against": None}
     return {
         "sequence": entry.sequence,
         "at": entry.at,
         "actor": entry.actor,
         "action": entry.action,
         "adapter": entry.adapter,
-        "facts": facts,
+        "facts": told(caller, entry).body,
     }
