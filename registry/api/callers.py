@@ -69,13 +69,30 @@ class Caller:
         holders = (adapter for adapter in catalog.holders(found.digest) if self.may(Action.READ, adapter))
         return next((version for adapter in holders if (version := catalog.find_version(adapter, found.digest))), None)
 
-    def may_read_what_is_called(self, text: object) -> bool:
-        """Whether it is the reference of something that they may read; what is no reference is nobody's to read."""
+    def may_read(self, reference: object) -> bool:
+        """Whether a reference, as a fact or a manifest has it, is of an adapter that they may read; what is none, is of none."""
         try:
-            adapter = Reference.parse(text).adapter if isinstance(text, str) else None
+            adapter = Reference.parse(reference).adapter if isinstance(reference, str) else None
         except InvalidNameError:
             return False
         return adapter is not None and self.may(Action.READ, adapter)
+
+    def require_change(self) -> None:
+        """For transactions, whose steps are looked at one by one: raises DeniedError for whoever may change nothing anywhere."""
+        if self.open:
+            return
+        if self.token is None:
+            raise UnauthenticatedError
+        if self.token.actions <= {Action.READ}:
+            raise DeniedError("this token may not change anything", code="forbidden", hint="ask an administrator")
+
+    def require_visibility(self, adapter: AdapterName, *, private: bool) -> None:
+        """Whoever may push may hide; what is hidden is shown by those alone who could take it away altogether. Raises
+        DeniedError, NotFoundError."""
+        if not private:
+            known = self.registry.catalog.find_adapter(adapter)
+            if known is not None and known.private:
+                self.require(Action.DELETE, adapter)
 
     def require_anywhere(self, action: Action) -> None:
         """For a route that looks at its objects one by one: raises DeniedError for whoever may do this nowhere."""
@@ -106,10 +123,9 @@ class Caller:
 
 
 def shown_parents(caller: Caller, edges: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Edges of a lineage; a parent that the caller may not read is there by its digest alone. The manifest itself names it: whoever
-    may read a version may read what it was made from called by name."""
-    names = [edge["reference"] if caller.may_read_what_is_called(edge["reference"]) else None for edge in edges]
-    return [{**edge, "reference": name} for edge, name in zip(edges, names, strict=True)]
+    """Edges of a lineage; a parent that the caller may not read is there by its digest alone. This is manners, not a secret: the
+    manifest is immutable and has the names, and whoever may read a version may read it."""
+    return [{**edge, "reference": edge["reference"] if caller.may_read(edge["reference"]) else None} for edge in edges]
 
 
 class UnauthenticatedError(DeniedError):

@@ -70,15 +70,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def malformed(_request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"])[:200]
         return problem(HTTPStatus.BAD_REQUEST, "invalid-input", f"{where}: {first['msg']}")
-
-    @app.exception_handler(Exception)
-    def unforeseen(_request: Request, _error: Exception) -> JSONResponse:
-        """A mistake of ours; what it was is in the log, and not in the answer."""
-        return problem(
-            HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", "the server made a mistake", hint="its log says which"
-        )
 
     @app.exception_handler(HTTPException)
     def plain(_request: Request, error: HTTPException) -> JSONResponse:
@@ -86,3 +79,16 @@ def install(app: FastAPI) -> None:
         answer = problem(error.status_code, code, str(error.detail))
         answer.headers.update(error.headers or {})
         return answer
+
+    @app.exception_handler(Exception)
+    def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        """Our mistake: whoever serves writes down where it happened, nobody else is told."""
+        request_id = getattr(request.state, "request_id", None)
+        _log.error("request %s failed: %s, see below", request_id, type(error).__name__)
+        return problem(
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "internal-error",
+            "the server failed at this request",
+            hint="tell its operator the x-request-id of this answer",
+            exit_code=1,
+        )

@@ -105,6 +105,7 @@ class Watched:
         start = time.perf_counter()
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given if PLAIN_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
         status = 500
 
         async def answering(message: Message) -> None:

@@ -150,6 +150,8 @@ def _translated() -> Iterator[None]:
             code="not-text",
             hint="write it in UTF-8",
         ) from None
+    except OverflowError:
+        raise InvalidInputError("a number is too large to be kept", code="too-large") from None
     except (exc.DatabaseError, sqlite3.DatabaseError) as error:
         raise _meaning(error) from error
     except UnicodeDecodeError as error:

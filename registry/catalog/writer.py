@@ -244,6 +244,12 @@ class SqlWriter:
         self._record(commits.COMMIT, self._shown(adapter), facts)
 
     def add_token(self, token: Token) -> Token:
+        if tokens.find_token(self._session, token.id) is not None:
+            raise ConflictError(
+                f"there is a token {token.id} already",
+                code="token-exists",
+                hint="make another one: adapters token create",
+            )
         facts = {
             "id": token.id,
             "name": token.name,

@@ -29,14 +29,18 @@ _NO_HASH = hashlib.sha256(b"no such token").hexdigest()
 
 
 class Action(StrEnum):
-    """What a route does. None of them implies another; ``ADMIN`` alone is every one, in every namespace."""
+    """What a route does. None of them implies another; ``ADMIN`` alone is every one, in every namespace.
+
+    To hide an adapter takes ``PUSH``; to show what is hidden takes ``DELETE``, as to take it away does. Whoever changes what
+    they may not read is told that it was done and nothing else; a gate tells scores, so to promote takes ``READ`` as well.
+    """
 
     READ = "read"
     PUSH = "push"  #: versions, scores and cards
     TAG = "tag"  #: aliases and tags
     YANK = "yank"
     DELETE = "delete"  #: versions and adapters
-    ADMIN = "admin"  #: tokens, bases, audit, visibility
+    ADMIN = "admin"  #: tokens, bases, audit
 
 
 class NamespacePattern(str):

@@ -15,6 +15,7 @@ from registry.api.routes import events, finding
 from registry.api.settings import Settings
 from registry.connect import Registry, connect
 from registry.domain.access import Action, NamespacePattern, new_token
+from registry.operations.evaluate import measured
 from tests.api.sites import Site, site
 from tests.conftest import WriteAdapter, lora_tensors
 
@@ -119,3 +120,50 @@ def test_a_stream_of_an_open_server_ends_when_it_gets_its_first_token(
         connection.close()
     assert b"late" not in rest
     assert b"token" not in rest
+
+
+def test_a_digest_means_the_readable_version_also_where_it_is_held_against_or_made_from(
+    here: Site, write_adapter: WriteAdapter
+) -> None:
+    """The same bytes were stored first in an adapter that bob may not know of."""
+    here.shelf.push(write_adapter("same"), name="b/same", evaluations=["acc=0.5"])
+    here.shelf.add_evaluations("b/open@1", measured("acc=0.6"))
+    digest = here.shelf.show("b/same@1").version.digest
+    gate = {"version": 1, "no_regression": ["acc"], "against": digest}
+    promoted = here.ask("POST", "/v1/adapters/b/open/aliases/prod/promote", "bob", gate)
+    assert (promoted.status, promoted.json["against"]) == (200, "b/same@1")  # against 0.77 it would not hold
+    sent = here.ask("GET", "/v1/resolve/b/open?version=2", "bob").json["files"]
+    files = [{"path": each["path"], "digest": each["digest"]} for each in sent]
+    child = here.ask("POST", "/v1/adapters/b/child/versions", "bob", {"files": files, "parents": [f"{digest}*0.5"]})
+    assert child.status == 201, child
+    edges = here.shelf.show("b/child").manifest.lineage
+    assert [(edge.reference, edge.weight) for edge in edges] == [("b/same@1", 0.5)]
+    other = here.shelf.show("b/open@1").version.digest
+    refused = here.ask("POST", "/v1/adapters/a/secret/versions", "alice", {"files": files, "parents": [other]})
+    assert refused.code == "unknown-version"
+    for do, more in {"set_tags": {"tags": {"x": "y"}}, "evaluations": {}, "yank": {"reason": "x"}}.items():
+        steps = [{"do": do, "version": digest, **more}, {"do": "resolve", "reference": digest}]
+        answer = here.ask("POST", "/v1/transactions", "bob", {"steps": steps, "commit": True})
+        assert (answer.status, answer.json["results"][1]["adapter"]) == (200, "b/same"), answer
+    assert dict(here.shelf.show("b/same@1").version.tags) == {"x": "y"}
+    assert not here.shelf.show("a/secret@1").version.tags
+
+
+def test_the_audit_of_an_adapter_tells_what_its_events_tell(here: Site, write_adapter: WriteAdapter) -> None:
+    here.shelf.add_evaluations("b/open@1", measured("acc=0.9"))
+    here.shelf.promote("b/open@1", "production", against="a/secret@1", no_regression=["acc"])
+    here.shelf.push(write_adapter("m", lora_tensors(value=9.0)), name="b/mover")
+    with here.shelf.catalog.writing() as writer:
+        writer.rename_adapter(here.shelf.adapter("b/mover"), here.shelf.adapter("a/secret-project"))
+    items = here.ask("GET", "/v1/events?limit=500", "bob").json["items"]
+    answers = [here.ask("POST", "/v1/catalog/audit", "bob", {"adapter": name}) for name in ("b/open", "b/mover")]
+    entries = [entry for answer in answers if answer.status == 200 for entry in answer.json["answer"]]
+    told = {item["sequence"]: item["facts"] for item in items}
+    assert [entry["action"] for entry in entries if "gate" in entry["body"]] == ["alias"]
+    for entry in entries:
+        assert entry["body"] == told[entry["sequence"]]
+        assert "secret" not in json.dumps(entry)
+        assert "0.77" not in json.dumps(entry)  # nor what was measured of it
+    whole = here.ask("POST", "/v1/catalog/audit", "root", {"adapter": "b/open"}).body
+    assert b"a/secret@1" in whole
+    assert b"0.77" in whole

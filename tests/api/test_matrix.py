@@ -30,15 +30,13 @@ ALIASES = {"do": "aliases", "adapter": "open/y"}
 
 @dataclass(frozen=True)
 class Route:
-    """``anywhere``: it looks at its objects itself; whoever may do this at all gets in. None: everybody does. ``writes``: and only
-    those who may change anything."""
+    """``anywhere``: it looks at its objects itself; whoever may do this at all gets in. None: everybody does."""
 
     method: str
     path: str
     action: Action | None
     anywhere: bool = False
     body: Any = None
-    writes: bool = False
 
 
 TABLE = [
@@ -91,7 +89,7 @@ TABLE = [
     Route("GET", "/v1/uploads/{digest}", PUSH, anywhere=True),
     Route("PATCH", "/v1/uploads/{digest}", PUSH, anywhere=True),
     Route("POST", "/v1/catalog/{question}", READ, anywhere=True, body={}),
-    Route("POST", "/v1/transactions", READ, anywhere=True, body={"steps": [ALIASES], "commit": False}, writes=True),
+    Route("POST", "/v1/transactions", PUSH, anywhere=True, body={"steps": [ALIASES], "commit": False}),
     Route("POST", "/v1/store/doctor", ADMIN, body={}),
     Route("POST", "/v1/store/verify", ADMIN, body={}),
     Route("POST", "/v1/store/gc", ADMIN, body={}),
@@ -180,11 +178,9 @@ def expected(route: Route, caller: str, *, anonymous_read: bool) -> tuple[int, s
     if route.action is None:
         return None
     if allowed is None:
-        if route.writes or not (anonymous_read and route.action is READ):
+        if not (anonymous_read and route.action is READ):
             return 401, "unauthenticated"
         return None if route.anywhere else (404, "unknown-adapter")
-    if route.writes and caller != "owner of others" and not set(allowed) - {READ}:
-        return 403, "forbidden"
     if route.action in allowed or (caller == "owner of others" and route.anywhere):
         return None
     about = "{ns}" in route.path

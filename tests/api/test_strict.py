@@ -37,7 +37,7 @@ GATES = [
     {"against": "a/secret@1"},
     {"against": None, "conditions": {"acc>=0": "met"}},
     {"against": None, "conditions": {}, "more": 1},
-    {"against": None, "conditions": {"x": ["y" * 501]}},
+    {"against": None, "conditions": {"x": ["y" * (1 << 20)]}},
     {"against": None, "conditions": {str(n): [] for n in range(201)}},
     [],
     "x",
@@ -57,7 +57,7 @@ def test_a_gate_that_was_put_on_record_otherwise_breaks_nobodys_events(here: Sit
     for who in ("alice", "bob", "root", None):
         answer = here.ask("GET", "/v1/events", who)
         assert answer.status == 200
-        assert [event["facts"]["gate"] for event in answer.json["items"] if "gate" in event["facts"]] == [{"against": None}]
+        assert [event["facts"]["gate"] for event in answer.json["items"] if "gate" in event["facts"]] == [None]
 
 
 @pytest.fixture

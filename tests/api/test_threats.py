@@ -260,6 +260,7 @@ def test_a_step_that_names_ones_own_adapter_beside_anothers_version_is_refused(h
                 for commit in (True, False):
                     answer = here.ask("POST", "/v1/transactions", "bob", {"steps": [given], "commit": commit})
                     hidden = 403 if step == "add_evaluations" and "/" in version else 404  # the same for what is not there
+                    hidden = 400 if own else hidden  # a step takes nothing beside its arguments
                     assert answer.status == hidden, (given, answer)
                     assert b"0.77" not in answer.body
 

@@ -74,7 +74,7 @@ def move(asked: Asked) -> Response:
 
 
 def settings(asked: Asked) -> Response:
-    """Whoever may push may hide and show, as over ``PUT /v1/adapters/NS/NAME``. Gates are not known here."""
+    """Whoever may push may hide, and whoever may delete may show, as over ``PUT /v1/adapters/NS/NAME``. There are no gates."""
     document = asked.json()
     gated = document.get("gated")
     if gated not in (None, False, "false"):
@@ -85,6 +85,7 @@ def settings(asked: Asked) -> Response:
     name = asked.repository.name
     if private is not None:
         with asked.caller.registry.catalog.writing() as writer:
+            asked.caller.require_visibility(name, private=private)
             writer.set_private(name, private=private)
     known = asked.caller.registry.catalog.find_adapter(name)
     return JSONResponse({"private": known is not None and known.private, "gated": False})

@@ -10,8 +10,10 @@ from pydantic import BaseModel, Field
 from registry.api.callers import Caller, Requires, shown_parents, unknown_adapter
 from registry.api.cursors import Cursor
 from registry.api.names import Name, Namespace, Number
+from registry.api.texts import Why
+from registry.api.told import changed
 from registry.domain.access import Action
-from registry.domain.names import AdapterName, Reference
+from registry.domain.names import MAX_NUMBER, AdapterName, Reference
 from registry.domain.query import VersionQuery
 from registry.errors import NotFoundError
 from registry.operations.find import asked
@@ -98,7 +100,7 @@ def versions(
     ns: Namespace,
     name: Name,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: Annotated[int | None, Query(ge=1, lt=10**9, description="Only numbers below this one.")] = None,
+    before: Annotated[int | None, Query(ge=1, le=MAX_NUMBER, description="Only numbers below this one.")] = None,
 ) -> dict[str, Any]:
     found = caller.registry.catalog.versions(AdapterName(ns, name), below=before, limit=limit)
     return {
@@ -123,14 +125,16 @@ class Visibility(BaseModel):
 def put_adapter(
     caller: Annotated[Caller, Depends(Requires(Action.PUSH))], ns: Namespace, name: Name, wanted: Visibility
 ) -> dict[str, Any]:
+    """Whoever may push may make and hide it; what is hidden, those show who may delete it."""
     with caller.registry.catalog.writing() as writer:
+        caller.require_visibility(AdapterName(ns, name), private=wanted.private)
         created = writer.create_adapter(AdapterName(ns, name), private=wanted.private)
         writer.set_private(AdapterName(ns, name), private=wanted.private)
     return {"adapter": f"{ns}/{name}", "private": wanted.private, "created": created}
 
 
 class Reason(BaseModel):
-    reason: str = Field(min_length=1, max_length=1000)
+    reason: Why
 
 
 @router.delete("/{ns}/{name}", summary="Remove an adapter with all its versions", status_code=204)
@@ -152,11 +156,11 @@ def delete_version(
 def yank(
     caller: Annotated[Caller, Depends(Requires(Action.YANK))], ns: Namespace, name: Name, number: Number, why: Reason
 ) -> dict[str, Any]:
-    return summary_document(caller.registry.yank(f"{ns}/{name}@{number}", why.reason))
+    return changed(caller, caller.registry.yank(f"{ns}/{name}@{number}", why.reason))
 
 
 @router.delete("/{ns}/{name}/versions/{number}/yank", summary="Take a yank back")
 def unyank(
     caller: Annotated[Caller, Depends(Requires(Action.YANK))], ns: Namespace, name: Name, number: Number
 ) -> dict[str, Any]:
-    return summary_document(caller.registry.unyank(f"{ns}/{name}@{number}"))
+    return changed(caller, caller.registry.unyank(f"{ns}/{name}@{number}"))

@@ -9,10 +9,11 @@ from pydantic import BaseModel, Field
 
 from registry.api.callers import Caller, Requires
 from registry.api.names import Alias, Name, Namespace, Number
+from registry.api.texts import VersionNumber
+from registry.api.told import changed
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.domain.access import Action
 from registry.errors import AliasMovedError, InvalidInputError, NotFoundError
-from registry.operations.show import summary_document
 
 router = APIRouter(prefix="/v1/adapters/{ns}/{name}", tags=["aliases and tags"])
 
@@ -28,7 +29,7 @@ class AliasHasMovedError(AliasMovedError):
 
 
 class Pointing(BaseModel):
-    version: int = Field(ge=1, lt=10**9, examples=[3])
+    version: VersionNumber = Field(examples=[3])
 
 
 @router.get("/aliases", summary="Where its aliases point")
@@ -82,12 +83,12 @@ def delete_alias(caller: Tagger, ns: Namespace, name: Name, alias: Alias, if_mat
 def put_tags(
     caller: Tagger, ns: Namespace, name: Name, number: Number, tags: Annotated[dict[str, str], Body()]
 ) -> dict[str, Any]:
-    return summary_document(caller.registry.set_tags(f"{ns}/{name}@{number}", tags))
+    return changed(caller, caller.registry.set_tags(f"{ns}/{name}@{number}", tags))
 
 
 @router.delete("/versions/{number}/tags/{key:path}", summary="Remove a tag")
 def delete_tag(caller: Tagger, ns: Namespace, name: Name, number: Number, key: str) -> dict[str, Any]:
-    return summary_document(caller.registry.remove_tags(f"{ns}/{name}@{number}", key))
+    return changed(caller, caller.registry.remove_tags(f"{ns}/{name}@{number}", key))
 
 
 def _etag(number: int) -> str:

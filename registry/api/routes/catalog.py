@@ -8,61 +8,56 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from threading import BoundedSemaphore
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field
 
-from registry.api.callers import Caller, Requires, UnauthenticatedError
+from registry.api import arguments
+from registry.api.arguments import MOST_ROWS, Arguments, read
+from registry.api.callers import Caller, Gatekeeper, Requires
 from registry.api.once import Once
 from registry.api.receiving import Receiver
-from registry.api.routes.events import may_see, shown_facts
+from registry.api.told import may_see, told, without_surroundings
 from registry.catalog.protocol import ANYTHING, CatalogWriter
-from registry.domain.access import Action, Token
-from registry.domain.digest import Digest
-from registry.domain.evaluation import Evaluation
-from registry.domain.names import AdapterName, AliasName, Reference
+from registry.domain.access import Action
+from registry.domain.names import AdapterName, Reference
 from registry.domain.tags import checked_tags
 from registry.domain.version import AuditEntry, Version
-from registry.errors import ChangedMeanwhileError, ConflictError, DeniedError, InvalidInputError, NotFoundError
+from registry.errors import ChangedMeanwhileError, InvalidInputError, NotFoundError, UnavailableError
+from registry.operations.gate import Scores
 from registry.remote import values
 from registry.remote.asks import ANSWERS, RESULTS
 
 router = APIRouter(prefix="/v1", tags=["remote command line"])
 
-Arguments = Mapping[str, Any]
-_NEVER_NONE = frozenset(["alias", "digest", "name", "reference", "token_id", "version"])
-_TEXTS = _NEVER_NONE | {
-    "adapter",
-    "canonical",
-    "namespace",
-    "note",
-    "raw",
-    "revision",
-    "fingerprint",
-    "weights_fingerprint",
-}
-_LONGEST_TEXT = 10_000
-_SCORES = TypeAdapter(Evaluation)
 _MOST_STEPS = 500
-_MOST_SCORES = 10_000
-_MOST_ROWS = 1000
-_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+#: So many transactions of a worker wait for the one writer at a time: threads are for others, too.
+_WAITING = BoundedSemaphore(8)
+
+
+@dataclass(frozen=True)
+class Question:
+    """``administrator``: it is for nobody else."""
+
+    takes: type[Arguments]
+    answer: Callable[[Caller, Any], Any]
+    administrator: bool = False
 
 
 @router.post("/catalog/{question}", summary="Ask the catalog")
 def ask(
-    caller: Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))], question: str, arguments: dict[str, Any]
+    caller: Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))], question: str, given: dict[str, Any]
 ) -> dict[str, Any]:
     """The questions are those of the catalog's protocol; answers hold only what the caller may read."""
     if question not in QUESTIONS:
         raise NotFoundError(f"there is no question {question!r:.60}", code="unknown-question")
-    _require_texts(arguments)
-    try:
-        answer = QUESTIONS[question](caller, arguments)
-    except _UNREADABLE as error:
-        raise InvalidInputError(f"{question}: the arguments cannot be read: {error!r:.200}") from error
+    asked = QUESTIONS[question]
+    if asked.administrator:
+        caller.require(Action.ADMIN)
+    answer = asked.answer(caller, read(asked.takes, given, of=question))
     return {"answer": ANSWERS[question][0](answer)}
 
 
@@ -72,258 +67,269 @@ def _of_version(caller: Caller, reference: Reference) -> Version:
         caller.require(Action.READ, reference.adapter)
     found = caller.own_view_of(caller.registry.catalog.resolve(reference))
     if found is None:
-        raise NotFoundError(f"no version has digest {reference.digest_start}", code="unknown-version")
+        raise _unknown(reference)
     return found
 
 
-def _readable(caller: Caller, arguments: Arguments) -> AdapterName:
-    adapter = AdapterName.parse(arguments["adapter"])
+def _unknown(reference: Reference) -> NotFoundError:
+    return NotFoundError(f"no version has digest {reference.digest_start}", code="unknown-version")
+
+
+def _readable(caller: Caller, adapter: AdapterName) -> AdapterName:
     caller.require(Action.READ, adapter)
     return adapter
 
 
-def _search(caller: Caller, arguments: Arguments) -> list[Version]:
-    query = values.read_query(arguments["query"]).seen_by(caller.visible)
-    if not 1 <= query.limit <= _MOST_ROWS:
-        raise InvalidInputError(f"a page has 1 to {_MOST_ROWS} rows")
+def _search(caller: Caller, given: arguments.Search) -> list[Version]:
+    query = values.read_query({**given.query.model_dump(), "limit": _rows(given.query.limit)}).seen_by(caller.visible)
     if query.after is not None:
         _of_version(caller, Reference.parse(query.after))
     return caller.registry.catalog.search(query)
 
 
-def _audit(caller: Caller, arguments: Arguments) -> list[AuditEntry]:
-    limit = _rows(arguments)
-    if arguments.get("adapter") is None:
+def _audit(caller: Caller, given: arguments.Audit) -> list[AuditEntry]:
+    """What :mod:`events <registry.api.routes.events>` tells of it, the newest first."""
+    if given.adapter is None:
         caller.require(Action.ADMIN)
-        return caller.registry.catalog.audit(limit=limit)
-    entries = caller.registry.catalog.audit(_readable(caller, arguments), limit=limit)
-    return [replace(entry, body=shown_facts(caller, entry)) for entry in entries if may_see(caller, entry)]
+    else:
+        caller.require(Action.READ, given.adapter)
+    found = caller.registry.catalog.audit(given.adapter, limit=_rows(given.limit or MOST_ROWS))
+    return [told(caller, entry) for entry in found if may_see(caller, entry)]
 
 
-def _rows(arguments: Arguments) -> int:
-    limit = arguments.get("limit")
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise InvalidInputError(f"limit is {limit!r:.40}, expected a whole number from 1")
-    return min(limit or _MOST_ROWS, _MOST_ROWS)
+def _find_version(caller: Caller, given: arguments.FindVersion) -> Version | None:
+    """Whoever may push may ask whether what they have is there already."""
+    if not caller.may(Action.READ, given.adapter):
+        caller.require(Action.PUSH, given.adapter)
+    found = caller.registry.catalog.find_version(given.adapter, given.digest)
+    return without_surroundings(caller, found) if found else None
 
 
-def _as_admin(answer: Callable[[Caller, Arguments], Any]) -> Callable[[Caller, Arguments], Any]:
-    def guarded(caller: Caller, arguments: Arguments) -> Any:
-        caller.require(Action.ADMIN)
-        return answer(caller, arguments)
-
-    return guarded
+def _find_adapter(caller: Caller, given: arguments.AboutAdapter) -> Any:
+    return caller.registry.catalog.find_adapter(given.adapter) if caller.may(Action.READ, given.adapter) else None
 
 
-def _find_adapter(caller: Caller, arguments: Arguments) -> Any:
-    adapter = AdapterName.parse(arguments["adapter"])
-    return caller.registry.catalog.find_adapter(adapter) if caller.may(Action.READ, adapter) else None
-
-
-def _adapters(caller: Caller, arguments: Arguments) -> Any:
-    known = caller.registry.catalog.adapters(namespace=arguments.get("namespace"))
+def _adapters(caller: Caller, given: arguments.MaybeOfNamespace) -> Any:
+    known = caller.registry.catalog.adapters(namespace=given.namespace)
     return [adapter for adapter in known if caller.may(Action.READ, adapter.name)]
 
 
-QUESTIONS: Mapping[str, Callable[[Caller, Arguments], Any]] = {
-    "resolve": lambda caller, given: _of_version(caller, Reference.parse(given["reference"])),
-    "find_version": lambda caller, given: caller.registry.catalog.find_version(
-        _readable_or_new(caller, given), Digest(given["digest"])
+def _rows(limit: int) -> int:
+    return min(limit, MOST_ROWS)
+
+
+QUESTIONS: Mapping[str, Question] = {
+    "resolve": Question(arguments.AboutReference, lambda caller, given: _of_version(caller, given.reference)),
+    "find_version": Question(arguments.FindVersion, _find_version),
+    "versions": Question(
+        arguments.Versions,
+        lambda caller, given: caller.registry.catalog.versions(
+            _readable(caller, given.adapter), below=given.below, limit=_rows(given.limit)
+        ),
     ),
-    "versions": lambda caller, given: caller.registry.catalog.versions(
-        _readable(caller, given), below=given.get("below"), limit=_rows(given)
+    "search": Question(arguments.Search, _search),
+    "aliases": Question(
+        arguments.AboutAdapter,
+        lambda caller, given: caller.registry.catalog.aliases(_readable(caller, given.adapter)),
     ),
-    "search": _search,
-    "aliases": lambda caller, given: caller.registry.catalog.aliases(_readable(caller, given)),
-    "alias_history": lambda caller, given: caller.registry.catalog.alias_history(
-        _readable(caller, given), AliasName(given["alias"])
+    "alias_history": Question(
+        arguments.AliasHistory,
+        lambda caller, given: caller.registry.catalog.alias_history(_readable(caller, given.adapter), given.alias),
     ),
-    "evaluations": lambda caller, given: caller.registry.catalog.evaluations(
-        _of_version(caller, Reference.parse(given["version"]))
+    "evaluations": Question(
+        arguments.AboutVersion,
+        lambda caller, given: caller.registry.catalog.evaluations(_of_version(caller, given.version)),
     ),
-    "audit": _audit,
-    "events": _as_admin(lambda caller, given: caller.registry.catalog.events(int(given["after"]), limit=_rows(given))),
-    "references": _as_admin(lambda caller, _given: caller.registry.catalog.references()),
-    "owners": _as_admin(lambda caller, given: caller.registry.catalog.owners(Digest(given["digest"]))),
-    "holders": _as_admin(lambda caller, given: caller.registry.catalog.holders(Digest(given["digest"]))),
-    "find_base": lambda caller, given: caller.registry.catalog.find_base(given["name"], given.get("revision")),
-    "bases": lambda caller, _given: caller.registry.catalog.bases(),
-    "base_aliases": lambda caller, _given: caller.registry.catalog.base_aliases(),
-    "find_adapter": _find_adapter,
-    "adapters": _adapters,
-    "has_namespace": _as_admin(lambda caller, given: caller.registry.catalog.has_namespace(given["namespace"])),
-    "commits": lambda caller, given: caller.registry.catalog.commits(_readable(caller, given)),
-    "find_token": _as_admin(lambda caller, given: caller.registry.catalog.find_token(given["token_id"])),
-    "tokens": _as_admin(lambda caller, _given: caller.registry.catalog.tokens()),
+    "audit": Question(arguments.Audit, _audit),
+    "events": Question(
+        arguments.Events,
+        lambda caller, given: caller.registry.catalog.events(given.after, limit=_rows(given.limit)),
+        administrator=True,
+    ),
+    "references": Question(
+        arguments.Nothing, lambda caller, _given: caller.registry.catalog.references(), administrator=True
+    ),
+    "owners": Question(
+        arguments.AboutDigest, lambda caller, given: caller.registry.catalog.owners(given.digest), administrator=True
+    ),
+    "holders": Question(
+        arguments.AboutDigest, lambda caller, given: caller.registry.catalog.holders(given.digest), administrator=True
+    ),
+    "find_base": Question(
+        arguments.FindBase, lambda caller, given: caller.registry.catalog.find_base(given.name, given.revision)
+    ),
+    "bases": Question(arguments.Nothing, lambda caller, _given: caller.registry.catalog.bases()),
+    "base_aliases": Question(arguments.Nothing, lambda caller, _given: caller.registry.catalog.base_aliases()),
+    "find_adapter": Question(arguments.AboutAdapter, _find_adapter),
+    "adapters": Question(arguments.MaybeOfNamespace, _adapters),
+    "has_namespace": Question(
+        arguments.OfNamespace,
+        lambda caller, given: caller.registry.catalog.has_namespace(given.namespace),
+        administrator=True,
+    ),
+    "commits": Question(
+        arguments.AboutAdapter,
+        lambda caller, given: caller.registry.catalog.commits(_readable(caller, given.adapter)),
+    ),
+    "find_token": Question(
+        arguments.AboutToken,
+        lambda caller, given: caller.registry.catalog.find_token(given.token_id),
+        administrator=True,
+    ),
+    "tokens": Question(arguments.Nothing, lambda caller, _given: caller.registry.catalog.tokens(), administrator=True),
 }
-
-
-def _readable_or_new(caller: Caller, arguments: Arguments) -> AdapterName:
-    """Whoever may push may ask whether what they have is there already."""
-    adapter = AdapterName.parse(arguments["adapter"])
-    if not caller.may(Action.READ, adapter):
-        caller.require(Action.PUSH, adapter)
-    return adapter
 
 
 @dataclass(frozen=True)
 class Step:
-    """``action`` is what the caller must be allowed for every adapter that the step names."""
+    """``action`` is what the caller must be allowed for every adapter that the step names. One that only ``reads`` takes a
+    catalog as well as a writer."""
 
     action: Action
-    do: Callable[[CatalogWriter, Arguments, Receiver], Any]
+    takes: type[Arguments]
+    do: Callable[[Any, Any, Receiver], Any]
+    reads: bool = False
 
 
 def _adapters_named(given: Arguments) -> list[AdapterName]:
     """All that a step names, whichever of them it is about."""
-    names = [AdapterName.parse(given["adapter"])] if "adapter" in given else []
-    references = [Reference.parse(given[key]) for key in ("version", "reference") if key in given]
-    return names + [reference.adapter for reference in references if reference.adapter is not None]
+    named = [getattr(given, key).adapter for key in ("version", "reference") if hasattr(given, key)]
+    return [*([given.adapter] if hasattr(given, "adapter") else []), *(each for each in named if each is not None)]
 
 
-def _version(writer: CatalogWriter, given: Arguments, action: Action, receiver: Receiver) -> Version:
-    """Raises NotFoundError; by a digest it is found only where the caller may do this."""
-    return _theirs(writer, Reference.parse(given["version"]), action, receiver)
-
-
-def _resolve(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> Version:
-    return _theirs(writer, Reference.parse(given["reference"]), Action.READ, receiver)
-
-
-def _theirs(writer: CatalogWriter, reference: Reference, action: Action, receiver: Receiver) -> Version:
-    found = writer.resolve(reference)
-    if reference.adapter is None and not receiver.caller.may(Action.READ, found.adapter):
-        raise NotFoundError(f"no version has digest {reference.digest_start}", code="unknown-version")
+def _theirs(scores: Scores, reference: Reference, action: Action, receiver: Receiver) -> Version:
+    """Raises NotFoundError; a digest means a version that the caller may read, and must be one where they may do this."""
+    found = scores.resolve(reference)
+    if reference.adapter is None:
+        own = receiver.caller.own_view_of(found)
+        if own is None:
+            raise _unknown(reference)
+        found = scores.resolve(Reference(own.adapter, number=own.number))  # as it is in this transaction
     receiver.caller.require(action, found.adapter)
     return found
 
 
-def _move_alias(writer: CatalogWriter, given: Arguments, _receiver: Receiver) -> Any:
-    expected = given.get("expected", ANYTHING)
-    adapter, alias = AdapterName.parse(given["adapter"]), AliasName(given["alias"])
-    numbers = [number for number in (given["to"], expected) if number is not None and number is not ANYTHING]
-    if any(type(number) is not int for number in numbers):
-        raise InvalidInputError("move_alias: a version is a whole number")
-    return writer.move_alias(adapter, alias, given["to"], expected=expected, gate=_gate(given.get("gate")))
+def _on_version(
+    action: Action, do: Callable[[Any, Version, Any], Any]
+) -> Callable[[CatalogWriter, Any, Receiver], Any]:
+    return lambda writer, given, receiver: do(writer, _theirs(writer, given.version, action, receiver), given)
 
 
-def _gate(facts: Any) -> Mapping[str, object] | None:
-    """As :meth:`registry.domain.gate.Outcome.facts` gives them. Raises InvalidInputError for anything else."""
-    if facts is None:
-        return None
-    against, conditions = facts["against"], facts["conditions"]
-    if against is not None:
-        against = str(Reference.parse(_text(against, 300)))
-    if not all(isinstance(said, list) for said in conditions.values()):
-        raise InvalidInputError("move_alias: that is not what a gate found")
-    read = {_text(condition, 300): [_text(each, 500) for each in said] for condition, said in conditions.items()}
-    if len(facts) != 2 or len(read) > 200 or sum(map(len, read.values())) > 1000:
-        raise InvalidInputError("move_alias: that is not what a gate found")
-    return {"against": against, "conditions": read}
+def _move_alias(writer: CatalogWriter, given: arguments.MoveAlias, _receiver: Receiver) -> Any:
+    expected = given.expected if "expected" in given.model_fields_set else ANYTHING
+    gate = given.gate.model_dump() if given.gate is not None else None
+    return writer.move_alias(given.adapter, given.alias, given.to, expected=expected, gate=gate)
 
 
-def _text(value: Any, longest: int) -> str:
-    if not isinstance(value, str) or len(value) > longest:
-        raise InvalidInputError(f"{value!r:.60} is no text of at most {longest:,} characters")
-    return value
+def _add_version(writer: CatalogWriter, given: arguments.AddVersion, receiver: Receiver) -> tuple[Version, bool]:
+    findings = [finding.model_dump() for finding in given.findings]
+    version, created = receiver.add_version(
+        writer,
+        {
+            "adapter": str(given.adapter),
+            "manifest": given.manifest,
+            "note": given.note,
+            "fingerprint": given.fingerprint,
+            "weights_fingerprint": given.weights_fingerprint,
+            "findings": findings,
+        },
+    )
+    return without_surroundings(receiver.caller, version), created
 
 
-def _require_texts(given: Arguments) -> None:
-    """Whatever the question or step: these are texts, wherever they are given."""
-    for key in _TEXTS & given.keys():
-        if given[key] is not None or key in _NEVER_NONE:
-            _text(given[key], _LONGEST_TEXT)
+def _add_evaluations(writer: CatalogWriter, given: arguments.AddEvaluations, receiver: Receiver) -> int:
+    scores = [values.read_evaluation(each.model_dump()) for each in given.evaluations]
+    if given.raw is not None:
+        receiver.require_usable([given.raw])
+    return writer.add_evaluations(_theirs(writer, given.version, Action.PUSH, receiver), scores, raw=given.raw)
 
 
-def _reason(given: Arguments) -> str:
-    return _text(given["reason"], 1000)
-
-
-def _add_evaluations(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> int:
-    if len(given["evaluations"]) > _MOST_SCORES:
-        raise InvalidInputError(f"add_evaluations: more than {_MOST_SCORES:,} scores")
-    scores = [_score(each) for each in given["evaluations"]]
-    raw = Digest(given["raw"]) if given.get("raw") else None
-    if raw is not None:
-        receiver.require_usable([raw])
-    return writer.add_evaluations(_version(writer, given, Action.PUSH, receiver), scores, raw=raw)
-
-
-def _score(document: Any) -> Evaluation:
-    for value in document.values():
-        if isinstance(value, str):
-            _text(value, 1000)
-    return _SCORES.validate_python(values.read_evaluation(document), strict=True)
-
-
-def _add_base(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> bool:
-    base = values.read_base(given["base"])
-    if base is None:
-        raise ValueError("no base")
+def _add_base(writer: CatalogWriter, given: arguments.AddBase, receiver: Receiver) -> bool:
+    base = given.base.stored()
     receiver.require_base(base)
     return writer.add_base(base)
 
 
-def _rename(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> None:
-    to = AdapterName.parse(given["to"])
-    receiver.caller.require(Action.PUSH, to)
-    writer.rename_adapter(AdapterName.parse(given["adapter"]), to)
+def _set_private(writer: CatalogWriter, given: arguments.Visibility, receiver: Receiver) -> None:
+    receiver.caller.require_visibility(given.adapter, private=given.private)
+    writer.set_private(given.adapter, private=given.private)
 
 
-def _add_token(writer: CatalogWriter, given: Arguments, receiver: Receiver) -> Token:
-    token = values.read_token(given["token"])
-    if receiver.caller.registry.catalog.find_token(token.id) is not None:
-        raise ConflictError(f"there is a token {token.id} already", code="token-exists")
-    return writer.add_token(token)
+def _rename(writer: CatalogWriter, given: arguments.Rename, receiver: Receiver) -> None:
+    receiver.caller.require(Action.PUSH, given.to)
+    writer.rename_adapter(given.adapter, given.to)
 
 
 STEPS: Mapping[str, Step] = {
-    "resolve": Step(Action.READ, _resolve),
-    "aliases": Step(Action.READ, lambda writer, given, _: writer.aliases(AdapterName.parse(given["adapter"]))),
-    "evaluations": Step(
-        Action.READ, lambda writer, given, at: writer.evaluations(_version(writer, given, Action.READ, at))
+    "resolve": Step(
+        Action.READ,
+        arguments.AboutReference,
+        lambda scores, given, receiver: _theirs(scores, given.reference, Action.READ, receiver),
+        reads=True,
     ),
-    "add_version": Step(Action.PUSH, lambda writer, given, receiver: receiver.add_version(writer, given)),
-    "move_alias": Step(Action.TAG, _move_alias),
+    "aliases": Step(
+        Action.READ, arguments.AboutAdapter, lambda scores, given, _: scores.aliases(given.adapter), reads=True
+    ),
+    "evaluations": Step(
+        Action.READ,
+        arguments.AboutVersion,
+        _on_version(Action.READ, lambda scores, version, _given: scores.evaluations(version)),
+        reads=True,
+    ),
+    "add_version": Step(Action.PUSH, arguments.AddVersion, _add_version),
+    "move_alias": Step(Action.TAG, arguments.MoveAlias, _move_alias),
     "set_tags": Step(
         Action.TAG,
-        lambda writer, given, at: writer.set_tags(_version(writer, given, Action.TAG, at), checked_tags(given["tags"])),
+        arguments.SetTags,
+        _on_version(Action.TAG, lambda writer, version, given: writer.set_tags(version, checked_tags(given.tags))),
     ),
     "remove_tags": Step(
         Action.TAG,
-        lambda writer, given, at: writer.remove_tags(_version(writer, given, Action.TAG, at), given["keys"]),
+        arguments.RemoveTags,
+        _on_version(Action.TAG, lambda writer, version, given: writer.remove_tags(version, given.keys)),
     ),
     "yank": Step(
         Action.YANK,
-        lambda writer, given, at: writer.yank(_version(writer, given, Action.YANK, at), _reason(given)),
+        arguments.AboutVersionWhy,
+        _on_version(Action.YANK, lambda writer, version, given: writer.yank(version, given.reason)),
     ),
-    "unyank": Step(Action.YANK, lambda writer, given, at: writer.unyank(_version(writer, given, Action.YANK, at))),
+    "unyank": Step(
+        Action.YANK,
+        arguments.AboutVersion,
+        _on_version(Action.YANK, lambda writer, version, _given: writer.unyank(version)),
+    ),
     "delete": Step(
         Action.DELETE,
-        lambda writer, given, at: writer.delete(_version(writer, given, Action.DELETE, at), _reason(given)),
+        arguments.AboutVersionWhy,
+        _on_version(Action.DELETE, lambda writer, version, given: writer.delete(version, given.reason)),
     ),
-    "add_evaluations": Step(Action.PUSH, _add_evaluations),
-    "add_base": Step(Action.ADMIN, _add_base),
-    "alias_base": Step(Action.ADMIN, lambda writer, given, _: writer.alias_base(given["name"], given["canonical"])),
+    "add_evaluations": Step(Action.PUSH, arguments.AddEvaluations, _add_evaluations),
+    "add_base": Step(Action.ADMIN, arguments.AddBase, _add_base),
+    "alias_base": Step(
+        Action.ADMIN,
+        arguments.AliasBase,
+        lambda writer, given, _: writer.alias_base(given.name, given.canonical),
+    ),
     "create_adapter": Step(
         Action.PUSH,
-        lambda writer, given, _: writer.create_adapter(
-            AdapterName.parse(given["adapter"]), private=bool(given["private"])
-        ),
+        arguments.Visibility,
+        lambda writer, given, _: writer.create_adapter(given.adapter, private=given.private),
     ),
-    "set_private": Step(
-        Action.PUSH,
-        lambda writer, given, _: writer.set_private(
-            AdapterName.parse(given["adapter"]), private=bool(given["private"])
-        ),
-    ),
+    "set_private": Step(Action.PUSH, arguments.Visibility, _set_private),
     "remove_adapter": Step(
         Action.DELETE,
-        lambda writer, given, _: writer.remove_adapter(AdapterName.parse(given["adapter"]), _reason(given)),
+        arguments.AboutAdapterWhy,
+        lambda writer, given, _: writer.remove_adapter(given.adapter, given.reason),
     ),
-    "rename_adapter": Step(Action.DELETE, _rename),
-    "add_token": Step(Action.ADMIN, _add_token),
-    "revoke_token": Step(Action.ADMIN, lambda writer, given, _: writer.revoke_token(given["token_id"])),
+    "rename_adapter": Step(Action.DELETE, arguments.Rename, _rename),
+    "add_token": Step(
+        Action.ADMIN,
+        arguments.AddToken,
+        lambda writer, given, _: writer.add_token(values.read_token(given.token.model_dump())),
+    ),
+    "revoke_token": Step(
+        Action.ADMIN, arguments.AboutToken, lambda writer, given, _: writer.revoke_token(given.token_id)
+    ),
 }
 
 
@@ -333,52 +339,69 @@ class Transaction(BaseModel):
 
     steps: list[dict[str, Any]] = Field(min_length=1, max_length=_MOST_STEPS)
     commit: bool
-    answered: str | None = None
+    answered: str | None = Field(None, max_length=64)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A step as it was read."""
+
+    name: str
+    given: Arguments
+
+    @property
+    def step(self) -> Step:
+        return STEPS[self.name]
 
 
 class _TakenBackError(Exception):
     """Ends a transaction that was only a question."""
 
 
+class Changes(Requires):
+    """For whoever may change something somewhere: each request takes the one writer's time, whether it commits or not."""
+
+    def __init__(self) -> None:
+        super().__init__(Action.PUSH, somewhere=True)
+
+    def __call__(self, request: Request) -> Caller:
+        gatekeeper: Gatekeeper = request.app.state.gatekeeper
+        caller = gatekeeper.caller(request, writes=True)
+        caller.require_change()
+        gatekeeper.count_push(caller)
+        return caller
+
+
 @router.post("/transactions", summary="Several changes at once, or none")
 def transact(
     request: Request,
-    caller: Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))],
+    caller: Annotated[Caller, Depends(Changes())],
     wanted: Transaction,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> dict[str, Any]:
-    _require_writer(caller)
-    for step in wanted.steps:
-        _require(caller, step)
+    steps = [_read(caller, step) for step in wanted.steps]
     receiver = Receiver(caller, request.app.state.possessions)
-    if not wanted.commit:
-        return _carried_out(caller, wanted, receiver)
-    request.app.state.gatekeeper.count_push(caller)
-    if all(STEPS[step["do"]].action is Action.READ for step in wanted.steps):  # it may be done again
-        return _carried_out(caller, wanted, receiver)
-    body = wanted.model_dump_json().encode()
-    once: Once = request.app.state.once
-    return once.done(caller.actor, idempotency_key, body, lambda: _carried_out(caller, wanted, receiver))
+    if all(asked.step.reads for asked in steps):
+        results = [_done(caller.registry.catalog, asked, receiver) for asked in steps]
+        return {"results": results, "answered": _digest(results)}
+    if not _WAITING.acquire(blocking=False):
+        raise UnavailableError("too many transactions wait for each other", code="busy", hint="try again")
+    try:
+        if not wanted.commit:
+            return _carried_out(caller, wanted, steps, receiver)
+        once: Once = request.app.state.once
+        body = json.dumps(wanted.model_dump()).encode()
+        return once.done(caller.actor, idempotency_key, body, lambda: _carried_out(caller, wanted, steps, receiver))
+    finally:
+        _WAITING.release()
 
 
-def _require_writer(caller: Caller) -> None:
-    """A transaction keeps all other writers waiting, even one that is only a question."""
-    if caller.open:
-        return
-    if caller.token is None:
-        raise UnauthenticatedError
-    if not caller.token.actions - {Action.READ}:
-        raise DeniedError(
-            "this token may only read", code="forbidden", hint="ask an administrator for one that may write"
-        )
-
-
-def _carried_out(caller: Caller, wanted: Transaction, receiver: Receiver) -> dict[str, Any]:
+def _carried_out(caller: Caller, wanted: Transaction, steps: list[Asked], receiver: Receiver) -> dict[str, Any]:
     results: list[Any] = []
     try:
         with caller.registry.catalog.writing() as writer:
-            for step in wanted.steps:
-                results.append(_done(writer, step, receiver))
+            for asked in steps:
+                results.append(_done(writer, asked, receiver))
             answered = _digest(results)
             if not wanted.commit:
                 raise _TakenBackError
@@ -389,32 +412,25 @@ def _carried_out(caller: Caller, wanted: Transaction, receiver: Receiver) -> dic
     return {"results": results, "answered": answered}
 
 
-def _require(caller: Caller, step: Arguments) -> None:
-    """Before anything is carried out."""
-    name = str(step.get("do"))
-    if name not in STEPS:
+def _read(caller: Caller, document: Mapping[str, Any]) -> Asked:
+    """A step of a caller who may take it, before anything is carried out."""
+    name = document.get("do")
+    if not isinstance(name, str) or name not in STEPS:
         raise InvalidInputError(f"there is no step {name!r:.60}", code="unknown-step")
-    try:
-        adapters = _adapters_named(step)
-    except (TypeError, AttributeError) as error:
-        raise InvalidInputError(f"{name}: the arguments cannot be read") from error
-    by_digest = not adapters and ("version" in step or "reference" in step)  # whose it is shows once it is found
-    if by_digest:
-        caller.require_anywhere(STEPS[name].action)
-    elif not adapters:
-        caller.require(STEPS[name].action)
-    for adapter in adapters:
-        caller.require(STEPS[name].action, adapter)
+    step = STEPS[name]
+    if not step.takes.model_fields.keys() & {"adapter", "version", "reference"}:
+        caller.require(step.action)
+    given = read(step.takes, {key: value for key, value in document.items() if key != "do"}, of=name)
+    named = _adapters_named(given)
+    if not named:
+        caller.require_anywhere(step.action)  # whose it is shows once it is found
+    for adapter in named:
+        caller.require(step.action, adapter)
+    return Asked(name, given)
 
 
-def _done(writer: CatalogWriter, step: Arguments, receiver: Receiver) -> Any:
-    name = step["do"]
-    given = {key: value for key, value in step.items() if key != "do"}
-    _require_texts(given)
-    try:
-        return RESULTS[name][0](STEPS[name].do(writer, given, receiver))
-    except _UNREADABLE as error:
-        raise InvalidInputError(f"{name}: the arguments cannot be read: {error!r:.200}") from error
+def _done(catalog: Any, asked: Asked, receiver: Receiver) -> Any:
+    return RESULTS[asked.name][0](asked.step.do(catalog, asked.given, receiver))
 
 
 #: They differ each time.

@@ -15,9 +15,10 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from registry.api.callers import Caller, Requires
+from registry.api.texts import Sequence
+from registry.api.told import may_see, told
 from registry.catalog.sql import utc_now
 from registry.domain.access import Action
-from registry.domain.names import AdapterName
 from registry.domain.version import AuditEntry
 from registry.remote import values
 
@@ -41,10 +42,8 @@ def audit(
 def events(
     request: Request,
     caller: Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))],
-    after: Annotated[
-        int, Query(ge=0, lt=1 << 63, description="The sequence number of the last event that was seen.")
-    ] = 0,
-    last_event_id: Annotated[int | None, Header(ge=0, lt=1 << 63)] = None,
+    after: Annotated[Sequence, Query(description="The sequence number of the last event that was seen.")] = 0,
+    last_event_id: Annotated[Sequence | None, Header()] = None,
     limit: Annotated[int, Query(ge=1, le=_PAGE)] = 100,
 ) -> Response:
     """Oldest first, and only of adapters that the caller may read. With ``Accept: text/event-stream`` the answer goes on
@@ -100,22 +99,6 @@ def _block(caller: Caller, entry: AuditEntry) -> bytes | None:
     return f"id: {entry.sequence}\nevent: {entry.action}\ndata: {json.dumps(_document(caller, entry))}\n\n".encode()
 
 
-def may_see(caller: Caller, entry: AuditEntry) -> bool:
-    adapter = AdapterName.parse(entry.adapter) if entry.adapter is not None else None
-    return caller.may(Action.READ if adapter is not None else Action.ADMIN, adapter)
-
-
-def shown_facts(caller: Caller, entry: AuditEntry) -> dict[str, Any]:
-    """Other adapters that the facts name are left out if the caller may not read them, and what names nothing is."""
-    facts = dict(entry.body)
-    if entry.action == "rename" and not caller.may_read_what_is_called(facts.get("to")):
-        facts["to"] = None
-    gate = facts.get("gate")
-    if isinstance(gate, dict) and gate.get("against") is not None:
-        facts["gate"] = gate if caller.may_read_what_is_called(gate["against"]) else {**gate, "against": None}
-    return facts
-
-
 def _document(caller: Caller, entry: AuditEntry) -> dict[str, Any]:
     return {
         "sequence": entry.sequence,
@@ -123,5 +106,5 @@ def _document(caller: Caller, entry: AuditEntry) -> dict[str, Any]:
         "actor": entry.actor,
         "action": entry.action,
         "adapter": entry.adapter,
-        "facts": shown_facts(caller, entry),
+        "facts": told(caller, entry).body,
     }

@@ -33,15 +33,18 @@ class Promotion(BaseModel):
     against: str | None = Field(
         None, max_length=300, description="An alias of the adapter, or a reference; else what the alias points at now."
     )
-    noise: float | None = Field(None, ge=0, le=100, description="Combined standard errors that may be chance.")
+    noise: float | None = Field(
+        None, ge=0, le=100, allow_inf_nan=False, description="Combined standard errors that may be chance."
+    )
 
 
 @router.post("/aliases/{alias}/promote", summary="Move an alias if the gate holds, in one transaction")
 def promote_alias(
     caller: Tagger, ns: Namespace, name: Name, alias: Alias, wanted: Promotion, if_match: IfMatch = None
 ) -> Response:
-    """422 with every condition if the gate is closed; then nothing moved."""
+    """For whoever may read it, too. 422 with every condition if the gate is closed; then nothing moved."""
     registry, adapter = caller.registry, AdapterName(ns, name)
+    caller.require(Action.READ, adapter)  # a gate tells what the scores are
     against = wanted.against
     if against is not None and any(mark in against for mark in "/@:"):
         against = str(readable(caller, against))

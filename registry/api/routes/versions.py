@@ -12,13 +12,15 @@ from registry.api.names import Name, Namespace, Number
 from registry.api.once import Once
 from registry.api.receiving import Receiver
 from registry.api.routes.finding import readable
+from registry.api.texts import Label, Note
+from registry.api.told import changed
 from registry.domain.access import Action
 from registry.domain.digest import Digest
 from registry.domain.names import AdapterName, Reference
 from registry.errors import InvalidInputError
 from registry.operations.evaluate import Measured, stored_results
 from registry.operations.receive import MAX_FILES
-from registry.operations.show import show, summary_document
+from registry.operations.show import show
 from registry.remote import values
 
 router = APIRouter(prefix="/v1/adapters/{ns}/{name}/versions", tags=["versions"])
@@ -36,13 +38,13 @@ class File(BaseModel):
 
 
 class Score(BaseModel):
-    metric: str = Field(min_length=1, max_length=200, examples=["acc"])
-    value: float
-    task: str | None = Field(None, max_length=200)
-    suite: str | None = Field(None, max_length=200)
-    split: str | None = Field(None, max_length=200)
-    filter: str | None = Field(None, max_length=200)
-    stderr: float | None = Field(None, ge=0)
+    metric: Label = Field(examples=["acc"])
+    value: float = Field(allow_inf_nan=False)
+    task: Label | None = None
+    suite: Label | None = None
+    split: Label | None = None
+    filter: Label | None = None
+    stderr: float | None = Field(None, ge=0, allow_inf_nan=False)
     n: int | None = Field(None, ge=1, lt=1 << 53)
     higher_is_better: bool | None = None
 
@@ -54,7 +56,7 @@ class Results(BaseModel):
     """A file of scores as an evaluation harness writes it, sent as a blob: read here, and kept beside what was read."""
 
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
-    name: str = Field("results.json", min_length=1, max_length=200, description="What the scores say they are from.")
+    name: Label = Field("results.json", description="What the scores say they are from.")
 
 
 class NewVersion(BaseModel):
@@ -64,7 +66,7 @@ class NewVersion(BaseModel):
     base: str | None = Field(None, max_length=200, description="The base model, if the config is wrong or silent.")
     aliases: list[str] = Field([], max_length=20)
     tags: dict[str, str] = Field({}, max_length=100)
-    note: str | None = Field(None, max_length=10_000)
+    note: Note | None = None
     evaluations: list[Score] = Field([], max_length=1000)
     results: list[Results] = Field([], max_length=50)
     parents: list[str] = Field([], max_length=100, description="References, with *WEIGHT behind if it matters.")
@@ -86,7 +88,10 @@ def publish(
     adapter = AdapterName(ns, name)
     if wanted.aliases:
         caller.require(Action.TAG, adapter)
-    parents = [_parent(caller, text) for text in wanted.parents]
+    parents = [
+        "".join((str(readable(caller, text)), star, weight))
+        for text, star, weight in (parent.partition("*") for parent in wanted.parents)
+    ]
     files = {file.path: Digest(file.digest) for file in wanted.files}
     if len(files) < len(wanted.files):
         raise InvalidInputError("two files have the same path", code="duplicate-path")
@@ -107,7 +112,7 @@ def publish(
             allow=wanted.allow,
         )
         findings = [finding.document() for finding in published.findings]
-        return {**summary_document(published.version), "created": published.created, "findings": findings}
+        return {**changed(caller, published.version), "created": published.created, "findings": findings}
 
     once: Once = request.app.state.once
     answer = once.done(caller.actor, idempotency_key, _asked(request, wanted), made)
@@ -157,12 +162,6 @@ def lineage(caller: Reader, ns: Namespace, name: Name, number: Number) -> dict[s
     details = show(exactly, blobs=caller.registry.blobs, catalog=caller.registry.catalog)
     edges = shown_parents(caller, [edge.document() for edge in details.manifest.lineage])
     return {"reference": details.version.reference, "parents": edges}
-
-
-def _parent(caller: Caller, text: str) -> str:
-    """As the caller may call it: the same content may be a version of adapters that they may not read."""
-    reference, star, weight = text.partition("*")
-    return f"{readable(caller, reference)}{star}{weight}"
 
 
 def _measured(request: Request, caller: Caller, scores: list[Score], results: list[Results]) -> list[Measured]:

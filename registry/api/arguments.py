@@ -1,0 +1,320 @@
+"""What the questions to the catalog and the steps of a transaction take: each argument with its type and its bounds.
+
+Nothing else gets in. What is known of the text of an argument is known here, not where it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import core_schema
+
+from registry.api.texts import Label, Note, Plain, Sequence, VersionNumber, Why
+from registry.domain import digest, names
+from registry.domain.access import Action, NamespacePattern
+from registry.domain.base_model import BaseModelId, StoredBase
+from registry.domain.finding import Severity
+from registry.domain.query import OPERATORS
+from registry.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+
+#: Rows of an answer.
+MOST_ROWS = 1000
+_LONGEST_GATE = 256 << 10
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z", re.ASCII)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A value that is made of a text. Its own error passes, so that the answer has its own code."""
+
+    of: Callable[[str], Any]
+    length: int = 300
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        text = core_schema.str_schema(strict=True, max_length=self.length)
+        return core_schema.no_info_after_validator_function(self.of, text)
+
+
+def _time(text: str) -> str:
+    """Tokens end by comparing texts, so there is one way to write a time."""
+    if not _TIME.fullmatch(text):
+        raise ValueError("expected a time in UTC such as 2030-01-31T12:00:00Z")
+    datetime.fromisoformat(text)
+    return text
+
+
+def _moment(text: str) -> str:
+    datetime.fromisoformat(text)
+    return text
+
+
+def _one_of(known: Mapping[str, object]) -> AfterValidator:
+    def checked(text: str) -> str:
+        if text not in known:
+            raise ValueError(f"expected one of {' '.join(known)}")
+        return text
+
+    return AfterValidator(checked)
+
+
+def _reference_or_none(text: str) -> str:
+    names.Reference.parse(text)
+    return text
+
+
+Adapter = Annotated[names.AdapterName, _Made(names.AdapterName.parse)]
+Alias = Annotated[names.AliasName, _Made(names.AliasName)]
+Reference = Annotated[names.Reference, _Made(names.Reference.parse)]
+Digest = Annotated[digest.Digest, _Made(digest.Digest)]
+ReferenceText = Annotated[str, StringConstraints(max_length=300), AfterValidator(_reference_or_none)]
+Base = Annotated[str, StringConstraints(min_length=1, max_length=1000), Plain]
+Text = Annotated[str, StringConstraints(max_length=200)]
+Prose = Annotated[str, StringConstraints(max_length=10_000), Plain]
+Limit = Annotated[int, Field(ge=1, lt=1 << 63)]
+Rank = Annotated[int, Field(ge=0, lt=1 << 53)]
+TokenId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{10}$")]
+Moment = Annotated[str, StringConstraints(max_length=40), AfterValidator(_moment)]
+
+
+def _pairs(of: Any) -> Any:
+    """JSON has lists only."""
+    return Annotated[of, Field(strict=False)]
+
+
+class Arguments(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Of = TypeVar("Of", bound=Arguments)
+
+
+def read(kind: type[Of], given: Mapping[str, Any], *, of: str) -> Of:
+    """Raises InvalidInputError, InvalidNameError."""
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidInputError(f"{of}: the arguments cannot be read: {where[:200]}: {first['msg']}") from None
+
+
+class Nothing(Arguments): ...
+
+
+class AboutAdapter(Arguments):
+    adapter: Adapter
+
+
+class AboutVersion(Arguments):
+    version: Reference
+
+
+class AboutReference(Arguments):
+    reference: Reference
+
+
+class AboutDigest(Arguments):
+    digest: Digest
+
+
+class AboutToken(Arguments):
+    token_id: Text
+
+
+class OfNamespace(Arguments):
+    namespace: Text
+
+
+class MaybeOfNamespace(Arguments):
+    namespace: Text | None = None
+
+
+class FindVersion(AboutAdapter):
+    digest: Digest
+
+
+class Versions(AboutAdapter):
+    limit: Limit
+    below: Sequence | None = None
+
+
+class AliasHistory(AboutAdapter):
+    alias: Alias
+
+
+class Audit(Arguments):
+    adapter: Adapter | None = None
+    limit: Limit | None = None
+
+
+class Events(Arguments):
+    after: Sequence
+    limit: Limit
+
+
+class FindBase(Arguments):
+    name: Base
+    revision: Text | None = None
+
+
+class Query(Arguments):
+    """See :class:`registry.domain.query.VersionQuery`; who may see what is not for the asker to say."""
+
+    text: Text | None = None
+    base: Base | None = None
+    ranks: _pairs(tuple[Rank | None, Rank | None]) = (None, None)  # type: ignore[valid-type]
+    targets: list[Text] = Field([], max_length=50)
+    peft_type: Text | None = None
+    task_type: Text | None = None
+    tags: list[_pairs(tuple[Text, str | None])] = Field([], max_length=50)  # type: ignore[valid-type]
+    alias: Text | None = None
+    metrics: list[_pairs(tuple[Text, Text | None, Annotated[str, _one_of(OPERATORS)], float])] = Field(  # type: ignore[valid-type]
+        [], max_length=50
+    )
+    sort: Annotated[str, StringConstraints(max_length=400)] | None = None
+    reverse: bool = False
+    limit: Limit = 50
+    after: ReferenceText | None = None
+    all_versions: bool = False
+    namespace: Text | None = None
+    visible: None = None
+
+
+class Search(Arguments):
+    query: Query
+
+
+class Gate(Arguments):
+    """What :meth:`registry.domain.gate.Outcome.facts` makes, and nothing else: every reader of the audit reads it."""
+
+    against: ReferenceText | None
+    conditions: dict[
+        Annotated[str, StringConstraints(max_length=1000), Plain],
+        Annotated[list[Annotated[str, StringConstraints(max_length=2000), Plain]], Field(max_length=1000)],
+    ] = Field(max_length=200)
+
+
+def _short(gate: Gate) -> Gate:
+    if len(json.dumps(gate.conditions)) > _LONGEST_GATE:
+        raise ValueError(f"it is longer than {_LONGEST_GATE:,} bytes")
+    return gate
+
+
+class MoveAlias(AboutAdapter):
+    alias: Alias
+    to: VersionNumber | None
+    expected: VersionNumber | None = None
+    gate: Annotated[Gate, AfterValidator(_short)] | None = None
+
+
+class SetTags(AboutVersion):
+    tags: dict[str, str] = Field(max_length=100)
+
+
+class RemoveTags(AboutVersion):
+    keys: list[Text] = Field(max_length=100)
+
+
+class AboutVersionWhy(AboutVersion):
+    reason: Why
+
+
+class AboutAdapterWhy(AboutAdapter):
+    reason: Why
+
+
+class Measurement(Arguments):
+    """See :class:`registry.domain.evaluation.Evaluation`."""
+
+    metric: Label
+    value: float
+    task: Label | None = None
+    suite: Label | None = None
+    split: Label | None = None
+    filter: Label | None = None
+    stderr: float | None = Field(None, ge=0)
+    n: int | None = Field(None, ge=1, lt=1 << 53)
+    higher_is_better: bool | None = None
+    source: Annotated[str, StringConstraints(max_length=1000), Plain] | None = None
+    at: Moment | None = None
+
+
+class AddEvaluations(AboutVersion):
+    evaluations: list[Measurement] = Field(max_length=10_000)
+    raw: Digest | None = None
+
+
+class Noticed(Arguments):
+    """See :class:`registry.domain.finding.Finding`."""
+
+    rule: Label
+    severity: Annotated[Severity, Field(strict=False)]
+    message: Prose
+    where: Prose | None = None
+    fix: Prose | None = None
+
+
+class AddVersion(AboutAdapter):
+    manifest: str
+    note: Note | None = None
+    fingerprint: Digest | None = None
+    weights_fingerprint: Digest | None = None
+    findings: list[Noticed] = Field([], max_length=1000)
+
+
+class BaseId(Arguments):
+    id: Base
+    revision: Text | None = None
+    raw: Base | None = None
+    fingerprint: Text | None = None
+
+
+class KnownBase(Arguments):
+    id: BaseId
+    digest: Digest
+
+    def stored(self) -> StoredBase:
+        return StoredBase(BaseModelId(**self.id.model_dump()), self.digest)
+
+
+class AddBase(Arguments):
+    base: KnownBase
+
+
+class AliasBase(Arguments):
+    name: Label
+    canonical: Label | None
+
+
+class Visibility(AboutAdapter):
+    private: bool
+
+
+class Rename(AboutAdapter):
+    to: Adapter
+
+
+class NewToken(Arguments):
+    """See :class:`registry.domain.access.Token`."""
+
+    id: TokenId
+    name: Annotated[str, StringConstraints(max_length=96, pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9 ._@-]*[A-Za-z0-9])?$")]
+    hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    actions: list[Annotated[Action, Field(strict=False)]] = Field(min_length=1, max_length=len(Action))
+    namespaces: list[Annotated[NamespacePattern, _Made(NamespacePattern)]] = Field(min_length=1, max_length=100)
+    created_at: Annotated[str, StringConstraints(max_length=40)] = ""
+    expires_at: Annotated[str, AfterValidator(_time)] | None = None
+    revoked_at: None = None
+
+
+class AddToken(Arguments):
+    token: NewToken
