@@ -207,9 +207,9 @@ def _checked(verdict: Verdict, directory: str | None) -> Checked:
 
 
 def _base(session: Session, base: str) -> CheckedBase:
-    from registry.operations.bases import base_called, is_path
+    from registry.operations.bases import base_called
 
-    return base_called(base, None if is_path(base) else session.registry.shelf(online=True))
+    return base_called(base, session.registry.shelf(online=True))
 
 
 def _adapter(session: Session, subject: str) -> CheckedAdapter:

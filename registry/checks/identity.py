@@ -51,7 +51,8 @@ def _base_unknown(subject: Subject) -> Iterator[Finding]:
             where="base_model_name_or_path",
             expected=recorded.id,
             found=asked.raw,
-            fix="a base of the same shapes would pass too: make sure it is the right one",
+            fix="a base of the same shapes would pass too: make sure it is the right one; once it is known by its weights, "
+            "these tell: adapters base add DIR --name OWNER/NAME --hash-weights",
         )
 
 

@@ -57,6 +57,8 @@ PLACEHOLDERS = frozenset(
         "org/model",
     ]
 )
+#: Findings of :func:`resolve_base` about a text that names no repository.
+NAMELESS = frozenset(["base-unknown", "base-is-url", "base-is-local-path", "base-not-a-repository"])
 _TEMPLATE = re.compile(r"[<\[{$].*", re.DOTALL)
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:.*", re.DOTALL)  # two characters at least: one is a drive letter

@@ -1,6 +1,6 @@
 """Which base is meant, and what is known of it: from a directory, from this registry, from the Hub.
 
-1. A directory is read.
+1. A directory is read. Where its shapes are those of a base that the registry has hashed, its bytes say whether it is that base.
 2. A name is looked up in the registry, under its own name and the aliases that people gave it.
 3. Else on the Hub, or only in the Hub's cache on this machine; what was found there is not stored.
 4. Else only the name is known, and the answer says why.
@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +28,10 @@ from registry.errors import (
 from registry.formats.base_model_text import is_repository, resolve_base
 from registry.formats.model_config import parse_model_config
 from registry.operations.build_base import built
-from registry.operations.know_base import has_weights, know_base, spec_of
+from registry.operations.know_base import has_weights, know_base, read_checkpoint, spec_of, weights_fingerprint
 
+#: Bytes of weights that are hashed for a check, which takes about a second.
+_MOST_HASHED = 2 << 30
 _GIVE_DIRECTORY = "give the directory of a checkpoint: --base DIR"
 
 if TYPE_CHECKING:
@@ -92,6 +94,31 @@ class Shelf:
             self.weights[key] = stored_spec(stored, self.blobs).weights_fingerprint if stored is not None else None
         return self.weights[key]
 
+    def has_hashed(self, shapes: Digest) -> bool:
+        """Whether weights of these shapes can be told by their bytes."""
+        return shapes in self._hashed
+
+    def with_weights(self, shapes: Digest, weights: Digest, says: Collection[str | None]) -> BaseModelId | None:
+        """The base that has these weights here. Where several do, the one that an adapter ``says``, or none."""
+        found = [base for own, base in self._hashed.get(shapes, ()) if own == weights]
+        if len({(base.id or "").lower() for base in found}) > 1:
+            named = {(name or "").lower() for name in says}
+            found = [base for base in found if (base.id or "").lower() in named]
+        return found[0] if found else None
+
+    @cached_property
+    def _hashed(self) -> Mapping[Digest, Sequence[tuple[Digest, BaseModelId]]]:
+        """By the fingerprint of their shapes. A registry that cannot be asked keeps nobody from looking at directories."""
+        found: dict[Digest, list[tuple[Digest, BaseModelId]]] = {}
+        try:
+            for stored in self.catalog.bases():
+                spec = stored_spec(stored, self.blobs)
+                if spec.weights_fingerprint is not None:
+                    found.setdefault(spec.fingerprint, []).append((spec.weights_fingerprint, self.same_name(stored.id)))
+        except RegistryError:
+            return {}
+        return found
+
     @cached_property
     def _aliases(self) -> Mapping[str, str]:
         return {name.lower(): canonical for name, canonical in self.catalog.base_aliases().items()}
@@ -115,8 +142,9 @@ class Shelf:
         return CheckedBase(spec.id, spec)
 
 
-def base_called(text: str, shelf: Shelf | None = None) -> CheckedBase:
+def base_called(text: str, shelf: Shelf | None = None, *, says: str | None = None) -> CheckedBase:
     """A directory, or a repository's name ``[hf://]OWNER/NAME[@REVISION]``, of which no more is known without a ``shelf``.
+    ``says`` is the base that the adapter names.
 
     Raises UnsuitableDirectoryError and MalformedFileError for a directory that holds no sound checkpoint.
     """
@@ -127,6 +155,7 @@ def base_called(text: str, shelf: Shelf | None = None) -> CheckedBase:
         except UnavailableError as error:
             identity, _ = resolve_base(str(directory.absolute()), None)
             return CheckedBase(replace(identity, raw=text), problem=_unknown(error.message, error.hint))
+        spec = _recognised(spec, directory, shelf, says) if shelf is not None else spec
         return CheckedBase(spec.id, spec)
     name, revision = repository_and_revision(text)
     if shelf is not None:
@@ -135,6 +164,21 @@ def base_called(text: str, shelf: Shelf | None = None) -> CheckedBase:
     identity, _ = resolve_base(name, revision)
     message = f"{text} is not a directory here, so only its name was compared, not its modules and shapes"
     return CheckedBase(identity, problem=_unknown(message, _GIVE_DIRECTORY))
+
+
+def _recognised(spec: BaseModelSpec, directory: Path, shelf: Shelf, says: str | None) -> BaseModelSpec:
+    """With name and weights of the base that the registry has hashed, if the bytes are the same. Large ones are not read."""
+    if spec.id.id is not None or not shelf.has_hashed(spec.fingerprint) or not has_weights(directory):
+        return spec
+    shards = read_checkpoint(directory).shards
+    if sum(shard.size for shard in shards) > _MOST_HASHED:
+        return spec
+    weights = weights_fingerprint(shards)
+    found = shelf.with_weights(spec.fingerprint, weights, (says,))
+    if found is None:
+        return spec
+    own = replace(spec.id, id=found.id, revision=found.revision)
+    return replace(spec, id=own, weights_fingerprint=weights)
 
 
 def base_of(recorded: BaseModelId, shelf: Shelf) -> CheckedBase:

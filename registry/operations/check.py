@@ -21,6 +21,7 @@ from registry.checks.misfit import WORDS, Misfit, warning
 from registry.checks.profile import Profile
 from registry.checks.rule import Subject
 from registry.checks.table import RULES, run
+from registry.domain.base_model import BaseModelId
 from registry.domain.digest import Digest
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import MERGED, Manifest
@@ -29,6 +30,7 @@ from registry.domain.version import Version
 from registry.errors import InvalidInputError, NotFoundError, RegistryError, RejectedError, UnavailableError
 from registry.formats.adapter_config import MAX_BYTES, AdapterConfig, parse_adapter_config
 from registry.formats.adapter_directory import CONFIG
+from registry.formats.base_model_text import NAMELESS
 from registry.operations.bases import CheckedBase, Shelf, base_called, base_of
 from registry.operations.describe import AdapterPackage, describe
 from registry.operations.directory import open_regular
@@ -146,8 +148,10 @@ def against_base(package: AdapterPackage, base: str | None, shelf: Shelf) -> Ada
     What is added is a :class:`Misfit`, each.
     """
     recorded = shelf.same_name(package.manifest.base_model)
-    asked = base_called(base) if base is not None else base_of(recorded, shelf)
+    asked = base_called(base, shelf, says=recorded.id) if base is not None else base_of(recorded, shelf)
     held = asked.id
+    if base is not None and recorded.id is None and asked.id.id is not None:
+        package = _named(package, asked.id)
     if base is None:  # it was found by the name that the adapter says
         asked = replace(asked, id=recorded)
     if asked.spec is None:
@@ -170,6 +174,14 @@ def against_base(package: AdapterPackage, base: str | None, shelf: Shelf) -> Ada
         fingerprint=asked.spec.fingerprint,
         weights_fingerprint=weights,
     )
+
+
+def _named(package: AdapterPackage, base: BaseModelId) -> AdapterPackage:
+    """With the base that it was held against, where its config says none that anybody could find."""
+    recorded = replace(package.manifest.base_model, id=base.id, revision=base.revision)
+    manifest = replace(package.manifest, base_model=recorded)
+    findings = tuple(finding for finding in package.findings if finding.rule not in NAMELESS)
+    return replace(package, manifest=manifest, findings=findings)
 
 
 def _own(findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from registry.domain.base_model import BaseModelId, BaseModelSpec
 from registry.domain.checkpoint import Checkpoint, Shard
 from registry.domain.digest import Digest
 from registry.domain.finding import Finding, Severity
@@ -27,7 +28,7 @@ from registry.errors import (
 from registry.formats import model_config
 from registry.formats.adapter_directory import WEIGHTS
 from registry.operations.base_view import AS_STORED, seen
-from registry.operations.bases import CheckedBase, Shelf
+from registry.operations.bases import CheckedBase, Shelf, is_path
 from registry.operations.check import CheckedAdapter, check
 from registry.operations.ingredients import base_directory, find_adapter, temporary
 from registry.operations.know_base import read_checkpoint, read_shard, spec_of, weights_fingerprint
@@ -38,9 +39,6 @@ from registry.plans.merge_plan import MergeOptions, SameNumbers, plan_merge
 from registry.plans.merge_refusals import PARTIAL
 from registry.plans.merge_views import with_views
 from registry.plans.merging import MergePlan
-
-if TYPE_CHECKING:
-    pass
 
 Progress = Callable[[int], None]
 
@@ -134,20 +132,24 @@ def prepare(
         _require_config(stored)
         if request.options.dtype is None:
             request = replace(request, options=replace(request.options, dtype=stored_as(stored)))
+        found = [
+            find_adapter(subject, work / str(number), shelf) for number, (subject, _) in enumerate(request.adapters)
+        ]
         spec = spec_of(identity.id, model_config.ModelConfig(stored.config), [spec for _, spec in stored])
+        spec = _recognised(spec, stored, [one.adapter for one in found], shelf)
+        identity = replace(identity, id=spec.id)
         base, spec = seen(stored, spec, request.options.base_view)
         spec, views = with_views(spec)
         identity = replace(identity, id=replace(identity.id, fingerprint=spec.fingerprint), spec=spec)
         adapters: list[Ingredient] = []
         directories: list[Path] = []
         findings: list[Finding] = []
-        own_weights: Digest | None = None  # reads every byte, so once, and only where one is recorded
-        for number, (subject, weight) in enumerate(request.adapters):
-            found = find_adapter(subject, work / str(number), shelf)
-            place, checked = found.directory, found.adapter
-            if found.base_weights is not None:  # the bytes say whose they are, whatever the directory is called
+        own_weights = spec.weights_fingerprint  # reads every byte, so once, and only where one is recorded
+        for number, (one, (_, weight)) in enumerate(zip(found, request.adapters, strict=True)):
+            place, checked = one.directory, one.adapter
+            if one.base_weights is not None:  # the bytes say whose they are, whatever the directory is called
                 own_weights = own_weights or weights_fingerprint(stored.shards)
-                _require_weights(found.base_weights, own_weights, stored, checked)
+                _require_weights(one.base_weights, own_weights, stored, checked)
                 recorded = checked.manifest.base_model
                 own = replace(identity.id, id=recorded.id, revision=recorded.revision)
                 identity = replace(identity, id=own, spec=replace(spec, id=own))
@@ -165,7 +167,7 @@ def prepare(
             adapters=tuple(adapters),
             directories=tuple(directories),
             plan=plan,
-            findings=tuple(findings),
+            findings=tuple(dict.fromkeys(findings)),
             recipe=_recipe(request, identity, adapters),
             peak_memory=tools.peak_memory(plan, request.device),
         )
@@ -181,6 +183,21 @@ def _require_config(base: Checkpoint) -> None:
             hint=f"get it from where the weights come from; for a model that has none of its own, write {{}} into "
             f"{model_config.NAME}",
         )
+
+
+def _recognised(
+    spec: BaseModelSpec, base: Checkpoint, adapters: Sequence[CheckedAdapter], shelf: Shelf
+) -> BaseModelSpec:
+    """A checkpoint without a name that has the very weights of a base in the registry is that base."""
+    if spec.id.id is not None or not shelf.has_hashed(spec.fingerprint):
+        return spec
+    weights = weights_fingerprint(base.shards)
+    says = [one.manifest.base_model.id for one in adapters]
+    known = shelf.with_weights(spec.fingerprint, weights, says)
+    if known is None:
+        return spec
+    own = replace(spec.id, id=known.id, revision=known.revision)
+    return replace(spec, id=own, weights_fingerprint=weights)
 
 
 def _require_weights(recorded: Digest, found: Digest, base: Checkpoint, adapter: CheckedAdapter) -> None:
@@ -219,6 +236,25 @@ def _is_lost(finding: Finding, adapter: CheckedAdapter, base: CheckedBase) -> bo
     return any(module.path.endswith(f".{name}") for name in adapter.manifest.absent_targets for module in modules)
 
 
+def _shown(name: str) -> str:
+    """A directory by its own name: where it lies is nobody else's business."""
+    return Path(name).expanduser().absolute().name if is_path(name) else name
+
+
+def _base_on_record(base: BaseModelId, adapters: Sequence[Ingredient]) -> BaseModelId:
+    """Without a path of this machine; a checkpoint that nothing else names is called what all its adapters call their base."""
+    if base.raw is None or not is_path(base.raw):
+        return base
+    if base.id is not None:
+        return replace(base, raw=base.id)
+    said = [one.manifest.base_model for one in adapters]
+    ids = {one.id.lower() if one.id is not None else None for one in said}
+    revisions = {one.revision for one in said}
+    if len(ids) > 1:
+        return replace(base, raw=None)
+    return replace(base, id=said[0].id, revision=said[0].revision if len(revisions) == 1 else None, raw=said[0].id)
+
+
 def _blend(blend: Blend) -> dict[str, object]:
     return {"combined_by": blend.method, **blend.options} if blend.method != LINEAR else {}
 
@@ -228,9 +264,9 @@ def _recipe(request: MergeRequest, base: CheckedBase, adapters: Sequence[Ingredi
         one.manifest.base_model.id is not None and one.manifest.base_model.id == base.id.id for one in adapters
     )
     return Recipe(
-        base=base.id,
+        base=_base_on_record(base.id, adapters),
         shares=tuple(
-            Share(one.name, one.manifest.digest, one.weight, one.manifest.variant, one.manifest.rank)
+            Share(_shown(one.name), one.manifest.digest, one.weight, one.manifest.variant, one.manifest.rank)
             for one in adapters
         ),
         dtype=request.options.dtype,
