@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from typer import BadParameter
 
-from cli.rendering import note, say
+from cli.rendering import counted, note, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,9 @@ def output_beside(output: Path | None) -> Path:
 def show_search(done: Searched, adapters: Sequence[str]) -> None:
     failed = sum(trial.score is None for trial in done.trials)
     lost = f", {failed} failed" if failed else ""
-    say(f"{_weights(adapters, done.best)} scored {done.best.score:.6g}, the best of {len(done.trials)} trials{lost}")
+    say(
+        f"{_weights(adapters, done.best)} scored {done.best.score:.6g}, the best of {counted(len(done.trials), 'trial')}{lost}"
+    )
     say(f"every trial: {done.record}")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
 
 from cli.context import Session
 from cli.rendering import emit, note, say, table
+from cli.typed import expected_version, version_typed
 
 _NAME = Argument(metavar="NAME", help="[ns/]name")
 _ALIAS = Argument(metavar="ALIAS", help="Such as production.")
@@ -16,9 +17,11 @@ _ALIAS = Argument(metavar="ALIAS", help="Such as production.")
 
 def set_(
     session: Session,
-    name: Annotated[str, _NAME],
+    name: Annotated[str, Argument(metavar="NAME[@VERSION]", help="[ns/]name, or a version of it: name@2.")],
     alias: Annotated[str, _ALIAS],
-    version: Annotated[str, Argument(metavar="VERSION", help="A number.")],
+    version: Annotated[
+        str | None, Argument(metavar="VERSION", help="A number, if it does not stand behind the name.")
+    ] = None,
     expect: Annotated[str | None, Option(metavar="VERSION|none", help="Move only from there.")] = None,
 ) -> None:
     """Point an alias at a version.
@@ -27,14 +30,14 @@ def set_(
 
     Example: adapters alias set my-lora production 4 --expect 3
     """
-    from registry.domain.names import version_number
-
-    number = version_number(version.removeprefix("@"))
+    name, at, behind = name.partition("@")
+    if (version is None) != bool(at):
+        raise BadParameter("say once which version: NAME ALIAS VERSION, or NAME@VERSION ALIAS", param_hint="VERSION")
+    number = version_typed(behind if version is None else version)
     if expect is None:
         move = session.registry.set_alias(name, alias, number)
     else:
-        expected = None if expect == "none" else version_number(expect.removeprefix("@"))
-        move = session.registry.set_alias(name, alias, number, expected=expected)
+        move = session.registry.set_alias(name, alias, number, expected=expected_version(expect))
     before = move.before if move else number
     if session.json:
         emit(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from cli.context import Session
-from cli.rendering import emit, note, pairs, say, table
+from cli.rendering import counted, emit, note, pairs, say, table
 
 if TYPE_CHECKING:
     from registry.domain.base_model import BaseModelSpec, StoredBase
@@ -34,7 +34,7 @@ def add(
     if session.json:
         emit({**_document(stored, spec), "created": created})
         return
-    say(f"{_shown(stored)}  {len(spec.modules):,} modules  {spec.fingerprint}")
+    say(f"{_shown(stored)}  {counted(len(spec.modules), 'module')}  {spec.fingerprint}")
     if not created:
         note("the same was known already; nothing was stored", quiet=session.quiet)
 
@@ -108,11 +108,13 @@ def alias(
 
     Example: adapters base alias acme/llama-mirror meta-llama/Llama-3.1-8B
     """
+    known = {key.lower(): value for key, value in session.registry.base_aliases().items()}
+    before = known.get(name.lower())
     changed = session.registry.alias_base(name, canonical)
     if session.json:
-        emit({"name": name, "canonical": canonical, "changed": changed})
+        emit({"name": name, "canonical": canonical, "changed": changed, "previous": before})
     else:
-        say(f"{name} is {canonical}")
+        say(f"{name} is {canonical}{f', and no longer {before}' if before and changed else ''}")
 
 
 def unalias(session: Session, name: Annotated[str, Argument(metavar="NAME", help="The other name.")]) -> None:
@@ -124,7 +126,7 @@ def unalias(session: Session, name: Annotated[str, Argument(metavar="NAME", help
     if session.json:
         emit({"name": name, "canonical": None, "changed": changed})
     else:
-        say(f"{name} is no other name" if changed else f"{name} was no other name")
+        say(f"{name} stands for itself again" if changed else f"{name} stood for itself already")
 
 
 def _document(stored: StoredBase, spec: BaseModelSpec) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument
@@ -34,21 +35,26 @@ def compare(
     if not comparison.rows:
         note("none of them has a score: adapters eval add REF SOURCE", quiet=session.quiet)
         return
-    headers = ["task", "metric"]
+    named = Counter((row.example.task, row.example.metric) for row in comparison.rows)
+    headers = ["suite", "task", "metric", "split"]
     for index, version in enumerate(comparison.versions):
         headers += [version.reference] if index == 0 else [version.reference, "Δ"]
     rows = []
     for row in comparison.rows:
         example = row.example
-        metric = f"{example.metric} ({example.filter})" if example.filter not in (None, "none") else example.metric
-        cells: list[object] = [example.task, metric]
+        alike = named[example.task, example.metric] > 1
+        filtered = example.filter and (alike or example.filter != "none")
+        metric = f"{example.metric} ({example.filter})" if filtered else example.metric
+        suite, split = (example.suite, example.split) if alike else (None, None)
+        cells: list[object] = [suite, example.task, metric, split]
         for index, evaluation in enumerate(row.evaluations):
             cells.append(_value(evaluation.value, evaluation.stderr) if evaluation else "–")
             if index:
                 cells.append(_difference(row.differences[index - 1]))
         rows.append(cells)
     table(headers, rows)
-    note("* exceeds the combined standard error", quiet=session.quiet)
+    if any(each is not None and each.exceeds_stderr for row in comparison.rows for each in row.differences):
+        note("* exceeds the combined standard error", quiet=session.quiet)
 
 
 def _value(value: float, stderr: float | None) -> str:

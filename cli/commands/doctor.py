@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Exit, Option
 
 from cli.context import Session
-from cli.rendering import emit, progress, say
+from cli.rendering import counted, emit, progress, say
 from registry.errors import CorruptionError
 
 
@@ -39,8 +39,9 @@ def doctor(
             owners = f" (versions: {', '.join(problem.owners)})" if problem.owners else ""
             say(f"{problem.invariant}: {problem.message}{owners}", "red")
         if not diagnosis.problems:
-            say(f"sound: {diagnosis.versions} versions, {diagnosis.blobs} blobs{', every byte read' if deep else ''}")
+            versions, blobs = counted(diagnosis.versions, "version"), counted(diagnosis.blobs, "blob")
+            say(f"sound: {versions}, {blobs}{', every byte read' if deep else ''}")
         if diagnosis.unreferenced:
-            say(f"{diagnosis.unreferenced} blobs belong to no version; `adapters gc` takes them")
+            say(f"of no version: {counted(diagnosis.unreferenced, 'blob')}; `adapters gc` takes them away")
     if diagnosis.problems:
         raise Exit(CorruptionError.exit_code)

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Option
 
 from cli.context import Session
-from cli.rendering import emit, say, size
+from cli.rendering import counted, emit, say, size
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -36,7 +36,8 @@ def gc(
         )
         return
     verb = "would remove" if dry_run else "removed"
-    say(f"{verb} {len(collected.blobs)} blobs ({size(collected.bytes)}) and {len(collected.leftovers)} leftovers")
+    blobs, leftovers = counted(len(collected.blobs), "blob"), counted(len(collected.leftovers), "leftover")
+    say(f"{verb} {blobs} ({size(collected.bytes)}) and {leftovers}")
 
 
 def seconds(text: str) -> float:

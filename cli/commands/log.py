@@ -41,7 +41,7 @@ def log(
         rows = [(one.sequence, one.at, one.actor, one.action, one.adapter, _facts(one.body)) for one in entries]
         table(["#", "at", "by", "action", "adapter", "facts"], rows, right=["#"], shrink=["facts"])
     if len(found) > limit:
-        note(f"the newest {limit:,} entries; more with --limit {10 * limit}", quiet=session.quiet)
+        note(f"only the newest {limit:,} of them; more with --limit {10 * limit}", quiet=session.quiet)
 
 
 def _facts(body: Mapping[str, object]) -> dict[str, object]:

@@ -42,14 +42,16 @@ def logout(session: Session, address: Annotated[str | None, _ADDRESS] = None) ->
 
     Example: adapters logout https://registry.example
     """
-    from cli.credentials import keep_token
+    from cli.credentials import keep_token, kept_token
 
     server = _server(session, address)
-    keep_token(server, None)
+    was_kept = kept_token(server) is not None
+    if was_kept:
+        keep_token(server, None)
     if session.json:
         emit({"address": server})
     else:
-        say(f"{server}: forgotten")
+        say(f"{server}: forgotten" if was_kept else f"{server}: no token was kept for it")
 
 
 def _server(session: Session, address: str | None) -> str:

@@ -230,7 +230,7 @@ def _show_plan(session: Session, prepared: Prepared) -> None:
         [
             ("base", prepared.identity.id.id or prepared.identity.id.raw),
             *(("adapter", f"{one.name} × {one.weight:g} ({one.variant})") for one in prepared.recipe.shares),
-            ("base view", f"nf4, {len(through_nf4)} tensors" if through_nf4 else None),
+            ("base view", f"nf4, {counted(len(through_nf4), 'tensor')}" if through_nf4 else None),
             ("changed", _amount(plan.changed)),
             ("converted", _amount(converted) if converted else None),
             ("copied", _amount(copied)),

@@ -9,6 +9,7 @@ from typer import Exit, Option
 from cli.commands.gate import AGAINST, FILE, MINIMUM, NO_REGRESSION, NOISE, REF, conditions, show
 from cli.context import Session
 from cli.rendering import emit, note, say
+from cli.typed import expected_version
 
 
 def promote(
@@ -32,10 +33,9 @@ def promote(
     Example: adapters promote my-lora --alias production --gate gate.toml
     """
     from registry.catalog.protocol import ANYTHING
-    from registry.domain.names import AliasName, version_number
+    from registry.domain.names import AliasName
     from registry.operations.promote import promote
 
-    number = None if expect in (None, "none") else version_number(str(expect).removeprefix("@"))
     registry = session.registry
     promotion = promote(
         registry.reference(reference),
@@ -43,7 +43,7 @@ def promote(
         conditions(file, against, minimum, no_regression, noise),
         namespace=registry.namespace,
         catalog=registry.catalog,
-        expected=ANYTHING if expect is None else number,
+        expected=ANYTHING if expect is None else expected_version(expect),
     )
     if session.json:
         emit(promotion.document())

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, BadParameter, Option
 
 from cli.context import Session
-from cli.rendering import emit, note, progress, say
+from cli.rendering import counted, emit, note, progress, say
 
 
 def pull(
@@ -66,9 +66,8 @@ def pull(
             }
         )
         return
-    say(
-        f"{version.reference} → {output}  ({len(written)} files, {sum(entry.size for entry in written):,} bytes, verified)"
-    )
+    bytes_written = sum(entry.size for entry in written)
+    say(f"{version.reference} → {output}  ({counted(len(written), 'file')}, {bytes_written:,} bytes, verified)")
 
 
 def _from_hub(session: Session, source: str, output: Path | None, adapter: str | None) -> None:
@@ -83,7 +82,7 @@ def _from_hub(session: Session, source: str, output: Path | None, adapter: str |
     for finding in fetched.findings:
         note(f"warning: {finding.message}", quiet=session.quiet, style="yellow")
     received = sum(file.size for file in fetched.files)
-    say(f"{fetched.address} → {into}  ({len(fetched.files)} files, {received:,} bytes, verified)")
+    say(f"{fetched.address} → {into}  ({counted(len(fetched.files), 'file')}, {received:,} bytes, verified)")
 
 
 def _called(session: Session, reference: str) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, BadParameter, Option
 
 from cli.context import Session
 from cli.rendering import emit, note, progress, say, show_findings
+from registry.errors import InvalidInputError, InvalidNameError, NotFoundError
 
 if TYPE_CHECKING:
     from registry.operations.hub_push import Sent
@@ -29,8 +31,16 @@ def push(
     eval: Annotated[list[str] | None, Option(metavar="SOURCE", help="A results file, or metric=value.")] = None,
     note_text: Annotated[str | None, Option("--note", metavar="TEXT", help="Kept with the version.")] = None,
     adapter: Annotated[str | None, Option(metavar="SUB", help="The sub-directory of the adapter meant.")] = None,
-    parent: Annotated[list[str] | None, Option(metavar="REF[*WEIGHT]", help="A version it was made from.")] = None,
-    parent_kind: Annotated[str, Option(metavar="KIND", help="How it was made from them.")] = "continued-from",
+    parent: Annotated[
+        list[str] | None, Option(metavar="REF[=WEIGHT]", help="A version it was made from; REF*WEIGHT is the same.")
+    ] = None,
+    parent_kind: Annotated[
+        str,
+        Option(
+            metavar="KIND",
+            help="How it was made from them, in your words: continued-from, combined-from, distilled-from, …",
+        ),
+    ] = "continued-from",
     allow: Annotated[list[str] | None, Option(metavar="RULE", help="Store in spite of this error, on record.")] = None,
     to: Annotated[
         str | None, Option(metavar="hf://OWNER/NAME", rich_help_panel=_HUB, help="Send it to the Hub instead.")
@@ -68,6 +78,7 @@ def push(
         raise BadParameter("--private, --public, --force and --dry-run are about a push --to the Hub")
     from registry.domain.tags import parse_tag
 
+    _require_no_version(session, directory)
     with progress("pushing", silent=session.quiet or session.json) as advance:
         pushed = session.registry.push(
             directory,
@@ -78,7 +89,7 @@ def push(
             evaluations=eval or (),
             note=note_text,
             adapter=adapter,
-            parents=parent or (),
+            parents=[text.replace("=", "*") for text in parent or ()],
             parent_kind=parent_kind,
             allow=allow or (),
             progress=advance,
@@ -100,6 +111,21 @@ def push(
     say(f"{version.reference}  {version.digest}")
     if not pushed.created:
         note("the same content was that version already; nothing was stored", quiet=session.quiet)
+
+
+def _require_no_version(session: Session, directory: str) -> None:
+    """Raises InvalidInputError for what is stored already, and no directory."""
+    from registry.operations.bases import is_path
+
+    if is_path(directory):
+        return
+    with suppress(NotFoundError, InvalidNameError):
+        version = session.registry.catalog.resolve(session.registry.reference(directory))
+        raise InvalidInputError(
+            f"{directory} is a version in the registry, {version.reference}, and no directory to store",
+            code="not-a-directory",
+            hint=f"adapters push {directory} --to hf://OWNER/NAME sends it to the Hub; a directory of this name: ./{directory}",
+        )
 
 
 def _send(

@@ -7,20 +7,29 @@ from cli.rendering import emit, say
 
 
 def rules(session: Session) -> None:
-    """Every rule that a check or a push can name.
+    """Every rule that a command can name, and how grave it is.
 
-    How grave it is, why it exists, what to do, and which --allow takes.
+    Errors that end in "--allow takes it" may be let pass by name: at a push, an import, a check and a merge.
 
     Example: adapters rules --json
     """
+    from cli.other_rules import OTHER_RULES
     from registry.checks.misfit import WORDS
     from registry.checks.table import RULES
+    from registry.plans.merge_refusals import PARTIAL
 
+    rows: list[tuple[str, str, str, str | None, str, bool]] = [
+        (rule.id, WORDS[rule.severity], rule.reason, rule.fix, "check, push", WORDS[rule.severity] == "error")
+        for rule in RULES
+    ]
+    rows += [(rule.id, rule.severity, rule.reason, None, rule.said_by, rule.may_be_allowed) for rule in OTHER_RULES]
     if session.json:
-        rows = [(rule.id, WORDS[rule.severity], rule.reason, rule.fix) for rule in RULES]
-        emit([dict(zip(("rule", "severity", "reason", "fix"), row, strict=True)) for row in rows])
+        keys = ("rule", "severity", "reason", "fix", "said_by", "may_be_allowed")
+        emit([dict(zip(keys, row, strict=True)) for row in rows])
         return
-    for rule in RULES:
-        say(f"{rule.id} ({WORDS[rule.severity]})", "bold")
-        say(f"  {rule.reason}")
-        say(f"  {rule.fix}", "dim")
+    for name, severity, reason, fix, said_by, may_be_allowed in rows:
+        say(f"{name} ({severity}; {said_by}{'; --allow takes it' if may_be_allowed else ''})", "bold")
+        say(f"  {reason}")
+        if fix:
+            say(f"  {fix}", "dim")
+    say(f"merge --allow partial lets these pass: {', '.join(sorted(PARTIAL))}")

@@ -9,6 +9,7 @@ from typer import Argument, BadParameter, Option
 
 from cli.context import Session
 from cli.rendering import emit, note, say, table
+from registry.errors import ConflictError
 
 #: Each role may do what those before it may.
 ROLES = {
@@ -45,6 +46,8 @@ def create(
         raise BadParameter("a token's name is one line of at most 96 characters")
     actions = [Action(text) for text in action or ROLES[role]]
     patterns = [NamespacePattern(text) for text in scope or ("*",)]
+    if Action.ADMIN not in actions:
+        _require_administrator(session)
     text, kept = new_token(name, actions, patterns, expires_at=days_from_now(days))
     with session.registry.catalog.writing() as writer:
         made = writer.add_token(kept)
@@ -53,6 +56,20 @@ def create(
     else:
         say(text)
         note(f"shown this once; it ends on {made.expires_at}", quiet=session.quiet)
+
+
+def _require_administrator(session: Session) -> None:
+    """Raises ConflictError: with the first token a server asks everybody for one, and nobody could make another."""
+    from registry.domain.access import Action
+    from registry.operations.expiry import days_from_now
+
+    now = days_from_now(0)
+    if not any(each.is_live(now) and Action.ADMIN in each.actions for each in session.registry.catalog.tokens()):
+        raise ConflictError(
+            "there is no administrator's token yet, and with this one the server would shut everybody else out",
+            code="no-administrator",
+            hint="first, where the registry lies: adapters serve --init; or here: adapters token create NAME --role admin",
+        )
 
 
 def list_(session: Session) -> None:

@@ -33,8 +33,10 @@ def unyank(session: Session, reference: Annotated[str, _REF]) -> None:
 
     Example: adapters unyank my-lora@3
     """
-    version = session.registry.unyank(reference)
+    registry = session.registry
+    was_yanked = registry.catalog.resolve(registry.reference(reference)).yanked is not None
+    version = registry.unyank(reference)
     if session.json:
         emit({"reference": version.reference, "yanked": False, "reason": None})
     else:
-        say(f"{version.reference} is back")
+        say(f"{version.reference} is back" if was_yanked else f"{version.reference} was not yanked")

@@ -204,5 +204,8 @@ def _by_digest(session: Session, start: str) -> VersionRow:
 
 def _nearest(session: Session, adapter: AdapterName) -> str:
     keys: Iterable[str] = session.exec(select(AdapterRow.key).limit(_SUGGESTIONS_FROM))
-    near = get_close_matches(adapter.key, list(keys), n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else "`adapters list` shows what there is"
+    namespace, _, name = adapter.key.partition("/")
+    ours_last = sorted(keys, key=lambda key: key.startswith(f"{namespace}/"))  # of equal names the asker's own
+    found = {key.partition("/")[2]: key for key in ours_last}
+    near = get_close_matches(name, list(found), n=1, cutoff=0.75)
+    return f"did you mean {found[near[0]]}?" if near else "`adapters list` shows what there is"

@@ -121,7 +121,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str, *, namespace: str = DEFAULT_NAMESPACE) -> Self:
-        """``[ns/]name``, ``…@3``, ``…:alias`` or ``sha256:…``. Raises :class:`InvalidNameError`."""
+        """``[ns/]name``, ``…@3`` (or ``@v3``), ``…:alias`` or ``sha256:…``. Raises :class:`InvalidNameError`."""
         if text.startswith(PREFIX):
             if not _DIGEST_START.fullmatch(text):
                 raise InvalidNameError("digest", text, "sha256: and 12 to 64 lower-case hexadecimal digits")
@@ -135,7 +135,7 @@ class Reference:
             )
         rest, at, number = text.partition("@")
         if at:
-            return cls(AdapterName.parse(rest, namespace=namespace), number=version_number(number))
+            return cls(AdapterName.parse(rest, namespace=namespace), number=version_number(number.removeprefix("v")))
         rest, colon, alias = text.partition(":")
         return cls(AdapterName.parse(rest, namespace=namespace), alias=AliasName(alias) if colon else None)
 

@@ -60,11 +60,11 @@ class HubVerbs(Store):
         from registry.operations.publish import refuse_errors
 
         address, shelf = HubAddress.parse(to), self.shelf()
-        if address.revision is not None:
+        if address.revision is not None or "/" not in address.repository:
             raise InvalidNameError(
                 "destination",
                 to,
-                "hf://OWNER/NAME without a revision",
+                "hf://OWNER/NAME, with an owner and without a revision",
                 hint="a push goes to main, and tags the version",
             )
         with temporary() as work, _hub() as hub:

@@ -67,7 +67,7 @@ def test_a_page_says_whether_there_are_more_also_beside_json(adapters: Adapters,
         assert adapters("list", "--limit", "2", "--quiet", *form).err == ""
         assert adapters("list", "--limit", "3", *form).err == ""
         said = adapters("log", "--limit", "2", *form)
-        assert said.err == "the newest 2 entries; more with --limit 20\n"
+        assert said.err == "only the newest 2 of them; more with --limit 20\n"
         assert adapters("log", "--limit", "3", *form).err == ""
     assert len(json.loads(adapters("list", "--limit", "2", "--json").out)) == 2
     assert len(json.loads(adapters("log", "--limit", "2", "--json").out)) == 2
