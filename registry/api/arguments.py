@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import core_schema
 
-from registry.api.texts import Label, Note, Plain, Sequence, VersionNumber, Why
+from registry.api.texts import Label, Note, Part, Plain, Sequence, VersionNumber, Why
 from registry.domain import digest, names
 from registry.domain.access import Action, NamespacePattern
 from registry.domain.base_model import BaseModelId, StoredBase
@@ -237,10 +237,10 @@ class Measurement(Arguments):
 
     metric: Label
     value: float
-    task: Label | None = None
-    suite: Label | None = None
-    split: Label | None = None
-    filter: Label | None = None
+    task: Part | None = None
+    suite: Part | None = None
+    split: Part | None = None
+    filter: Part | None = None
     stderr: float | None = Field(None, ge=0)
     n: int | None = Field(None, ge=1, lt=1 << 53)
     higher_is_better: bool | None = None

@@ -21,6 +21,8 @@ def _plain(text: str) -> str:
 Plain = AfterValidator(_plain)
 #: Of a metric, a task, a rule: one line.
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200), Plain]
+#: One that may be empty.
+Part = Annotated[str, StringConstraints(max_length=200), Plain]
 Why = Annotated[str, StringConstraints(min_length=1, max_length=1000), Plain]
 Note = Annotated[str, StringConstraints(max_length=10_000), Plain]
 VersionNumber = Annotated[int, Field(ge=1, lt=MAX_NUMBER)]

@@ -119,12 +119,12 @@ def test_who_may_not_read_is_told_no_more_than_that_it_was_done(here: Site) -> N
         assert (answer.status, set(answer.json)) == (200, short), answer
         assert set(here.ask(method, path, "alice", body).json) > short or method == "DELETE"
     digest = here.shelf.show("a/secret@1").version.digest
-    found = here.ask("POST", "/v1/catalog/find_version", "push", {"adapter": "a/secret", "digest": digest})
+    asked = ("POST", "/v1/catalog/find_version")
+    found = here.ask(*asked, "push", {"adapter": "a/secret", "digest": digest})
     assert found.status == 200
     for told in ("acme", "staging", "0.77"):
         assert told not in json.dumps(found.json)
-        of_theirs = {"adapter": "a/secret", "digest": digest}
-        assert told in here.ask("POST", "/v1/catalog/find_version", "alice", of_theirs).body.decode()
+        assert told in here.ask(*asked, "alice", {"adapter": "a/secret", "digest": digest}).body.decode()
     gate = {"version": 1, "minimum": ["acc>=0.1"]}
     promoted = here.ask("POST", f"{A}/aliases/z/promote", "tag", gate)
     assert (promoted.status, b"0.77" in promoted.body) == (404, False)

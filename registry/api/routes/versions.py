@@ -12,7 +12,7 @@ from registry.api.names import Name, Namespace, Number
 from registry.api.once import Once
 from registry.api.receiving import Receiver
 from registry.api.routes.finding import readable
-from registry.api.texts import Label, Note
+from registry.api.texts import Label, Note, Part
 from registry.api.told import changed
 from registry.domain.access import Action
 from registry.domain.digest import Digest
@@ -40,10 +40,10 @@ class File(BaseModel):
 class Score(BaseModel):
     metric: Label = Field(examples=["acc"])
     value: float = Field(allow_inf_nan=False)
-    task: Label | None = None
-    suite: Label | None = None
-    split: Label | None = None
-    filter: Label | None = None
+    task: Part | None = None
+    suite: Part | None = None
+    split: Part | None = None
+    filter: Part | None = None
     stderr: float | None = Field(None, ge=0, allow_inf_nan=False)
     n: int | None = Field(None, ge=1, lt=1 << 53)
     higher_is_better: bool | None = None
