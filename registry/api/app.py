@@ -89,7 +89,7 @@ def create_app(settings: Settings) -> ASGIApp:
     counters = app.state.counters = Counters()
     freshness = Freshness(registry.catalog)
     app.state.documents = Documents(freshness)
-    watched = Watched(Guarded(app, settings), counters)
+    watched = Watched(Guarded(app, settings, app.state.gatekeeper), counters)
     return EncodedAnswers(watched, prefixes=_KEPT, freshness=freshness, counters=counters)
 
 

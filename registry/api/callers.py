@@ -182,16 +182,15 @@ class Gatekeeper:
         return self._open[1]
 
     def _token(self, text: str, request: HTTPConnection) -> Token | None:
+        """Failures are counted by address, and only slow down further failures: nobody can lock out a right token."""
         presented = Presented.parse(text)
         if presented is None:
             return None
-        where = f"{request.client.host if request.client else ''} {presented.id}"
-        now = time.monotonic()
-        if (after := self._failures.wait(where, now)) is not None:
-            raise TooManyRequestsError(after)
         token = self._registry.catalog.find_token(presented.id)
         if not presented.is_of(token):
-            self._failures.take(where, now)
+            address = request.client.host if request.client else ""
+            if (after := self._failures.take(address, time.monotonic())) is not None:
+                raise TooManyRequestsError(after)
             return None
         return token if token is not None and token.is_live(utc_now()) else None
 
