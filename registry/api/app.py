@@ -34,7 +34,7 @@ from registry.api.routes import (
 )
 from registry.api.settings import Settings
 from registry.api.uploads import Uploads
-from registry.api.watching import Counters, Watched
+from registry.api.watching import Counters, Watched, log_to_stderr
 from registry.connect import embedded
 
 if TYPE_CHECKING:
@@ -89,10 +89,13 @@ def create_app(settings: Settings) -> ASGIApp:
     counters = app.state.counters = Counters()
     freshness = Freshness(registry.catalog)
     app.state.documents = Documents(freshness)
-    watched = Watched(Guarded(app, settings), counters)
+    watched = Watched(Guarded(app, settings, app.state.gatekeeper), counters)
     return EncodedAnswers(watched, prefixes=_KEPT, freshness=freshness, counters=counters)
 
 
 def from_environment() -> ASGIApp:
-    """For the workers of a server, which are other processes."""
-    return create_app(Settings.from_environment())
+    """For the workers of a server, which may be other processes."""
+    settings = Settings.from_environment()
+    if settings.log_requests:
+        log_to_stderr()
+    return create_app(settings)

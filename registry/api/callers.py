@@ -203,6 +203,7 @@ class Gatekeeper:
         return self._open[1]
 
     def _token(self, text: str, request: HTTPConnection) -> Token | None:
+        """Failures are counted by address, and only slow down further failures: nobody can lock out a right token."""
         presented = Presented.parse(text)
         if presented is None:
             return None

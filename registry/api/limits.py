@@ -29,12 +29,6 @@ class Limits:
             self._left[who] = (left - 1, now)
             return None
 
-    def wait(self, who: str, now: float) -> int | None:
-        """As :meth:`take`, without taking."""
-        with self._lock:
-            left = self._left_of(who, now)
-            return None if left >= 1 else self._pause(left)
-
     def _left_of(self, who: str, now: float) -> float:
         left, at = self._left.get(who, (self._capacity, now))
         return min(self._capacity, left + (now - at) * self._rate)

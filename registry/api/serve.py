@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import sys
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from registry.api.app import create_app
+from registry.api.app import from_environment
+from registry.api.connections import Connection, raise_limit
 from registry.api.watching import TOGETHER
 from registry.connect import embedded
 from registry.domain.access import Action, NamespacePattern, new_token
@@ -53,11 +53,12 @@ def serve(settings: Settings) -> None:
             hint="adapters serve --init makes an administrator's token; or listen on 127.0.0.1",
         )
     registry.catalog.prepare()
-    if settings.log_requests:
-        logging.basicConfig(stream=sys.stderr, format="%(message)s")
-        logging.getLogger("adapters").setLevel(logging.INFO)
+    os.environ.update(settings.environment())  # for the workers, and for what uvicorn makes by itself
+    raise_limit()
     listener = _listener(settings)
     options = {
+        "http": Connection,
+        "ws": "none",
         "log_config": None,
         "access_log": False,
         "server_header": False,
@@ -70,7 +71,7 @@ def serve(settings: Settings) -> None:
     sys.stderr.write(f"serving {settings.location} at http://{shown}:{port}\n")
     sys.stderr.flush()
     if settings.workers == 1:
-        config = uvicorn.Config(create_app(settings), **options)  # type: ignore[arg-type]
+        config = uvicorn.Config(from_environment(), **options)  # type: ignore[arg-type]
         uvicorn.Server(config).run(sockets=[listener])
         return
     config = uvicorn.Config(
@@ -80,7 +81,7 @@ def serve(settings: Settings) -> None:
         **options,  # type: ignore[arg-type]
     )
     with TemporaryDirectory(prefix="adapters-counters-") as counters:
-        os.environ.update({**settings.environment(), TOGETHER: counters})
+        os.environ[TOGETHER] = counters
         Multiprocess(config, sockets=[listener]).run()
 
 

@@ -22,7 +22,9 @@ class Settings:
 
     ``anonymous_read`` shows adapters that are not private to everybody. ``hosts`` are the names (without ports) that a request
     may be addressed to, empty for any once there are tokens. ``upstream`` is another hub whose repositories are passed through;
-    empty: what is not here is not found. Sizes are bytes, times seconds.
+    empty: what is not here is not found. ``connections_per_address`` is of a worker, does not bound this machine nor a server with
+    a ``public_url``, and is 0 for any number; ``unfinished_uploads`` and ``unfinished_bytes`` are each caller's. Sizes are bytes,
+    times seconds.
     """
 
     location: Path = Path()
@@ -37,6 +39,9 @@ class Settings:
     upload_lifetime: float = 24 * 3600.0
     pushes_per_minute: int = 600
     failures_per_minute: int = 10
+    connections_per_address: int = 256
+    unfinished_uploads: int = 64
+    unfinished_bytes: int = 100 << 30
     log_requests: bool = False
 
     @property

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import secrets
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,11 @@ class Counters:
         known = method if method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE") else "other"
         self._requests.labels(known, area, str(status)).inc()
         self._seconds.labels(area).observe(seconds)
+
+
+def log_to_stderr() -> None:
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    logging.getLogger("adapters").setLevel(logging.INFO)
 
 
 class Watched:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from registry.api.app import create_app
+from registry.api.connections import Connection
 from registry.api.settings import Settings
 
 
@@ -18,7 +19,9 @@ from registry.api.settings import Settings
 def served(settings: Settings) -> Iterator[str]:
     """Its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(settings), log_config=None, access_log=False, lifespan="off", loop="asyncio")
+    config = uvicorn.Config(
+        create_app(settings), http=Connection, log_config=None, access_log=False, lifespan="off", loop="asyncio"
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -18,7 +18,7 @@ from registry.api.app import create_app
 from registry.api.limits import Limits
 from registry.api.settings import Settings
 from registry.connect import connect
-from registry.domain.access import Action, NamespacePattern, new_token
+from registry.domain.access import Action, NamespacePattern, _checksum, new_token
 from tests.conftest import WriteAdapter
 
 D = "sha256:" + "0" * 64
@@ -244,9 +244,26 @@ def test_many_wrong_tokens_are_slowed_down(tmp_path: Path, write_adapter: WriteA
     for _ in range(60):
         wrong = new_token("x", [ADMIN], [NamespacePattern("*")], expires_at=None)[0]
         forged = f"adr_{right[4:14]}_{wrong[15:58]}"
-        from registry.domain.access import _checksum
-
         headers = {"Authorization": f"Bearer {forged}_{_checksum(forged)}"}
         statuses.append(where.client.get("/v1/tokens", headers=headers).status_code)
     assert statuses[:10] == [401] * 10
     assert statuses[-1] == 429
+
+
+def test_wrong_secrets_of_a_token_do_not_lock_it_out(tmp_path: Path, write_adapter: WriteAdapter) -> None:
+    where = scene(tmp_path, write_adapter, anonymous_read=False)
+    application(where).state.gatekeeper._failures = Limits(1)
+    right = where.tokens["admin"]
+    text = f"{right[:15]}{'A' * 43}"
+    forged = {"Authorization": f"Bearer {text}_{_checksum(text)}"}
+    assert [where.client.get("/v1/tokens", headers=forged).status_code for _ in range(4)] == [401, 401, 429, 429]
+    assert where.client.get("/v1/tokens", headers={"Authorization": f"Bearer {right}"}).status_code == 200
+
+
+def test_wrong_secrets_are_counted_by_address_whatever_token_they_name(tmp_path: Path, write_adapter: WriteAdapter) -> None:
+    where = scene(tmp_path, write_adapter, anonymous_read=False)
+    application(where).state.gatekeeper._failures = Limits(1)
+    wrong = [new_token("x", [ADMIN], [NamespacePattern("*")], expires_at=None)[0] for _ in range(4)]
+    assert [
+        where.client.get("/v1/tokens", headers={"Authorization": f"Bearer {each}"}).status_code for each in wrong
+    ] == [401, 401, 429, 429]

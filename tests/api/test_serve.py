@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -30,14 +32,16 @@ def adapters(store: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def running(store: Path, *words: str) -> Iterator[str]:
+def running(store: Path, *words: str, said: list[str] | None = None) -> Iterator[str]:
+    """Its address; ``said`` gets what it wrote to stderr meanwhile."""
     environment = {**os.environ, "ADAPTERS_REGISTRY": str(store)}
     process = subprocess.Popen([ADAPTERS, "serve", "--port", "0", *words], env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     line = process.stderr.readline()
     found = re.search(r"http://\S+", line)
     assert found is not None, line
-    drain = threading.Thread(target=process.stderr.read)
+    rest: list[str] = [] if said is None else said
+    drain = threading.Thread(target=lambda: rest.extend(process.stderr or ()))
     drain.start()
     try:
         yield found[0]
@@ -165,3 +169,36 @@ def test_counters_are_of_all_workers(tmp_path: Path, write_adapter: WriteAdapter
             with urlopen(f"{address}/metrics", timeout=30) as answer:
                 (line,) = [line for line in answer.read().decode().splitlines() if line.startswith(wanted)]
             assert float(line.split()[-1]) == count
+
+
+@pytest.mark.slow
+def test_requests_are_logged_by_every_worker(tmp_path: Path, write_adapter: WriteAdapter) -> None:
+    connect(tmp_path / "store").push(write_adapter("x"), name="team/x")
+    for workers in ("1", "2"):
+        said: list[str] = []
+        with running(tmp_path / "store", "--log-requests", "--workers", workers, said=said) as address:
+            for _ in range(5):
+                get(address, "/healthz")
+        assert sum('"path": "/healthz"' in line for line in said) == 5, workers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "request_of_long",
+    [
+        "GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n",
+        "POST /v1/resolve HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+    ],
+    ids=["a stream of events", "half a body"],
+)
+def test_what_has_no_end_does_not_keep_a_server_from_ending(
+    tmp_path: Path, write_adapter: WriteAdapter, request_of_long: str
+) -> None:
+    connect(tmp_path / "store").push(write_adapter("x"), name="team/x")
+    with ExitStack() as stack:
+        with running(tmp_path / "store") as address:
+            where = ("127.0.0.1", int(address.rpartition(":")[2]))
+            stack.enter_context(socket.create_connection(where)).sendall(request_of_long.encode())
+            get(address, "/healthz")  # so the other has arrived
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 20  # uvicorn would wait for 30

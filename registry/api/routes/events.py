@@ -15,6 +15,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from registry.api.callers import Caller, Requires
+from registry.api.connections import STATE, Connections
 from registry.api.texts import Sequence
 from registry.api.told import may_see, told
 from registry.catalog.sql import utc_now
@@ -60,7 +61,8 @@ def events(
 
 async def _stream(request: Request, caller: Caller, after: int) -> AsyncIterator[bytes]:
     generation, quiet = b"", 0.0
-    while not await request.is_disconnected():
+    connections: Connections | None = getattr(request.state, STATE, None)
+    while not (await request.is_disconnected() or (connections is not None and connections.ending.is_set())):
         now = caller.registry.catalog.generation()
         if now != generation:
             page = await to_thread.run_sync(_read_on, request, caller, after)
