@@ -113,6 +113,10 @@ warning local-path: A path of this machine was taken out of what is sent.
 """
 
 
+#: What to do, of all of them.
+FIX = "each finding says what to do about it"
+
+
 @dataclass(frozen=True, slots=True)
 class OtherRule:
     """``said_by`` are the commands in a word or two."""

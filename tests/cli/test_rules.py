@@ -58,4 +58,4 @@ def test_what_a_push_says_can_be_looked_up_and_allowed(adapters: Adapters, write
         assert listed[finding["rule"]]["may_be_allowed"]
     allowed = [word for finding in findings for word in ("--allow", finding["rule"])]
     assert adapters("push", bad, *allowed).code == 0
-    assert "nonfinite (error; push, check; --allow takes it)" in adapters("rules").out
+    assert "nonfinite (error), push, check; --allow takes it" in adapters("rules").out
