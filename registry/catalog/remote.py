@@ -309,7 +309,11 @@ def _meant(reference: Reference, version: Version, client: Client) -> Version:
         or (reference.number is not None and version.number != reference.number)
         or (reference.adapter is not None and version.adapter.key != reference.adapter.key)
     ):
-        asked = f"{reference.adapter} {reference.digest_start}" if reference.digest_start and reference.adapter else reference
+        asked = (
+            f"{reference.adapter} {reference.digest_start}"
+            if reference.digest_start and reference.adapter
+            else reference
+        )
         raise client.failed(f"{version.reference} with {version.digest} when it was asked for {asked}")
     return version
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from registry.domain.base_model import StoredBase
+from registry.domain.commit import Commit
 from registry.domain.digest import Digest
+from registry.domain.evaluation import Evaluation
 from registry.domain.names import AdapterName
+from registry.domain.version import Adapter, AliasMove, AuditEntry
 from registry.remote import values
 
 
@@ -42,20 +46,20 @@ ANSWERS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "search": (listed(values.version_document), read_list(values.read_version)),
     "live_versions": (listed(values.version_document), read_list(values.read_version)),
     "aliases": (same, read(Mapping[str, int])),
-    "alias_history": (listed(values.move_document), read_list(values.read_move)),
-    "evaluations": (listed(lambda each: each.document()), read_list(values.read_evaluation)),
-    "audit": (listed(values.entry_document), read_list(values.read_entry)),
-    "events": (listed(values.entry_document), read_list(values.read_entry)),
+    "alias_history": (listed(values.move_document), read(list[AliasMove])),
+    "evaluations": (listed(lambda each: each.document()), read(list[Evaluation])),
+    "audit": (listed(values.entry_document), read(list[AuditEntry])),
+    "events": (listed(values.entry_document), read(list[AuditEntry])),
     "references": (listed(str), read(list[Digest])),
     "owners": (same, read(list[str])),
     "holders": (listed(str), read(list[AdapterName])),
-    "find_base": (values.base_document, values.read_base),
-    "bases": (listed(values.base_document), read_list(values.read_base)),
+    "find_base": (values.base_document, read(StoredBase | None)),
+    "bases": (listed(values.base_document), read(list[StoredBase])),
     "base_aliases": (same, read(Mapping[str, str])),
-    "find_adapter": (values.adapter_document, values.read_adapter),
-    "adapters": (listed(values.adapter_document), read_list(values.read_adapter)),
+    "find_adapter": (values.adapter_document, read(Adapter | None)),
+    "adapters": (listed(values.adapter_document), read(list[Adapter])),
     "has_namespace": (same, read(bool)),
-    "commits": (listed(values.commit_document), read_list(values.read_commit)),
+    "commits": (listed(values.commit_document), read(list[Commit])),
     "find_token": (maybe(lambda token: token.document()), maybe(values.read_token)),
     "tokens": (listed(lambda token: token.document()), read_list(values.read_token)),
 }
@@ -69,7 +73,7 @@ RESULTS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda found: [values.version_document(found[0]), found[1]],
         lambda found: (values.read_version(found[0]), values.shaped(found[1], bool)),
     ),
-    "move_alias": (values.move_document, values.read_move),
+    "move_alias": (values.move_document, read(AliasMove | None)),
     "set_tags": (same, nothing),
     "remove_tags": (same, nothing),
     "yank": (same, nothing),

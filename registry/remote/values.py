@@ -39,7 +39,7 @@ def shaped(value: Any, hint: Any) -> Any:
         return {key: shaped(each, inner[1]) for key, each in _checked(value, dict).items()}
     if hint is AdapterName:
         return AdapterName.parse(_checked(value, str))
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return record(hint, _checked(value, dict))
     if issubclass(hint, str):
         return value if hint is str and isinstance(value, str) else hint(_checked(value, str))
@@ -102,32 +102,16 @@ def move_document(move: AliasMove | None) -> dict[str, Any] | None:
     return None if move is None else asdict(move)
 
 
-def read_move(document: Document | None) -> AliasMove | None:
-    return None if document is None else record(AliasMove, document)
-
-
 def entry_document(entry: AuditEntry) -> dict[str, Any]:
     return asdict(entry)
-
-
-def read_entry(document: Document) -> AuditEntry:
-    return record(AuditEntry, document)
 
 
 def adapter_document(adapter: Adapter | None) -> dict[str, Any] | None:
     return None if adapter is None else {"name": str(adapter.name), "private": adapter.private}
 
 
-def read_adapter(document: Document | None) -> Adapter | None:
-    return None if document is None else record(Adapter, document)
-
-
 def commit_document(commit: Commit) -> dict[str, Any]:
     return asdict(commit)
-
-
-def read_commit(document: Document) -> Commit:
-    return record(Commit, document)
 
 
 def base_document(base: StoredBase | None) -> dict[str, Any] | None:
