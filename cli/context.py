@@ -71,15 +71,18 @@ class Session:
 
         gc.enable()
         gc.freeze()
-        token = self.token if self.is_remote else None
+        token = self.token if self.location.startswith(("http://", "https://")) else None
         return connect(self.location, namespace=self.namespace, actor=_actor(), token=token)
 
     @property
     def token(self) -> str | None:
         """For the server: from the environment, or as ``adapters login`` kept it for this very address."""
-        from cli.credentials import kept_token
+        from cli.credentials import kept_token, warn_if_overheard
 
-        return os.environ.get("ADAPTERS_TOKEN") or kept_token(self.location)
+        token = os.environ.get("ADAPTERS_TOKEN") or kept_token(self.location)
+        if token:
+            warn_if_overheard(self.location, quiet=self.quiet or self.json)
+        return token
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:

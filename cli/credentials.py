@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from registry.errors import InvalidInputError, UnavailableError
+from cli.rendering import note
+from registry.errors import UnavailableError
+from registry.remote.address import Address
 
 
 def kept_token(address: str) -> str | None:
-    return _kept().get(origin(address))
+    return _kept().get(Address.parse(address).origin)
 
 
 def keep_token(address: str, token: str | None) -> Path:
     """None forgets it. The file appears whole or not at all."""
     tokens = _kept()
-    tokens.pop(origin(address), None)
+    origin = Address.parse(address).origin
+    tokens.pop(origin, None)
     if token is not None:
-        tokens[origin(address)] = token
+        tokens[origin] = token
     path = _path()
     staged = path.with_suffix(f".{os.getpid()}")
     try:
@@ -35,13 +37,11 @@ def keep_token(address: str, token: str | None) -> Path:
     return path
 
 
-def origin(address: str) -> str:
-    """Scheme, host and port: what a token is for. Raises InvalidInputError."""
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidInputError(f"{address!r:.120} is not the address of a server", hint="https://registry.example")
-    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-    return f"{parts.scheme}://{parts.hostname}:{port}"
+def warn_if_overheard(address: str, *, quiet: bool) -> None:
+    place = Address.parse(address)
+    if place.is_overheard:
+        text = f"warning: the token goes to {place.origin} over plain http, where whoever is on the way can read it"
+        note(text, quiet=quiet, style="yellow")
 
 
 def _kept() -> dict[str, str]:

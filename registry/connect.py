@@ -7,24 +7,28 @@
     adapters.list(base="Qwen/Qwen2.5-0.5B-Instruct", metrics=["acc>=0.8"])
     adapters.pull("my-lora:production", "./back")
 
+    team = connect("https://registry.example", token=os.environ["ADAPTERS_TOKEN"])  # the library reads no environment itself
+
 Every verb of the command line is a method, see :mod:`registry.verbs`. Failures are :class:`registry.errors.RegistryError`.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.catalog.journal import FileJournal
 from registry.catalog.sql import SqlCatalog
 from registry.domain.digest import Digest
 from registry.domain.names import DEFAULT_NAMESPACE
-from registry.errors import UnavailableError
+from registry.errors import InvalidInputError, NotFoundError, UnavailableError
 from registry.operations.manifests import surviving
 from registry.verbs.changing import ChangeVerbs
 from registry.verbs.hub import HubVerbs
@@ -42,6 +46,9 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddedRegistry", "Failed", "Registry", "connect", "embedded"]
 
 _DAY = 24 * 3600.0
+#: What a registry's directory holds, as soon as it is one.
+_PARTS = ("catalog.db", "journal", "blobs")
+_LIKE_HOST_AND_PORT = re.compile(r"[^/\\]+:[0-9]{1,5}", re.ASCII)
 Progress = Callable[[int], None]
 
 
@@ -69,10 +76,11 @@ class Registry(PushVerbs, ReadVerbs, ChangeVerbs, TensorVerbs, HubVerbs, ABC):
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRegistry(Registry):
-    """In files and SQLite, without a service."""
+    """In files and SQLite, without a service, below ``root``. Reading one that is not there finds nothing; upkeep says so."""
 
     blobs: FilesystemBlobs
     catalog: SqlCatalog
+    root: Path = field(kw_only=True)
 
     def receive(self, files: Mapping[str, Digest], *, name: str, **options: Unpack[PushOptions]) -> Published:
         """Store blobs that are here already, by the paths they shall have, as the next version of ``name``: see :meth:`push`."""
@@ -88,18 +96,30 @@ class EmbeddedRegistry(Registry):
     def doctor(self, *, deep: bool = False, progress: Progress = lambda _count: None) -> Diagnosis:
         from registry.operations.diagnose import diagnose
 
+        self._require_registry()
         return diagnose(blobs=self.blobs, catalog=self.catalog, deep=deep, progress=progress)
 
     def gc(self, *, grace: float = _DAY, dry_run: bool = False) -> Collected:
         from registry.operations.collect import collect
 
+        self._require_registry()
         return collect(blobs=self.blobs, catalog=self.catalog, grace=grace, now=time.time(), dry_run=dry_run)
 
     def migrate(self) -> tuple[str | None, str]:
+        self._require_registry()
         return self.catalog.migrate()
 
     def rebuild(self) -> int:
+        self._require_registry()
         return self.catalog.rebuild(surviving(self.blobs))
+
+    def _require_registry(self) -> None:
+        if not any(os.path.lexists(self.root / part) for part in _PARTS):
+            raise NotFoundError(
+                f"there is no registry at {self.root}",
+                code="no-registry",
+                hint="name another with --registry or ADAPTERS_REGISTRY; adapters push DIR makes one",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +131,10 @@ class RemoteRegistry(Registry):
     catalog: RemoteCatalog
 
     def doctor(self, *, deep: bool = False, progress: Progress = lambda _count: None) -> Diagnosis:
-        from registry.operations.diagnose import Diagnosis, Problem
-
-        found = self.catalog.diagnosis(deep=deep)
-        problems = tuple(Problem(**{**each, "owners": tuple(each["owners"])}) for each in found["problems"])
-        return Diagnosis(problems, found["versions"], found["blobs"], found["unreferenced"])
+        return self.catalog.diagnosis(_read_diagnosis, deep=deep)
 
     def gc(self, *, grace: float = _DAY, dry_run: bool = False) -> Collected:
-        from registry.operations.collect import Collected
-
-        found = self.catalog.collection(grace=grace, dry_run=dry_run)
-        return Collected(tuple(map(Digest, found["blobs"])), found["bytes"], tuple(found["leftovers"]))
+        return self.catalog.collection(_read_collected, grace=grace, dry_run=dry_run)
 
     def migrate(self) -> tuple[str | None, str]:
         raise _on_the_server("a catalog is brought up to date", "adapters migrate")
@@ -134,9 +147,10 @@ def connect(
     location: str | Path, *, namespace: str = DEFAULT_NAMESPACE, actor: str = "", token: str | None = None
 ) -> Registry:
     """A directory: an embedded registry in files and SQLite, made at the first write; ``actor`` goes into the audit. The address
-    of a server, ``http://…``: a registry there, as whom the ``token`` says.
+    of a server, ``http://…``: a registry there, as whom the ``token`` says. ADAPTERS_TOKEN and what ``adapters login`` kept are
+    the command line's: the library reads neither.
 
-    Raises UnavailableError for a location this version has no backend for.
+    Raises UnavailableError for a location this version has no backend for, InvalidInputError for one that is none.
     """
     text = str(location)
     if text.startswith(("http://", "https://")):
@@ -152,16 +166,42 @@ def connect(
             code="unknown-backend",
             hint="give a directory, or the http(s):// address of a server",
         )
+    if _LIKE_HOST_AND_PORT.fullmatch(text) and not os.path.isdir(text):
+        raise InvalidInputError(
+            f"{text!r:.120} is no directory of a registry and, without http://, no address of a server",
+            code="no-scheme",
+            hint=f"did you mean http://{text}? For a directory of that name: ./{text}",
+        )
     return embedded(Path(location), namespace=namespace, actor=actor)
 
 
 def embedded(location: Path, *, namespace: str = DEFAULT_NAMESPACE, actor: str = "") -> EmbeddedRegistry:
-    """The registry in a directory of this machine, as :func:`connect` gives it."""
+    """The registry in a directory of this machine, as :func:`connect` gives it. Raises InvalidInputError for a file."""
     root = location.expanduser()
+    if os.path.exists(root) and not os.path.isdir(root):
+        raise InvalidInputError(
+            f"{root} is a file, not the directory of a registry",
+            code="not-a-directory",
+            hint="name a directory with --registry or ADAPTERS_REGISTRY",
+        )
     blobs = FilesystemBlobs(root / "blobs", staging=root / "staging")
     journal = FileJournal(root / "journal")
     catalog = SqlCatalog(root / "catalog.db", journal, actor=actor, manifest_of=surviving(blobs))
-    return EmbeddedRegistry(blobs, catalog, namespace)
+    return EmbeddedRegistry(blobs, catalog, namespace, root=root)
+
+
+def _read_diagnosis(document: Any) -> Diagnosis:
+    from registry.operations.diagnose import Diagnosis
+    from registry.remote.values import record
+
+    return record(Diagnosis, document)
+
+
+def _read_collected(document: Any) -> Collected:
+    from registry.operations.collect import Collected
+    from registry.remote.values import record
+
+    return record(Collected, document)
 
 
 def _on_the_server(what: str, command: str) -> UnavailableError:

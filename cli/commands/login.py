@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import getpass
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from typer import Argument
 
 from cli.context import Session
 from cli.rendering import emit, say
-from registry.errors import DeniedError, InvalidInputError
+from registry.errors import InvalidInputError
 
 _ADDRESS = Argument(metavar="URL", help="The server (default: --registry or ADAPTERS_REGISTRY).")
 
@@ -20,21 +21,23 @@ def login(session: Session, address: Annotated[str | None, _ADDRESS] = None) -> 
 
     Example: adapters login https://registry.example
     """
-    from cli.credentials import keep_token
+    from cli.credentials import keep_token, warn_if_overheard
     from registry.remote.client import Client
 
     server = _server(session, address)
+    warn_if_overheard(server, quiet=session.quiet or session.json)
     text = (getpass.getpass(f"token for {server}: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
-    found = Client(server, text).get("/v1/whoami")
-    if not found["token"]:
-        raise DeniedError(
-            f"{server} does not know this token", hint="tokens begin with adr_; ask an administrator for one"
-        )
+    if not text:
+        raise InvalidInputError("no token was given", hint="it begins with adr_; ask an administrator for one")
+    client = Client(server, text)
+    actor, is_known = client.get("/v1/whoami", _read_whoami)
+    if not is_known:
+        raise client.unknown_token()
     keep_token(server, text)
     if session.json:
-        emit({"address": server, "actor": found["actor"]})
+        emit({"address": server, "actor": actor})
     else:
-        say(f"{server}: you are {found['actor']}")
+        say(f"{server}: you are {actor}")
 
 
 def logout(session: Session, address: Annotated[str | None, _ADDRESS] = None) -> None:
@@ -52,6 +55,12 @@ def logout(session: Session, address: Annotated[str | None, _ADDRESS] = None) ->
         emit({"address": server})
     else:
         say(f"{server}: forgotten" if was_kept else f"{server}: no token was kept for it")
+
+
+def _read_whoami(document: Any) -> tuple[str, bool]:
+    from registry.remote.values import shaped
+
+    return shaped(document["actor"], str), shaped(document["token"], Mapping[str, object] | None) is not None
 
 
 def _server(session: Session, address: str | None) -> str:

@@ -10,9 +10,11 @@ from typing import IO
 from registry.domain.digest import PREFIX, Digest
 from registry.errors import DigestMismatchError, MissingBlobError, NotFoundError
 from registry.remote.client import Client, InterruptedTransferError, patiently
+from registry.remote.values import shaped
 
 #: Up to this size a blob is sent in one piece.
 _PIECE = 8 << 20
+_MOST_DIGITS = 18
 
 
 class RemoteBlobs:
@@ -45,14 +47,17 @@ class RemoteBlobs:
         headers = self._client.head(_path(digest))
         if headers is None:
             raise MissingBlobError(digest)
-        return int(headers["Content-Length"])
+        length = headers.get("Content-Length", "")
+        if not (length.isdecimal() and length.isascii() and len(length) <= _MOST_DIGITS):
+            raise self._client.failed(f"that {digest} has a length of {length!r:.60}")
+        return int(length)
 
     def read(self, digest: Digest, *, start: int = 0) -> Iterator[bytes]:
         size = self.size(digest)
         return self._received(digest, start, size)
 
     def digests(self) -> Iterator[Digest]:
-        return (Digest(text) for text in self._client.get("/v1/store/blobs")["digests"])
+        return iter(self._client.get("/v1/store/blobs", lambda found: shaped(found["digests"], list[Digest])))
 
     def delete(self, digest: Digest) -> None:
         self._client.post(f"/v1/store/blobs/{digest}", {}, method="DELETE")
@@ -60,7 +65,9 @@ class RemoteBlobs:
     def _send(self, digest: Digest, spool: IO[bytes], size: int) -> None:
         """From where the server stands. Raises InterruptedTransferError, and the next attempt goes on."""
         path = f"/v1/uploads/{digest}"
-        offset = int(self._client.get(path)["offset"])
+        offset = self._client.get(path, lambda found: shaped(found["offset"], int))
+        if not 0 <= offset <= size:
+            raise self._client.failed(f"that an upload of {size:,} bytes stands at {offset}")
         spool.seek(offset)
         headers = {"Upload-Offset": str(offset), "Upload-Length": str(size), "Content-Length": str(size - offset)}
         self._client.patch(path, _rest(spool), headers=headers)
@@ -73,6 +80,8 @@ class RemoteBlobs:
                 with self._client.stream(_path(digest), start=at) as chunks:
                     for chunk in chunks:
                         at += len(chunk)
+                        if at > size:
+                            raise self._client.failed(f"with more than the {size:,} bytes that {digest} has")
                         yield chunk
                 if at < size:
                     raise InterruptedTransferError(f"{digest} ended after {at:,} of {size:,} bytes")

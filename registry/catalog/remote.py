@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.domain.access import Token
@@ -23,10 +23,12 @@ from registry.domain.manifest import Manifest
 from registry.domain.names import AdapterName, AliasName, Reference
 from registry.domain.query import VersionQuery
 from registry.domain.version import Adapter, AliasMove, AuditEntry, Version
-from registry.errors import RegistryError, UnavailableError
+from registry.errors import UnavailableError
 from registry.remote import values
 from registry.remote.asks import ANSWERS, RESULTS
 from registry.remote.client import Client
+
+T = TypeVar("T")
 
 
 class RemoteWriter:
@@ -42,10 +44,10 @@ class RemoteWriter:
             only = self._steps[0]["do"] if len(self._steps) == 1 else None
             alone = only not in (None, "add_version")  # so nothing hangs on what it answered
             document = {"steps": self._steps, "commit": True, "answered": None if alone else self._answered}
-            self._client.post("/v1/transactions", document, once=True)
+            self._client.post("/v1/transactions", document, _results(len(self._steps)), once=True)
 
     def resolve(self, reference: Reference) -> Version:
-        return _meant(reference, self._step("resolve", reference=str(reference)))
+        return _meant(reference, self._step("resolve", reference=str(reference)), self._client)
 
     def aliases(self, adapter: AdapterName) -> dict[str, int]:
         found: dict[str, int] = self._step("aliases", adapter=str(adapter))
@@ -74,6 +76,7 @@ class RemoteWriter:
             weights_fingerprint=weights_fingerprint,
             findings=[finding.document() for finding in findings],
         )
+        _meant(Reference(adapter, digest_start=manifest.digest), found[0], self._client)
         return found
 
     def move_alias(
@@ -151,9 +154,14 @@ class RemoteWriter:
 
     def _step(self, name: str, /, **arguments: Any) -> Any:
         steps = [*self._steps, {"do": name, **arguments}]
-        answer = self._client.post("/v1/transactions", {"steps": steps, "commit": False})
-        self._steps, self._answered = steps, answer["answered"]
-        return RESULTS[name][1](answer["results"][-1])
+
+        def read(document: Any) -> tuple[Any, str]:
+            results = _results(len(steps))(document)
+            return RESULTS[name][1](results[-1]), values.shaped(document["answered"], str)
+
+        result, answered = self._client.post("/v1/transactions", {"steps": steps, "commit": False}, read)
+        self._steps, self._answered = steps, answered
+        return result
 
 
 class RemoteCatalog:
@@ -174,11 +182,11 @@ class RemoteCatalog:
         writer.commit_all()
 
     def resolve(self, reference: Reference) -> Version:
-        return _meant(reference, self._ask("resolve", reference=str(reference)))
+        return _meant(reference, self._ask("resolve", reference=str(reference)), self._client)
 
     def find_version(self, adapter: AdapterName, digest: Digest) -> Version | None:
         found: Version | None = self._ask("find_version", adapter=str(adapter), digest=digest)
-        return found
+        return None if found is None else _meant(Reference(adapter, digest_start=digest), found, self._client)
 
     def versions(self, adapter: AdapterName, *, below: int | None = None, limit: int) -> list[Version]:
         found: list[Version] = self._ask("versions", adapter=str(adapter), below=below, limit=limit)
@@ -209,17 +217,21 @@ class RemoteCatalog:
         after: str | None = None
         while page := self.search(VersionQuery(all_versions=True, limit=500, after=after)):
             yield from page
+            if page[-1].reference == after:
+                raise self._client.failed("the same page twice")
             after = page[-1].reference
 
     def references(self) -> Iterator[Digest]:
-        return (Digest(text) for text in self._ask("references"))
+        found: list[Digest] = self._ask("references")
+        return iter(found)
 
     def owners(self, digest: Digest) -> list[str]:
         found: list[str] = self._ask("owners", digest=digest)
         return found
 
     def holders(self, digest: Digest) -> list[AdapterName]:
-        return [AdapterName.parse(name) for name in self._ask("holders", digest=digest)]
+        found: list[AdapterName] = self._ask("holders", digest=digest)
+        return found
 
     def find_base(self, name: str, revision: str | None) -> StoredBase | None:
         found: StoredBase | None = self._ask("find_base", name=name, revision=revision)
@@ -266,44 +278,44 @@ class RemoteCatalog:
 
     def verify(self, manifest_of: Callable[[Digest], Manifest | None]) -> list[str]:
         """What the server finds wrong with its catalog."""
-        found: list[str] = self._client.post("/v1/store/verify", {})["problems"]
-        return found
+        return self._client.post("/v1/store/verify", {}, lambda found: values.shaped(found["problems"], list[str]))
 
-    def diagnosis(self, *, deep: bool) -> Mapping[str, Any]:
+    def diagnosis(self, read: Callable[[Any], T], *, deep: bool) -> T:
         """What ``doctor`` finds on the server."""
-        found: Mapping[str, Any] = self._client.post("/v1/store/doctor", {"deep": deep})
-        return found
+        return self._client.post("/v1/store/doctor", {"deep": deep}, read)
 
-    def collection(self, *, grace: float, dry_run: bool) -> Mapping[str, Any]:
+    def collection(self, read: Callable[[Any], T], *, grace: float, dry_run: bool) -> T:
         """What ``gc`` removes on the server, or would."""
-        found: Mapping[str, Any] = self._client.post("/v1/store/gc", {"grace": grace, "dry_run": dry_run})
-        return found
+        return self._client.post("/v1/store/gc", {"grace": grace, "dry_run": dry_run}, read)
 
     def _ask(self, name: str, /, **arguments: Any) -> Any:
-        answer = self._client.post(f"/v1/catalog/{name}", arguments)
-        try:
-            return ANSWERS[name][1](answer["answer"])
-        except (RegistryError, KeyError, TypeError, ValueError) as error:
-            raise UnavailableError(
-                f"{self._client.address} answered {name} in a way that this version does not understand: {error}",
-                code="server-failed",
-                hint="is the server of another version?",
-            ) from error
+        return self._client.post(f"/v1/catalog/{name}", arguments, lambda found: ANSWERS[name][1](found["answer"]))
 
 
-def _meant(reference: Reference, found: Version) -> Version:
-    """Raises UnavailableError for a version that the reference cannot mean, whoever says so."""
+def _results(count: int) -> Callable[[Any], list[Any]]:
+    def read(document: Any) -> list[Any]:
+        results: list[Any] = values.shaped(document["results"], list[object])
+        if len(results) != count:
+            raise ValueError(f"{len(results)} results of {count} steps")
+        return results
+
+    return read
+
+
+def _meant(reference: Reference, version: Version, client: Client) -> Version:
+    """The version, if it can be what was asked for: a digest is a promise about bytes, whoever answers."""
     if (
-        not found.digest.startswith(reference.digest_start or "")
-        or (reference.adapter is not None and found.adapter.key != reference.adapter.key)
-        or (reference.number is not None and found.number != reference.number)
+        (reference.digest_start and not version.digest.startswith(reference.digest_start))
+        or (reference.number is not None and version.number != reference.number)
+        or (reference.adapter is not None and version.adapter.key != reference.adapter.key)
     ):
-        raise UnavailableError(
-            f"asked for {reference}, the server answered with {found.reference} ({found.digest})",
-            code="server-failed",
-            hint="do not trust what it serves",
+        asked = (
+            f"{reference.adapter} {reference.digest_start}"
+            if reference.digest_start and reference.adapter
+            else reference
         )
-    return found
+        raise client.failed(f"{version.reference} with {version.digest} when it was asked for {asked}")
+    return version
 
 
 def _on_the_server(what: str) -> UnavailableError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
@@ -23,7 +24,10 @@ from registry.catalog.verify import problems
 from registry.catalog.writer import SqlWriter, head
 from registry.domain.digest import Digest
 from registry.domain.manifest import Manifest
-from registry.errors import CorruptionError, RegistryError, UnavailableError
+from registry.errors import CorruptionError, InvalidInputError, RegistryError, UnavailableError
+
+#: What else lies in the directory of a catalog.
+_BESIDE = frozenset(["journal", "blobs", "staging", "work", "server"])
 
 
 def utc_now() -> str:
@@ -71,6 +75,8 @@ class SqlCatalog(SqlReads):
     def prepare(self) -> None:
         self._refuse_lost_catalog()
         if self._path is not None:
+            if not _is_there(self._path):
+                _require_own_place(self._path)
             try:
                 make_directory(self._path.parent)
             except OSError as error:
@@ -291,6 +297,20 @@ class SqlCatalog(SqlReads):
             f"the catalog {self._path} is gone, but its journal is there",
             code="catalog-lost",
             hint="run `adapters rebuild`: it makes the catalog again from the journal and blobs",
+        )
+
+
+def _require_own_place(path: Path) -> None:
+    """Raises InvalidInputError where a catalog would be made in a directory of something else, such as an adapter's own."""
+    try:
+        names = [name for name in os.listdir(path.parent) if not name.startswith(".") and name != "lost+found"]
+    except OSError:
+        return  # not there yet, or to be refused when it is written to
+    if names and not any(name in _BESIDE or name.startswith(path.name) for name in names):
+        raise InvalidInputError(
+            f"{path.parent} is no registry and is not empty: it holds {min(names)!r:.80}; nothing was made",
+            code="occupied",
+            hint="name a directory of its own with --registry or ADAPTERS_REGISTRY",
         )
 
 

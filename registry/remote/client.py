@@ -1,8 +1,9 @@
 """Requests to a registry's server.
 
 A request that is known to change nothing, or to change the same once however often it arrives (it carries a key), is sent again
-after a broken connection, a busy or a restarting server, with growing pauses that differ from client to client. The token goes to
-the one origin it was given for: redirects are not followed. What the server refuses comes back as the error it is.
+after a broken connection, a busy or a restarting server, with growing pauses that differ from client to client. A server that
+nobody has met yet and that is not there is said at once. The token goes to the one origin it was given for: redirects are not
+followed. What the server refuses comes back as the error it is; what no registry answers is an UnavailableError.
 """
 
 from __future__ import annotations
@@ -15,24 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError, SSLError
 
-from registry.domain.finding import Finding, Severity
-from registry.errors import (
-    AliasMovedError,
-    ChangedMeanwhileError,
-    ConflictError,
-    CorruptionError,
-    DeniedError,
-    InvalidInputError,
-    NotFoundError,
-    RegistryError,
-    RejectedError,
-    UnavailableError,
-)
+from registry.errors import DeniedError, InvalidInputError, NotFoundError, RegistryError, UnavailableError
+from registry.remote.address import Address
+from registry.remote.answers import Answer, UnreadableError, read_document, read_error, whole
 
 T = TypeVar("T")
 
@@ -40,62 +30,68 @@ T = TypeVar("T")
 _PATIENCE, _ALTOGETHER = 120.0, 60.0
 _ATTEMPTS = 6
 _TRANSIENT = frozenset([429, 502, 503, 504])
-_FAMILIES: dict[int, type[RegistryError]] = {
-    family.exit_code: family
-    for family in (
-        InvalidInputError,
-        NotFoundError,
-        ConflictError,
-        RejectedError,
-        CorruptionError,
-        UnavailableError,
-        DeniedError,
-    )
-}
+_GET_ONE = "adapters login, or ADAPTERS_TOKEN; in Python: connect(…, token=…)"
+
+
+def same(found: Any) -> Any:
+    return found
 
 
 class Client:
-    """``address`` is the server's, such as ``https://registry.example``; ``token`` may be None for one that needs none."""
+    """``address`` is the server's, such as ``https://registry.example``; ``token`` may be None for one that needs none. Where an
+    answer has a document, ``read`` makes a value of it: whatever it cannot read is the server's fault."""
 
     def __init__(self, address: str, token: str | None = None) -> None:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+        self._place = Address.parse(address)
+        if token and not (token.isascii() and token.isprintable() and " " not in token):
             raise InvalidInputError(
-                f"{address!r:.120} is not the address of a server",
-                hint="expected something like https://registry.example",
+                "the token holds a character that no token has", hint="copy it whole, from adr_ on, and nothing else"
             )
         self.address = address.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._met = False
         timeout = urllib3.Timeout(connect=10.0, read=_PATIENCE)
         self._pool = urllib3.PoolManager(num_pools=2, maxsize=8, timeout=timeout, retries=False)
 
     def __repr__(self) -> str:
         return f"Client({self.address!r})"
 
-    def get(self, path: str) -> Any:
-        return self._document(self._sent("GET", path))
+    def get(self, path: str, read: Callable[[Any], T] = same) -> T:
+        return self._read(self._asked("GET", path), read)
 
-    def post(self, path: str, document: object, *, method: str = "POST", once: bool = False) -> Any:
+    def post(
+        self,
+        path: str,
+        document: object,
+        read: Callable[[Any], T] = same,
+        *,
+        method: str = "POST",
+        once: bool = False,
+    ) -> T:
         """``once`` gives the request a key, so that the server does it a single time though it may be sent again; without it
         this must be a question."""
         headers = {"Content-Type": "application/json"}
         if once:
             headers["Idempotency-Key"] = secrets.token_hex(16)
-        return self._document(self._sent(method, path, body=json.dumps(document).encode(), headers=headers))
+        return self._read(self._asked(method, path, body=json.dumps(document).encode(), headers=headers), read)
 
     def head(self, path: str) -> Mapping[str, str] | None:
         """The headers of what is there; None if nothing is."""
-        answer = self._sent("HEAD", path, accept=frozenset([404]))
+        answer = self._asked("HEAD", path, accept=frozenset([404]))
         return None if answer.status == 404 else answer.headers
 
     def put(self, path: str, body: bytes) -> None:
-        self._sent("PUT", path, body=body, headers={"Content-Type": "application/octet-stream"})
+        self._asked("PUT", path, body=body, headers={"Content-Type": "application/octet-stream"})
 
     def patch(self, path: str, body: Any, *, headers: Mapping[str, str]) -> None:
         """A single attempt: whoever sends pieces asks where the server stands before the next. Raises InterruptedTransferError."""
         try:
-            answer = self._request("PATCH", path, body, {"Content-Type": "application/octet-stream", **headers})
+            answer = self._whole(
+                self._request("PATCH", path, body, {"Content-Type": "application/octet-stream", **headers})
+            )
         except UnavailableError as error:
+            if error.code in _FINAL:
+                raise
             raise InterruptedTransferError(error.message) from error
         if answer.status in _TRANSIENT or answer.status == 409:
             raise InterruptedTransferError(f"the server answered {answer.status}")
@@ -105,15 +101,38 @@ class Client:
     def stream(self, path: str, *, start: int) -> Iterator[Iterator[bytes]]:
         """The bytes from ``start`` on. Raises InterruptedTransferError where they end too early, NotFoundError."""
         headers = {"Range": f"bytes={start}-"} if start else {}
-        answer = self._sent("GET", path, headers=headers, accept=frozenset([416]), preload=False)
-        if start and answer.status == 200:
+
+        def attempt() -> urllib3.BaseHTTPResponse:
+            response = self._request("GET", path, None, headers)
+            if response.status >= 300 and response.status != 416:
+                self._judge(self._whole(response))
+            return response
+
+        response = patiently(attempt)
+        if start and response.status == 200:
+            response.close()
             raise UnavailableError(f"{self.address} does not give parts of files, so the transfer cannot go on")
         try:
-            yield iter(()) if answer.status == 416 else _chunks(answer)
+            yield iter(()) if response.status == 416 else _chunks(response)
         finally:
-            answer.close()
+            response.close()
 
-    def _sent(
+    def failed(self, how: str) -> UnavailableError:
+        """The server did what no registry does."""
+        return UnavailableError(
+            f"{self.address} answered {how}, and not as a registry does",
+            code="server-failed",
+            hint="look at the server's log, whether the address is that of adapters serve, and of which version it is",
+        )
+
+    def unknown_token(self) -> DeniedError:
+        return DeniedError(
+            f"this token is not known at {self.address}, or has ended",
+            code="unauthenticated",
+            hint=f"ask an administrator for another; then {_GET_ONE}",
+        )
+
+    def _asked(
         self,
         method: str,
         path: str,
@@ -121,80 +140,102 @@ class Client:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         accept: frozenset[int] = frozenset(),
-        preload: bool = True,
-    ) -> urllib3.BaseHTTPResponse:
-        def attempt() -> urllib3.BaseHTTPResponse:
-            answer = self._request(method, path, body, headers or {}, preload=preload)
-            if answer.status in _TRANSIENT:
-                raise _TryAgainError(self._error(answer), _pause_asked_for(answer))
+    ) -> Answer:
+        def attempt() -> Answer:
+            answer = self._whole(self._request(method, path, body, headers or {}))
             if answer.status not in accept:
-                self._refuse(answer)
+                self._judge(answer)
             return answer
 
         return patiently(attempt)
 
-    def _request(
-        self, method: str, path: str, body: Any, headers: Mapping[str, str], *, preload: bool = True
-    ) -> urllib3.BaseHTTPResponse:
+    def _request(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         try:
-            return self._pool.request(
+            response = self._pool.request(
                 method,
                 f"{self.address}{path}",
                 body=body,
                 headers={**self._headers, **headers},
-                preload_content=preload,
+                preload_content=False,
                 redirect=False,
                 decode_content=False,
             )
-        except (HTTPError, OSError) as error:
+        except SSLError as error:
             raise UnavailableError(
-                f"{self.address} cannot be reached: {_reason(error)}",
-                code="server-unreachable",
-                hint="is the server running, and the address right?",
+                f"{self.address} cannot be reached safely: {_reason(error)}",
+                code="tls-failed",
+                hint="is this https to a server that speaks http? Else its certificate is not one that this machine trusts",
             ) from error
+        except (NewConnectionError, LocationParseError) as error:
+            raise (self._unreachable(error) if self._met else self._unreachable(error, AbsentServerError)) from error
+        except (HTTPError, OSError) as error:
+            raise self._unreachable(error) from error
+        self._met = True
+        return response
 
-    def _document(self, answer: urllib3.BaseHTTPResponse) -> Any:
-        if not answer.data:
-            return None
+    def _whole(self, response: urllib3.BaseHTTPResponse) -> Answer:
         try:
-            return json.loads(answer.data)
-        except ValueError:
-            raise self._stranger(answer) from None
+            return whole(response)
+        except UnreadableError as error:
+            raise self.failed(f"{response.status} {error}") from None
+        except (HTTPError, OSError) as error:
+            raise self._unreachable(error) from error
 
-    def _refuse(self, answer: urllib3.BaseHTTPResponse) -> None:
+    def _unreachable(self, error: Exception, kind: type[UnavailableError] = UnavailableError) -> UnavailableError:
+        return kind(
+            f"{self.address} cannot be reached: {_reason(error)}",
+            code="server-unreachable",
+            hint="is the server running, and the address right?",
+        )
+
+    def _read(self, answer: Answer, read: Callable[[Any], T]) -> T:
+        try:
+            return read_document(answer.body, read)
+        except UnreadableError as error:
+            raise self.failed(f"{answer.status} {error}") from error
+
+    def _judge(self, answer: Answer) -> None:
+        """Raises _TryAgainError for trouble that passes."""
+        if answer.status in _TRANSIENT:
+            raise _TryAgainError(self._error(answer), _pause_asked_for(answer))
+        self._refuse(answer)
+
+    def _refuse(self, answer: Answer) -> None:
         if answer.status >= 300:
             raise self._error(answer)
 
-    def _error(self, answer: urllib3.BaseHTTPResponse) -> RegistryError:
+    def _error(self, answer: Answer) -> RegistryError:
+        if answer.status == 401:
+            return self.unknown_token() if self._headers else self._nobody()
         try:
-            document = json.loads(answer.data or answer.read())
-            found = _error_of(document)
-        except (ValueError, TypeError, KeyError, HTTPError, OSError):
-            return self._by_status(answer)
-        finally:
-            answer.release_conn()
-        return found
+            return read_document(answer.body, read_error)
+        except UnreadableError as error:
+            return self._by_status(answer, error)
 
-    def _by_status(self, answer: urllib3.BaseHTTPResponse) -> RegistryError:
+    def _by_status(self, answer: Answer, why: UnreadableError) -> RegistryError:
         """A HEAD has no document, and a proxy's answer is its own."""
-        if answer.status == 404:
-            return NotFoundError(f"{self.address} has no such thing")
-        if answer.status in (401, 403):
-            return DeniedError(f"{self.address} wants a token", hint="ADAPTERS_TOKEN, or adapters login")
-        return self._stranger(answer)
+        if answer.status in (404, 405):
+            behind = self._place.path.strip("/")
+            hint = f"the address should be that of the server itself, perhaps {self._place.origin}" if behind else None
+            return NotFoundError(
+                f"{self.address} has no such thing", hint=hint or "is the address that of adapters serve?"
+            )
+        if answer.status == 403:
+            return DeniedError(f"{self.address} does not allow this", hint=_GET_ONE)
+        return self.failed(f"{answer.status} {why}")
 
-    def _stranger(self, answer: urllib3.BaseHTTPResponse) -> UnavailableError:
-        return UnavailableError(
-            f"{self.address} answered {answer.status} and not as a registry does",
-            code="server-failed",
-            hint="look at the server's log, and whether the address is that of adapters serve",
-        )
+    def _nobody(self) -> DeniedError:
+        return DeniedError(f"{self.address} wants a token", code="unauthenticated", hint=_GET_ONE)
 
 
 class InterruptedTransferError(UnavailableError):
     """Bytes stopped coming or going: the transfer may go on where it stands."""
 
     default_code = "interrupted"
+
+
+class AbsentServerError(UnavailableError):
+    """Nobody listens there, or there is no such host, and this process has never had an answer from there."""
 
 
 class _TryAgainError(Exception):
@@ -204,8 +245,12 @@ class _TryAgainError(Exception):
         self.pause = pause
 
 
+#: Codes of what another attempt does not change.
+_FINAL = frozenset(["server-failed", "tls-failed"])
+
+
 def patiently(attempt: Callable[[], T]) -> T:
-    """Again after trouble that passes, for at most a minute altogether."""
+    """Again after trouble that passes, for at most a minute altogether; once, quickly, where there is nobody."""
     deadline = time.monotonic() + _ALTOGETHER
     for turn in range(_ATTEMPTS):
         pause = random.uniform(0.1, 0.4) * 2**turn  # noqa: S311 - so that clients do not come back all at once
@@ -217,40 +262,25 @@ def patiently(attempt: Callable[[], T]) -> T:
             if last or time.monotonic() + pause > deadline:
                 raise again.error from None
         except UnavailableError as error:
-            if last or error.code == "server-failed" or time.monotonic() + pause > deadline:
+            is_final = error.code in _FINAL or (turn > 0 and isinstance(error, AbsentServerError))
+            if last or is_final or time.monotonic() + pause > deadline:
                 raise
         time.sleep(pause)
     raise AssertionError("the last turn returns or raises")
 
 
-def _chunks(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     """As they come: what came before a break is not lost."""
     try:
-        while chunk := answer.read1(1 << 20):
+        while chunk := response.read1(1 << 20):
             yield chunk
     except (HTTPError, OSError) as error:
         raise InterruptedTransferError(f"the connection broke: {_reason(error)}") from error
 
 
-def _pause_asked_for(answer: urllib3.BaseHTTPResponse) -> float:
+def _pause_asked_for(answer: Answer) -> float:
     text = answer.headers.get("Retry-After", "")
     return float(text) if text.isdecimal() else 0.0
-
-
-def _error_of(document: Mapping[str, Any]) -> RegistryError:
-    code, detail, hint = document["code"], document["detail"], document.get("hint")
-    if code == AliasMovedError.default_code:
-        moved = AliasMovedError("", expected=document.get("expected"), actual=document.get("actual"))
-        moved.message, moved.args, moved.hint = detail, (detail,), hint
-        return moved
-    if code == ChangedMeanwhileError.default_code:
-        return ChangedMeanwhileError()
-    family = _FAMILIES[document["exit_code"]]
-    error = family(detail, code=code, hint=hint)
-    if findings := document.get("findings"):
-        found = [Finding(**{**each, "severity": Severity(each["severity"])}) for each in findings]
-        error.findings = tuple(found)  # type: ignore[attr-defined]  # as the leaves that have them
-    return error
 
 
 def _reason(error: Exception) -> str:

@@ -1,29 +1,68 @@
 """The values of the dictionary as JSON, and back.
 
 Both sides use this file, so what a catalog takes and gives is the same here and there. A document that cannot be read is the other
-side's fault: whoever decodes raises ValueError, TypeError or KeyError, or an InvalidNameError of the grammar.
+side's fault: whoever decodes raises ValueError, TypeError, KeyError or AttributeError, or an InvalidNameError of the grammar. What
+is read has the types that its fields say, all the way down; members that this version does not know are left out.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from registry.domain.access import Action, NamespacePattern, Token
-from registry.domain.base_model import BaseModelId, StoredBase
+from registry.domain.base_model import StoredBase
 from registry.domain.commit import Commit
-from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
-from registry.domain.finding import Finding, Severity
-from registry.domain.names import AdapterName, Reference
+from registry.domain.finding import Finding
+from registry.domain.names import MAX_NUMBER, AdapterName, Reference
 from registry.domain.query import MetricCondition, MetricName, VersionQuery
 from registry.domain.version import Adapter, AliasMove, AuditEntry, Version
 
 Document = Mapping[str, Any]
-_STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z", re.ASCII)
-_LONGEST_NAME = 96
+T = TypeVar("T")
+
+
+def shaped(value: Any, hint: Any) -> Any:
+    """``value``, of JSON, as what the annotation ``hint`` of a field says. Raises TypeError, ValueError or InvalidNameError."""
+    inner = get_args(hint)
+    if hint in (Any, object):
+        return value
+    if isinstance(hint, UnionType):  # ``X | None`` is all there is
+        return None if value is None else shaped(value, next(each for each in inner if each is not NoneType))
+    if get_origin(hint) in (tuple, list):
+        return get_origin(hint)(shaped(each, inner[0]) for each in _checked(value, list))
+    if get_origin(hint) is Mapping:
+        return {key: shaped(each, inner[1]) for key, each in _checked(value, dict).items()}
+    if hint is AdapterName:
+        return AdapterName.parse(_checked(value, str))
+    if isinstance(hint, type) and is_dataclass(hint):
+        return record(hint, _checked(value, dict))
+    if issubclass(hint, str):
+        return value if hint is str and isinstance(value, str) else hint(_checked(value, str))
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    return _checked(value, hint)
+
+
+def record(kind: Callable[..., T], document: Document) -> T:
+    """The dataclass ``kind`` of the members that are named as its fields."""
+    return kind(**{name: shaped(document[name], hint) for name, hint in _fields(kind).items() if name in document})
+
+
+@lru_cache
+def _fields(kind: type) -> Mapping[str, Any]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in fields(kind)}
+
+
+def _checked(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeError(f"{value!r:.60} where {kind.__name__} was expected")
+    return value
 
 
 def version_document(version: Version) -> dict[str, Any]:
@@ -43,60 +82,36 @@ def version_document(version: Version) -> dict[str, Any]:
 
 
 def read_version(document: Document) -> Version:
-    return Version(
-        adapter=AdapterName.parse(document["adapter"]),
-        number=int(document["number"]),
-        digest=Digest(document["digest"]),
-        created_at=document["created_at"],
-        summary=document["summary"],
-        note=document["note"],
-        yanked=document["yanked"],
-        aliases=tuple(document["aliases"]),
-        tags=document["tags"],
-        findings=tuple(read_finding(finding) for finding in document["findings"]),
-        score=read_evaluation(document["score"]) if document["score"] else None,
-    )
+    version = record(Version, document)
+    if not 1 <= version.number <= MAX_NUMBER:
+        raise ValueError(f"version {version.number}")
+    shaped(version.summary.get("bytes", 0), int)  # what lists show
+    shaped(version.summary.get("base_model"), Mapping[str, str | None] | None)
+    return version
 
 
 def read_finding(document: Document) -> Finding:
-    return Finding(**{**document, "severity": Severity(document["severity"])})
+    return record(Finding, document)
 
 
 def read_evaluation(document: Document) -> Evaluation:
-    known = {field.name for field in fields(Evaluation)}
-    return Evaluation(**{key: value for key, value in document.items() if key in known})
+    return record(Evaluation, document)
 
 
 def move_document(move: AliasMove | None) -> dict[str, Any] | None:
     return None if move is None else asdict(move)
 
 
-def read_move(document: Document | None) -> AliasMove | None:
-    return None if document is None else AliasMove(**document)
-
-
 def entry_document(entry: AuditEntry) -> dict[str, Any]:
     return asdict(entry)
-
-
-def read_entry(document: Document) -> AuditEntry:
-    return AuditEntry(**document)
 
 
 def adapter_document(adapter: Adapter | None) -> dict[str, Any] | None:
     return None if adapter is None else {"name": str(adapter.name), "private": adapter.private}
 
 
-def read_adapter(document: Document | None) -> Adapter | None:
-    return None if document is None else Adapter(AdapterName.parse(document["name"]), bool(document["private"]))
-
-
 def commit_document(commit: Commit) -> dict[str, Any]:
     return asdict(commit)
-
-
-def read_commit(document: Document) -> Commit:
-    return Commit(**{**document, "tree": Digest(document["tree"])})
 
 
 def base_document(base: StoredBase | None) -> dict[str, Any] | None:
@@ -104,7 +119,7 @@ def base_document(base: StoredBase | None) -> dict[str, Any] | None:
 
 
 def read_base(document: Document | None) -> StoredBase | None:
-    return None if document is None else StoredBase(BaseModelId(**document["id"]), Digest(document["digest"]))
+    return None if document is None else record(StoredBase, document)
 
 
 def token_document(token: Token) -> dict[str, Any]:
@@ -114,21 +129,16 @@ def token_document(token: Token) -> dict[str, Any]:
 
 def read_token(document: Document) -> Token:
     """Without a hash, a token that can be looked at and not held against anything."""
-    for stamp in (document["expires_at"], document["revoked_at"]):
-        if stamp is not None and not _STAMP.fullmatch(stamp):  # they are compared as texts
-            raise ValueError(f"{stamp!r:.40} is no time")
-    for text in (document["id"], document["name"]):
-        if not isinstance(text, str) or not 0 < len(text) <= _LONGEST_NAME:
-            raise ValueError(f"{text!r:.40} is no name")
+    actions, patterns = document["actions"], document["namespaces"]
     return Token(
-        document["id"],
-        document["name"],
-        document.get("hash", ""),
-        frozenset(Action(action) for action in document["actions"]),
-        tuple(NamespacePattern(pattern) for pattern in document["namespaces"]),
-        document["created_at"],
-        document["expires_at"],
-        document["revoked_at"],
+        shaped(document["id"], str),
+        shaped(document["name"], str),
+        shaped(document.get("hash", ""), str),
+        frozenset(shaped(actions, tuple[Action, ...])),
+        shaped(patterns, tuple[NamespacePattern, ...]),
+        shaped(document["created_at"], str),
+        shaped(document["expires_at"], str | None),
+        shaped(document["revoked_at"], str | None),
     )
 
 

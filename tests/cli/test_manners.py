@@ -41,9 +41,19 @@ def test_colour_is_for_terminals(adapters: Adapters, write_adapter: WriteAdapter
 
 def test_reading_a_registry_that_is_not_there_makes_none(adapters: Adapters) -> None:
     assert adapters("list").code == 0
-    assert adapters("doctor", "--deep").code == 0
     assert adapters("show", "x").code == 4
     assert not adapters.registry.exists()
+
+
+@pytest.mark.parametrize("line", [["doctor", "--deep"], ["gc"], ["gc", "--dry-run"], ["migrate"], ["rebuild"]])
+def test_upkeep_of_a_registry_that_is_not_there_says_so(adapters: Adapters, line: list[str]) -> None:
+    assert adapters.refusal(*line)["code"] == "no-registry"
+    assert adapters(*line).code == 4
+    assert not adapters.registry.exists()
+    adapters.registry.mkdir()
+    (adapters.registry / "notes.txt").write_text("x")
+    assert adapters(*line).code == 4
+    assert [path.name for path in adapters.registry.iterdir()] == ["notes.txt"]
 
 
 def test_a_reader_that_leaves_early_is_no_error(adapters: Adapters, write_adapter: WriteAdapter) -> None:

@@ -50,7 +50,9 @@ def look(registry: str) -> Document:
     listed = [version.reference for version in store.list(all_versions=True)]
     for reference in listed:
         store.show(reference)
-    return {"listed": listed, "problems": [problem.message for problem in store.doctor(deep=True).problems]}
+    is_begun = Path(registry).is_dir() and any(Path(registry).iterdir())
+    problems = store.doctor(deep=True).problems if is_begun else ()
+    return {"listed": listed, "problems": [problem.message for problem in problems]}
 
 
 def fill_up(space: str, place: str, original: str, contents: Document, room: int) -> Document:

@@ -51,7 +51,14 @@ def _violations(stage: Stage, scene: Scene, work: Path, outcome: Outcome, *, tho
         yield from (f"rebuilt at last: {each}" for each in _rebuilt(stage, scene, work, Outcome({})))
 
 
+def is_begun(root: Path) -> bool:
+    """Whoever was killed or refused before that made no registry at all."""
+    return root.is_dir() and any(root.iterdir())
+
+
 def damage(root: Path) -> list[str]:
+    if not is_begun(root):
+        return []
     return [
         f"doctor: {problem.invariant} {problem.message}" for problem in open_registry(root).doctor(deep=True).problems
     ]
@@ -134,7 +141,8 @@ def leftovers(work: Path) -> Iterator[str]:
     """Law 4, by a collection."""
     root = work / "registry"
     store = open_registry(root)
-    store.gc(grace=0)
+    if is_begun(root):
+        store.gc(grace=0)
     staged = [path.name for path in files_below(root / "staging")]
     temporary = [path.name for path in files_below(root / "journal") if path.suffix != ".jsonl"]
     orphans = sorted(set(store.blobs.digests()) - set(store.catalog.references()))

@@ -12,6 +12,7 @@ import pytest
 
 from registry.connect import Registry, connect
 from registry.domain.digest import Digest
+from registry.errors import NotFoundError
 from tests.operations.adapters import blob_path, tree
 from tests.operations.test_fetch import cut, flip, grow, link, pipe
 
@@ -32,9 +33,9 @@ def test_a_sound_registry_has_nothing(lived: Registry, tmp_path: Path) -> None:
     assert (found.versions, found.blobs, found.unreferenced) == (3, 8, 0)
 
 
-def test_a_registry_that_is_not_there_has_nothing_either(tmp_path: Path) -> None:
-    found = connect(tmp_path / "registry").doctor(deep=True)
-    assert (found.problems, found.versions, found.blobs) == ((), 0, 0)
+def test_a_registry_that_is_not_there_is_not_sound(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="there is no registry at"):
+        connect(tmp_path / "registry").doctor(deep=True)
     assert not (tmp_path / "registry").exists()
 
 
