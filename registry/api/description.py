@@ -104,7 +104,12 @@ _ALSO: Mapping[str, Mapping[int, str]] = {
 
 def describe(app: FastAPI, routers: Iterable[APIRouter]) -> None:
     """Replace what the application says of itself."""
-    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    routes = [
+        route
+        for router in routers
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.include_in_schema
+    ]
     plain = app.openapi
     found: Document = {}
 

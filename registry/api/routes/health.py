@@ -8,6 +8,13 @@ from starlette.responses import JSONResponse
 router = APIRouter(tags=["health"])
 
 
+@router.get("/", include_in_schema=False)
+@router.get("/docs", include_in_schema=False)
+async def root() -> dict[str, str]:
+    """For whoever comes to look: there is no page here, but a description."""
+    return {"name": "adapter-registry", "openapi": "/v1/openapi.json"}
+
+
 @router.get("/healthz", summary="The process is there")
 async def healthz() -> dict[str, str]:
     return {"status": "ok"}
