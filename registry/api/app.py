@@ -13,6 +13,7 @@ from registry.api.callers import Gatekeeper
 from registry.api.documents import Documents
 from registry.api.freshness import Freshness
 from registry.api.guards import Guarded
+from registry.api.heads import Heads
 from registry.api.hub_protocol.dispatch import HubProtocol
 from registry.api.once import Once
 from registry.api.possessions import Possessions
@@ -78,7 +79,12 @@ def create_app(settings: Settings) -> ASGIApp:
     app.state.gatekeeper = Gatekeeper(registry, settings)
     place, lifetime = settings.location / "server", settings.upload_lifetime
     app.state.possessions = Possessions(place / "possessions", lifetime=lifetime)
-    app.state.uploads = Uploads(place / "uploads", lifetime=lifetime)
+    app.state.uploads = Uploads(
+        place / "uploads",
+        lifetime=lifetime,
+        most=settings.unfinished_uploads,
+        most_bytes=settings.unfinished_bytes,
+    )
     app.state.once = Once(place / "once", lifetime=lifetime)
     problems.install(app)
     routers = [resource.router for resource in _RESOURCES]
@@ -90,7 +96,7 @@ def create_app(settings: Settings) -> ASGIApp:
     freshness = Freshness(registry.catalog)
     app.state.documents = Documents(freshness)
     watched = Watched(Guarded(app, settings, app.state.gatekeeper), counters)
-    return EncodedAnswers(watched, prefixes=_KEPT, freshness=freshness, counters=counters)
+    return Heads(EncodedAnswers(watched, prefixes=_KEPT, freshness=freshness, counters=counters))
 
 
 def from_environment() -> ASGIApp:

@@ -88,6 +88,7 @@ _OF_ROUTES: Mapping[str, Mapping[int, str]] = {
         409: "changed-meanwhile, idempotency-key-reused, alias-moved",
         422: "version-yanked, or the rule of the one error",
     },
+    "PUT /v1/base-aliases/{base}": {409: "base-alias-circle"},
     "PUT /v1/base-aliases/{owner}/{base}": {409: "base-alias-circle"},
     "DELETE /v1/store/blobs/{digest}": {409: "blob-in-use"},
 }
@@ -104,7 +105,12 @@ _ALSO: Mapping[str, Mapping[int, str]] = {
 
 def describe(app: FastAPI, routers: Iterable[APIRouter]) -> None:
     """Replace what the application says of itself."""
-    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    routes = [
+        route
+        for router in routers
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.include_in_schema
+    ]
     plain = app.openapi
     found: Document = {}
 
@@ -167,7 +173,7 @@ def _refusals(key: str, requirement: Requirement | None) -> dict[int, str]:
         if "{" in path:
             found[404] = _unknown(path)
     if method not in _BODILESS:
-        found[413] = "too-large"
+        found |= {408: "too-slow", 413: "too-large"}
     return dict(sorted({**found, **_OF_ROUTES.get(key, {})}.items()))
 
 

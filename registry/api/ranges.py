@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from registry.blobs.filesystem import FilesystemBlobs
     from registry.domain.digest import Digest
 
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII | re.IGNORECASE)
 _MEDIA_TYPE = "application/octet-stream"
 
 
@@ -40,7 +40,7 @@ def partial_answer(request: Request, digest: Digest, blobs: FilesystemBlobs, hea
         return Response(status_code=304, headers=answered)
     start, stop, status = 0, size, 200
     wanted, condition = request.headers.get("range"), request.headers.get("if-range")
-    if wanted is not None and condition in (None, headers["ETag"]):
+    if request.method == "GET" and wanted is not None and _is_of_bytes(wanted) and condition in (None, headers["ETag"]):
         start, stop = span(wanted, size)
         status = 206
         answered["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
@@ -48,6 +48,11 @@ def partial_answer(request: Request, digest: Digest, blobs: FilesystemBlobs, hea
     if request.method == "HEAD":
         return Response(None, status, answered, media_type=_MEDIA_TYPE)
     return StreamingResponse(sent(digest, start, stop, blobs), status, answered, media_type=_MEDIA_TYPE)
+
+
+def _is_of_bytes(text: str) -> bool:
+    """What is of another unit is to be ignored (RFC 9110, 14.2)."""
+    return text.partition("=")[0].strip().lower() == "bytes"
 
 
 def span(text: str, size: int) -> tuple[int, int]:

@@ -55,6 +55,22 @@ class UploadInUseError(ConflictError):
         super().__init__("this upload is being written to by another request", hint="wait, then ask for its offset")
 
 
+class TooManyUploadsError(ConflictError):
+    http_status = 429
+    default_code = "too-many-uploads"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most:,} uploads were begun and not finished", hint="finish some of them first")
+
+
+class TooMuchUploadedError(ConflictError):
+    http_status = 413
+    default_code = "too-large"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"unfinished uploads may have {most:,} bytes together", hint="finish some of them first")
+
+
 class Upload:
     """An open one: nobody else writes to it. ``path`` is None for a file without a name."""
 
@@ -97,11 +113,14 @@ class Upload:
 
 
 class Uploads:
-    """``place`` is a directory of the server's own; ``lifetime`` in seconds."""
+    """``place`` is a directory of the server's own; ``lifetime`` in seconds. ``most`` is how many each may leave unfinished, and
+    ``most_bytes`` how long these may become together. How long one becomes is in its file's name."""
 
-    def __init__(self, place: Path, *, lifetime: float) -> None:
+    def __init__(self, place: Path, *, lifetime: float, most: int, most_bytes: int) -> None:
         self._place = place
         self._lifetime = lifetime
+        self._most = most
+        self._most_bytes = most_bytes
         self._tidied = 0.0
 
     @contextmanager
@@ -116,13 +135,18 @@ class Uploads:
             yield Upload(digest, file.fileno())
 
     @contextmanager
-    def opened(self, actor: str, digest: Digest) -> Iterator[Upload]:
-        """Raises ConflictError while somebody else writes to it, UnavailableError."""
+    def opened(self, actor: str, digest: Digest, length: int) -> Iterator[Upload]:
+        """``length`` is the whole blob's. Raises ConflictError while somebody else writes to it or for one too many,
+        UnavailableError."""
         self._tidy()
-        path = self._path(actor, digest)
+        directory = self._of(actor)
+        path = directory / f"{digest.hex}.{length}"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            directory.mkdir(parents=True, exist_ok=True)
+            with _locked(directory):
+                if not path.exists():
+                    self._require_room(directory, length)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise unavailable(error, "keep an upload", path) from error
         try:
@@ -132,16 +156,28 @@ class Uploads:
                 raise UploadInUseError from None
             if os.fstat(descriptor).st_nlink == 0:  # it was finished between our opening and our locking it
                 raise UploadInUseError
-            yield Upload(digest, descriptor, path)
+            try:
+                yield Upload(digest, descriptor, path)
+            finally:
+                if os.fstat(descriptor).st_size == 0:  # nothing has begun
+                    path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
 
     def offset(self, actor: str, digest: Digest) -> int:
         """How much of it arrived; 0 for none."""
-        try:
-            return self._path(actor, digest).stat().st_size
-        except FileNotFoundError:
-            return 0
+        sizes = [0]
+        for path in self._of(actor).glob(f"{digest.hex}.*"):
+            with suppress(FileNotFoundError):
+                sizes.append(path.stat().st_size)
+        return max(sizes)
+
+    def _require_room(self, directory: Path, length: int) -> None:
+        lengths = [int(path.suffix[1:]) for path in directory.glob("*.*")]
+        if len(lengths) >= self._most:
+            raise TooManyUploadsError(self._most)
+        if sum(lengths) + length > self._most_bytes:
+            raise TooMuchUploadedError(self._most_bytes)
 
     def _tidy(self) -> None:
         if time.monotonic() - self._tidied < _TIDY:
@@ -152,5 +188,15 @@ class Uploads:
                 if path.stat().st_mtime <= time.time() - self._lifetime:
                     path.unlink()
 
-    def _path(self, actor: str, digest: Digest) -> Path:
-        return self._place / hashlib.sha256(actor.encode()).hexdigest() / digest.hex
+    def _of(self, actor: str) -> Path:
+        return self._place / hashlib.sha256(actor.encode()).hexdigest()
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

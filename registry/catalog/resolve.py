@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 from sqlalchemy import func
@@ -17,7 +17,28 @@ from registry.domain.names import AdapterName, Namespace, Reference, Word
 from registry.domain.version import Version
 from registry.errors import CorruptionError, InvalidNameError, NotFoundError
 
-_SUGGESTIONS_FROM = 10_000
+#: Before and after an unknown name, in the order of the alphabet, the most similar one is looked for.
+_NEIGHBOURS = 100
+
+
+class UnknownAdapterError(NotFoundError):
+    """The similar name is looked for when somebody reads the hint: a server, which must not tell it, never does."""
+
+    default_code = "unknown-adapter"
+
+    def __init__(self, adapter: AdapterName, known: Sequence[str]) -> None:
+        self._asked, self._known = adapter.key, known
+        super().__init__(f"there is no adapter {adapter}")
+
+    @property
+    def hint(self) -> str | None:
+        names = {key.partition("/")[2]: key for key in self._known}
+        near = [names[name] for name in get_close_matches(self._asked.partition("/")[2], list(names), n=1, cutoff=0.75)]
+        return self._hint or (f"did you mean {near[0]}?" if near else "`adapters list` shows what there is")
+
+    @hint.setter
+    def hint(self, value: str | None) -> None:
+        self._hint = value
 
 
 def resolve(session: Session, reference: Reference) -> Version:
@@ -133,7 +154,7 @@ def _row(session: Session, reference: Reference) -> VersionRow:
     adapter = reference.adapter
     entry = session.get(AdapterRow, adapter.key)
     if entry is None or entry.removed:
-        raise NotFoundError(f"there is no adapter {adapter}", code="unknown-adapter", hint=_nearest(session, adapter))
+        raise UnknownAdapterError(adapter, _neighbours(session, adapter))
     number = reference.number
     if reference.alias is not None:
         alias = session.get(AliasRow, (adapter.key, reference.alias.key))
@@ -202,10 +223,10 @@ def _by_digest(session: Session, start: str) -> VersionRow:
     return next((row for row in rows if row.yanked is None), rows[0])
 
 
-def _nearest(session: Session, adapter: AdapterName) -> str:
-    keys: Iterable[str] = session.exec(select(AdapterRow.key).limit(_SUGGESTIONS_FROM))
-    namespace, _, name = adapter.key.partition("/")
-    ours_last = sorted(keys, key=lambda key: key.startswith(f"{namespace}/"))  # of equal names the asker's own
-    found = {key.partition("/")[2]: key for key in ours_last}
-    near = get_close_matches(name, list(found), n=1, cutoff=0.75)
-    return f"did you mean {found[near[0]]}?" if near else "`adapters list` shows what there is"
+def _neighbours(session: Session, adapter: AdapterName) -> list[str]:
+    """Names that begin like it."""
+    key = col(AdapterRow.key)
+    there = select(AdapterRow.key).where(col(AdapterRow.removed).is_(False)).limit(_NEIGHBOURS)
+    after = session.exec(there.where(key > adapter.key).order_by(key))
+    before = session.exec(there.where(key < adapter.key).order_by(key.desc()))
+    return [*after, *before]

@@ -281,6 +281,28 @@ def test_what_is_not_finished_ends_by_the_clock(scene: Scene) -> None:
         assert not staged.exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "refusal"),
+    [({"unfinished_uploads": 2}, (429, b"too-many-uploads")), ({"unfinished_bytes": 25}, (413, b"too-large"))],
+)
+def test_what_one_leaves_unfinished_is_bounded(scene: Scene, settings: dict[str, int], refusal: tuple[int, bytes]) -> None:
+    with served(Settings(scene.store, **settings)) as address:  # type: ignore[arg-type]
+        here = Scene(address, scene.shelf, scene.store, scene.secret, scene.tokens)
+        for data in (b"1", b"2"):
+            assert here.patch("owner", data * 10, data, 0).status == 202
+        refused = here.patch("owner", b"3" * 10, b"3", 0)
+        assert (refused.status, refusal[1] in refused.body) == (refusal[0], True)
+        assert here.patch("neighbour", b"3" * 10, b"3", 0).status == 202
+        assert here.patch("owner", b"1" * 10, b"1" * 4, 1).status == 202  # one goes on with what has begun
+        assert here.patch("owner", b"1" * 10, b"1" * 5, 5).status == 201
+        assert here.patch("owner", b"3" * 10, b"3", 0).status == 202
+
+
+def test_an_upload_of_which_nothing_arrived_is_none(scene: Scene) -> None:
+    assert scene.patch("owner", b"xyz", b"z", 2).status == 409
+    assert scene.kept()[1] == []
+
+
 def until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not holds():

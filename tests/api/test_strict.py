@@ -114,7 +114,7 @@ def test_a_name_that_is_asked_for_often_is_looked_up_once(here: Site) -> None:
     assert [("found" in item, item.get("problem", {}).get("code")) for item in answer.json["items"]] == [
         (True, None),
         (False, "unknown-adapter"),
-    ] * 2
+    ]
 
 
 def test_documents_say_the_address_they_were_asked_at(here: Site) -> None:

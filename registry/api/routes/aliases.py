@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Response
@@ -13,19 +14,41 @@ from registry.api.texts import VersionNumber
 from registry.api.told import changed
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.domain.access import Action
-from registry.errors import AliasMovedError, InvalidInputError, NotFoundError
+from registry.domain.names import AliasName
+from registry.errors import AliasMovedError, ConflictError, InvalidInputError, NotFoundError
 
 router = APIRouter(prefix="/v1/adapters/{ns}/{name}", tags=["aliases and tags"])
 
 Reader = Annotated[Caller, Depends(Requires(Action.READ))]
 Tagger = Annotated[Caller, Depends(Requires(Action.TAG))]
-IfMatch = Annotated[str | None, Header(description='`"3"`: only from version 3; `"none"`: only if it is not there.')]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        description='`"3"`: only from version 3; `"3", "4"`: from either; `*`: if it is there; `"none"`: if it is not.'
+    ),
+]
+IfNoneMatch = Annotated[
+    str | None, Header(description='`*`: only if it is not there; `"3"`: only from another version than 3.')
+]
+#: In the place of a version: the alias is not there.
+_NONE = "none"
 
 
 class AliasHasMovedError(AliasMovedError):
     """The precondition of a request does not hold (RFC 9110, 13.1.1)."""
 
     http_status = 412
+
+
+class PreconditionFailedError(ConflictError):
+    """Of several versions, or of any."""
+
+    http_status = 412
+    default_code = "alias-moved"
+
+    def __init__(self, alias: str, condition: str, *, actual: int | None) -> None:
+        where = "is not there" if actual is None else f"points at version {actual}"
+        super().__init__(f"alias {alias} {where}, and the request has {condition:.100}; it was not moved")
 
 
 class Pointing(BaseModel):
@@ -39,11 +62,11 @@ def aliases(caller: Reader, ns: Namespace, name: Name) -> dict[str, int]:
 
 @router.get("/aliases/{alias}", summary="Where an alias points")
 def alias(caller: Reader, ns: Namespace, name: Name, alias: Alias, response: Response) -> dict[str, Any]:
-    found = {key.lower(): number for key, number in caller.registry.aliases(f"{ns}/{name}").items()}
-    if alias.key not in found:
+    found = _actual(caller, f"{ns}/{name}", alias)
+    if found is None:
         raise NotFoundError(f"{ns}/{name} has no alias {alias}", code="unknown-alias")
-    response.headers["ETag"] = _etag(found[alias.key])
-    return {"alias": alias, "version": found[alias.key]}
+    response.headers["ETag"] = _etag(found)
+    return {"alias": alias, "version": found}
 
 
 @router.get("/aliases/{alias}/history", summary="Every move of an alias, oldest first")
@@ -61,9 +84,11 @@ def put_alias(
     wanted: Pointing,
     response: Response,
     if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
 ) -> dict[str, Any]:
+    start = expected(caller, f"{ns}/{name}", alias, if_match, if_none_match)
     try:
-        move = caller.registry.set_alias(f"{ns}/{name}", alias, wanted.version, expected=expected(if_match))
+        move = caller.registry.set_alias(f"{ns}/{name}", alias, wanted.version, expected=start)
     except AliasMovedError as error:
         raise AliasHasMovedError(f"{ns}/{name}:{alias}", expected=error.expected, actual=error.actual) from None
     response.headers["ETag"] = _etag(wanted.version)
@@ -73,8 +98,9 @@ def put_alias(
 
 @router.delete("/aliases/{alias}", summary="Remove an alias; its history stays", status_code=204)
 def delete_alias(caller: Tagger, ns: Namespace, name: Name, alias: Alias, if_match: IfMatch = None) -> None:
+    start = expected(caller, f"{ns}/{name}", alias, if_match)
     try:
-        caller.registry.remove_alias(f"{ns}/{name}", alias, expected=expected(if_match))
+        caller.registry.remove_alias(f"{ns}/{name}", alias, expected=start)
     except AliasMovedError as error:
         raise AliasHasMovedError(f"{ns}/{name}:{alias}", expected=error.expected, actual=error.actual) from None
 
@@ -95,16 +121,44 @@ def _etag(number: int) -> str:
     return f'"{number}"'
 
 
-def expected(if_match: str | None) -> int | Anything | None:
-    """Where the alias must point for it to move. Raises InvalidInputError for what is no ETag of an alias."""
-    if if_match is None or if_match.strip() == "*":
+def expected(
+    caller: Caller, adapter: str, alias: AliasName, if_match: str | None, if_none_match: str | None = None
+) -> int | Anything | None:
+    """Where the alias must point when it moves, so that the request's conditions hold (RFC 9110, 13.1).
+
+    Raises InvalidInputError for what is no ETag of an alias, PreconditionFailedError for what does not hold now.
+    """
+    if if_match is None and if_none_match is None:
         return ANYTHING
-    text = if_match.strip().removeprefix("W/").strip('"')
-    if text == "none":
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise InvalidInputError(
-            f'If-Match is {if_match!r:.80}, expected the ETag of the alias, such as "3", or "none"',
-            code="invalid-etag",
-        )
-    return int(text)
+    if if_none_match is None and len(stated := _stated("If-Match", if_match or "")) == 1 and ANYTHING not in stated:
+        return stated[0]
+    actual = _actual(caller, adapter, alias)
+    for name, text, wanted in (("If-Match", if_match, True), ("If-None-Match", if_none_match, False)):
+        if text is not None and _covers(_stated(name, text), actual) is not wanted:
+            raise PreconditionFailedError(f"{adapter}:{alias}", f"{name}: {text}", actual=actual)
+    return actual
+
+
+def _covers(stated: Sequence[int | Anything | None], actual: int | None) -> bool:
+    return actual in stated or (ANYTHING in stated and actual is not None)
+
+
+def _stated(name: str, text: str) -> list[int | Anything | None]:
+    """What a header says. A weak ETag is never that of an alias."""
+    if text.strip() == "*":
+        return [ANYTHING]
+    found: list[int | Anything | None] = []
+    for part in text.split(","):
+        etag = part.strip().removeprefix("W/").strip('"')
+        if etag != _NONE and not (etag.isascii() and etag.isdecimal() and len(etag) < 10):
+            raise InvalidInputError(
+                f'{name} is {text!r:.80}, expected ETags of the alias, such as "3", or "none"', code="invalid-etag"
+            )
+        if not part.strip().startswith("W/") or name == "If-None-Match":
+            found.append(None if etag == _NONE else int(etag))
+    return found
+
+
+def _actual(caller: Caller, adapter: str, alias: AliasName) -> int | None:
+    found = {key.lower(): number for key, number in caller.registry.aliases(adapter).items()}
+    return found.get(alias.key)

@@ -95,7 +95,7 @@ async def patch_upload(
     _require_room(request, upload_length)
     uploads: Uploads = request.app.state.uploads
     with ExitStack() as stack:
-        upload = await to_thread.run_sync(stack.enter_context, uploads.opened(caller.actor, digest))
+        upload = await to_thread.run_sync(stack.enter_context, uploads.opened(caller.actor, digest, upload_length))
         if upload.offset != upload_offset:
             raise WrongOffsetError(upload.offset)
         await _received(request, upload, length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from registry.api.addresses import public_url
 from registry.api.callers import Caller, Requires
+from registry.api.documents import Documents
 from registry.api.routes.adapters import Search
 from registry.checks.profile import find_profile
 from registry.domain.access import Action
@@ -18,7 +20,7 @@ from registry.domain.query import SORTS
 from registry.errors import InvalidInputError, NotFoundError, RejectedError
 from registry.operations.bases import base_called
 from registry.operations.check import adapter_stored, check, under_alias
-from registry.operations.resolve import Wanted, resolved
+from registry.operations.resolve import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,14 +50,16 @@ def best(request: Request, caller: Reader, wanted: Annotated[Best, Query()]) -> 
         raise InvalidInputError("say the metric by which it is to be the best", code="no-metric", hint="?by=acc")
     if wanted.engine is not None:
         find_profile(wanted.engine)
+    documents: Documents = request.app.state.documents
+    documents.catch_up()
     for version in _best_first(caller, wanted.query(caller)):
-        asked = Wanted(number=version.number, engine=wanted.engine)
-        try:
-            fitting = resolved(version.adapter, asked, blobs=caller.registry.blobs, catalog=caller.registry.catalog)
-        except RejectedError:
+        fitting = documents.answer(
+            caller.registry, version.adapter, Wanted(number=version.number, engine=wanted.engine)
+        )
+        if isinstance(fitting, RejectedError):
             continue
         score = version.score.document() if version.score else None
-        return {**fitting.document(public_url(request)), "score": score}
+        return {**json.loads(fitting.at(public_url(request))), "score": score}
     raise NotFoundError(f"no version that fits has a score {wanted.sort}", code="none-fits")
 
 

@@ -10,6 +10,13 @@ from registry.hub.protocol import SERVICE
 router = APIRouter(tags=["health"])
 
 
+@router.get("/", include_in_schema=False)
+@router.get("/docs", include_in_schema=False)
+async def root() -> dict[str, str]:
+    """For whoever comes to look: there is no page here, but a description."""
+    return {"name": "adapter-registry", "openapi": "/v1/openapi.json"}
+
+
 @router.get("/healthz", summary="The process is there")
 async def healthz() -> dict[str, str]:
     """``service`` tells clients that speak the Hub's protocol which server this is."""

@@ -62,7 +62,7 @@ def promote_alias(
             gate,
             namespace=registry.namespace,
             catalog=registry.catalog,
-            expected=expected(if_match),
+            expected=expected(caller, str(adapter), alias, if_match),
         )
     except AliasMovedError as error:
         raise AliasHasMovedError(f"{adapter}:{alias}", expected=error.expected, actual=error.actual) from None

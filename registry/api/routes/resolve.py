@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
+from registry.api import problems
 from registry.api.addresses import public_url
-from registry.api.callers import Caller, Requires, unknown_adapter
+from registry.api.callers import Caller, Requires
 from registry.api.documents import Documents
 from registry.api.names import Name, Namespace
 from registry.domain.access import Action
 from registry.domain.names import AdapterName, AliasName, Reference
-from registry.errors import InvalidInputError, InvalidNameError, RegistryError
-from registry.operations.resolve import Wanted, resolved
+from registry.errors import InvalidInputError, InvalidNameError, RegistryError, UnavailableError
+from registry.operations.resolve import Wanted
+
+#: Of an answer to many names: bytes, and seconds after which the rest must be asked for again.
+_LONGEST, _SECONDS = 16 << 20, 10.0
+
+
+class TooMuchError(InvalidInputError):
+    http_status = 413
+    default_code = "too-large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the answer is longer than {limit:,} bytes", hint="ask for fewer names at once")
+
+
+_LATER = UnavailableError(f"not answered within the request's {_SECONDS:.0f} s: ask for this name again")
 
 router = APIRouter(prefix="/v1", tags=["look-ups"])
-
-#: Bytes of a batch's answer.
-_LARGEST = 16 << 20
 
 
 class Asked(BaseModel):
@@ -36,18 +49,24 @@ class Asked(BaseModel):
         return Wanted(AliasName(self.alias) if self.alias else None, self.version, self.base, self.engine)
 
 
-@router.get("/resolve/{ns}/{name}", summary="What a name means, with the addresses of its files")
+@router.get(
+    "/resolve/{ns}/{name}",
+    summary="What a name means, with the addresses of its files",
+    response_model=dict[str, Any],
+)
 def resolve(
     request: Request,
     caller: Annotated[Caller, Depends(Requires(Action.READ))],
     ns: Namespace,
     name: Name,
     asked: Annotated[Asked, Query()],
-) -> dict[str, Any]:
-    found = resolved(
-        AdapterName(ns, name), asked.wanted(), blobs=caller.registry.blobs, catalog=caller.registry.catalog
-    )
-    return found.document(public_url(request))
+) -> Response:
+    documents: Documents = request.app.state.documents
+    documents.catch_up()
+    answer = documents.answer(caller.registry, AdapterName(ns, name), asked.wanted())
+    if isinstance(answer, RegistryError):
+        return problems.of_error(answer)
+    return Response(answer.at(public_url(request)), media_type="application/json")
 
 
 class Names(BaseModel):
@@ -64,10 +83,12 @@ class Names(BaseModel):
 def resolve_many(
     request: Request, caller: Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))], asked: Names
 ) -> Response:
-    """Each of ``items`` has its ``name``, and ``found`` as a single look-up answers it or ``problem``."""
+    """Each of ``items`` has its ``name``, and ``found`` as a single look-up answers it or ``problem``. A name that is asked for
+    twice is answered once; what takes too long is a ``problem`` of status 503, to be asked for again."""
     documents: Documents = request.app.state.documents
     documents.catch_up()
     address = public_url(request)
+    deadline = time.monotonic() + _SECONDS
 
     def one(text: str) -> str:
         try:
@@ -76,29 +97,22 @@ def resolve_many(
                 raise InvalidNameError("name", text, "team/x, team/x@3 or team/x:production")
             if not (caller.anonymous_read and documents.is_public(caller.registry, reference.adapter)):
                 caller.require(Action.READ, reference.adapter)
-            if not documents.is_there(caller.registry, reference.adapter):
-                raise unknown_adapter(reference.adapter)
             wanted = Wanted(reference.alias, reference.number, asked.base, asked.engine)
-            return f'"found":{documents.encoded(caller.registry, reference.adapter, wanted, address)}'
+            answer = documents.answer(caller.registry, reference.adapter, wanted)
         except RegistryError as error:
-            problem = {"status": error.http_status, "code": error.code, "detail": error.message}
-            return f'"problem":{json.dumps(problem)}'
+            return _problem(error)
+        return _problem(answer) if isinstance(answer, RegistryError) else f'"found":{answer.at(address)}'
 
-    answered: dict[str, str] = {}
-    length = 0
-    for text in asked.names:
-        if text not in answered:
-            answered[text] = one(text)
-        length += len(answered[text])
-        if length > _LARGEST:
-            raise TooLongAnswerError(_LARGEST)
-    items = ",".join(f'{{"name":{json.dumps(text)},{answered[text]}}}' for text in asked.names)
-    return Response(f'{{"items":[{items}]}}', media_type="application/json")
+    items, left = [], _LONGEST
+    for text in dict.fromkeys(asked.names):
+        answer = _problem(_LATER) if time.monotonic() > deadline else one(text)
+        items.append(f'{{"name":{json.dumps(text)},{answer}}}')
+        left -= len(items[-1])
+        if left < 0:
+            raise TooMuchError(_LONGEST)
+    return Response(f'{{"items":[{",".join(items)}]}}', media_type="application/json")
 
 
-class TooLongAnswerError(InvalidInputError):
-    http_status = 413
-    default_code = "too-large"
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the answer would be longer than {limit:,} bytes", hint="ask for fewer names at a time")
+def _problem(error: RegistryError) -> str:
+    problem = {"status": error.http_status, "code": error.code, "detail": error.message}
+    return f'"problem":{json.dumps(problem)}'

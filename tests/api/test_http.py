@@ -1,0 +1,107 @@
+"""HTTP as RFC 9110 has it: HEAD, ranges, conditions, and what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.api.sites import Site, site
+from tests.conftest import WriteAdapter
+
+ALIAS = "/v1/adapters/b/open/aliases/production"
+
+
+@pytest.fixture
+def here(tmp_path: Path, write_adapter: WriteAdapter) -> Iterator[Site]:
+    with site(tmp_path, write_adapter) as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/docs", "/healthz", "/readyz", "/v1/openapi.json", "/v1/resolve/b/open", "/v1/resolve/b/none", "/v1/adapters",
+        "/v1/adapters/b/open", "/v1/events", "/v1/nowhere",
+    ],
+)  # fmt: skip
+def test_head_is_get_without_a_body(here: Site, path: str) -> None:
+    whole, head = here.ask("GET", path, "bob"), here.ask("HEAD", path, "bob")
+    changing = ("date", "x-request-id")
+    assert {name: value for name, value in head.headers.items() if name not in changing} == {
+        name: value for name, value in whole.headers.items() if name not in changing
+    }
+    assert (head.status, head.body) == (whole.status, b"")
+    assert whole.body
+    assert whole.status in (200, 404)
+
+
+def test_head_of_a_stream_ends(here: Site) -> None:
+    answer = here.ask("HEAD", "/v1/events", "bob", None, {"Accept": "text/event-stream"})
+    assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1/nowhere", "/v1/adapters/b", "/v1/adapters/b/open/"])
+def test_what_is_not_there_is_a_problem_document(here: Site, path: str) -> None:
+    for method, status in (("GET", 404), ("HEAD", 404), ("POST", 404)):
+        answer = here.ask(method, path, "bob")
+        assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+def test_the_root_says_where_the_description_is(here: Site) -> None:
+    for path in ("/", "/docs"):
+        described = here.ask("GET", path).json["openapi"]
+        assert here.ask("GET", described).json["openapi"].startswith("3.")
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "status", "length"),
+    [
+        ("GET", "bytes=0-4", 206, "5"),
+        ("GET", "BYTES=0-4", 206, "5"),
+        ("GET", "lines=0-4", 200, None),
+        ("GET", "bytes=9-4", 416, None),
+        ("HEAD", "bytes=0-4", 200, None),
+        ("HEAD", "bytes=9-4", 200, None),
+    ],
+)
+def test_ranges_are_of_bytes_and_of_get(here: Site, method: str, value: str, status: int, length: str | None) -> None:
+    entry = here.shelf.show("b/open@1").manifest.files[0]
+    answer = here.ask(method, f"/v1/blobs/{entry.digest}", "bob", None, {"Range": value})
+    assert answer.status == status
+    if status != 416:
+        assert answer.headers["content-length"] == (length or str(entry.size))
+        assert ("content-range" in answer.headers) == (status == 206)
+
+
+@pytest.mark.parametrize(
+    ("at", "name", "value", "status"),
+    [
+        (None, "If-Match", "*", 412),
+        (None, "If-Match", '"none"', 200),
+        (None, "If-Match", '"1"', 412),
+        (None, "If-None-Match", "*", 200),
+        (1, "If-Match", "*", 200),
+        (1, "If-Match", '"7", "1"', 200),
+        (1, "If-Match", '"7","2"', 412),
+        (1, "If-Match", '"none", "1"', 200),
+        (1, "If-Match", 'W/"1"', 412),
+        (1, "If-Match", '"x"', 400),
+        (1, "If-None-Match", "*", 412),
+        (1, "If-None-Match", '"1"', 412),
+        (1, "If-None-Match", '"2"', 200),
+    ],
+)
+def test_an_alias_moves_if_the_conditions_hold(here: Site, at: int | None, name: str, value: str, status: int) -> None:
+    if at is not None:
+        here.shelf.set_alias("b/open", "production", at)
+    answer = here.ask("PUT", ALIAS, "bob", {"version": 2}, {name: value})
+    assert answer.status == status, answer.body
+    now = 2 if status == 200 else at
+    assert here.shelf.aliases("b/open").get("production") == now
+    if name == "If-Match" and status != 200:
+        assert here.ask("DELETE", ALIAS, "bob", None, {name: value}).status == status
+        promotion = {"version": 2, "minimum": ["acc>=0"]}
+        assert here.ask("POST", f"{ALIAS}/promote", "bob", promotion, {name: value}).status == status
+        assert here.shelf.aliases("b/open").get("production") == now
