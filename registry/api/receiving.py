@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from registry.domain.base_model import StoredBase
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
     from registry.domain.version import Version
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A version that was read and found to be what it says: it is left to enter it."""
+
+    adapter: AdapterName
+    manifest: Manifest
+    note: str | None
+    findings: Sequence[Finding]
+    fingerprint: Digest | None = None
+    weights_fingerprint: Digest | None = None
+
+
 class Receiver:
     """For one caller's transaction."""
 
@@ -44,30 +57,42 @@ class Receiver:
         self.require_usable([base.digest])
         stored_spec(base, self.caller.registry.blobs)
 
-    def add_version(self, writer: CatalogWriter, given: Mapping[str, Any]) -> tuple[Version, bool]:
-        """The manifest must be what the blobs make. Raises InvalidInputError, DefectiveAdapterError, MisfitError."""
+    def received(self, given: Mapping[str, Any]) -> Received:
+        """The version that was described, as far as it is what the blobs make; reads every byte of it, so this is no work for a
+        transaction. Raises InvalidInputError, DefectiveAdapterError, MisfitError."""
         adapter = AdapterName.parse(given["adapter"])
-        try:
-            manifest = parse_manifest(given["manifest"].encode("ascii"))
-        except (CorruptionError, UnicodeEncodeError) as error:
-            raise InvalidInputError("that is no manifest", code="manifest-differs") from error
+        manifest = _parsed(given["manifest"])
         self.require_usable([manifest.digest, *(entry.digest for entry in manifest.files)])
         claimed = [values.read_finding(finding) for finding in given["findings"]]
         if manifest.peft_type == MERGED:
             files = {entry.path: entry.digest for entry in manifest.files}
             with laid_out(files, self.caller.registry.blobs, called=str(adapter)) as directory:
                 require_merged(directory, manifest)
-            return writer.add_version(adapter, manifest, note=given["note"], findings=claimed)
+            return Received(adapter, manifest, given["note"], claimed)
         package = self._described(manifest, str(adapter))
         allowed = [finding.rule for finding in claimed if finding.severity is Severity.ERROR]
         refuse_errors(package, allowed)
-        return writer.add_version(
+        return Received(
             adapter,
             package.manifest,
-            note=given["note"],
-            fingerprint=package.fingerprint or _digest(given["fingerprint"]),
-            weights_fingerprint=package.weights_fingerprint or _digest(given["weights_fingerprint"]),
-            findings=_said(package, claimed),
+            given["note"],
+            _said(package, claimed),
+            package.fingerprint or _digest(given["fingerprint"]),
+            package.weights_fingerprint or _digest(given["weights_fingerprint"]),
+        )
+
+    def add_version(self, writer: CatalogWriter, received: Received) -> tuple[Version, bool]:
+        """Raises MissingBlobError for what a collector took meanwhile."""
+        manifest = received.manifest
+        for digest in (manifest.digest, *(entry.digest for entry in manifest.files)):
+            self.caller.registry.blobs.size(digest)
+        return writer.add_version(
+            received.adapter,
+            manifest,
+            note=received.note,
+            fingerprint=received.fingerprint,
+            weights_fingerprint=received.weights_fingerprint,
+            findings=received.findings,
         )
 
     def _described(self, manifest: Manifest, called: str) -> AdapterPackage:
@@ -87,6 +112,16 @@ class Receiver:
             code="manifest-differs",
             hint="is the server of another version? Then upgrade one of the two",
         )
+
+
+def _parsed(text: str) -> Manifest:
+    """Raises InvalidInputError, also for a document that no journal and no answer could hold."""
+    try:
+        manifest = parse_manifest(text.encode("ascii"))
+        json.dumps(json.loads(manifest.canonical_bytes), ensure_ascii=False).encode()
+    except (CorruptionError, RecursionError, ValueError) as error:
+        raise InvalidInputError("that is no manifest", code="manifest-differs") from error
+    return manifest
 
 
 def _said(package: AdapterPackage, claimed: Sequence[Finding]) -> list[Finding]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from math import isfinite
 from typing import TypeVar
 
 from registry.domain.base_model import BaseModelId
@@ -152,20 +153,17 @@ def parse_manifest(data: bytes) -> Manifest:
             base_model=BaseModelId(**document["base_model"]),
             task_type=document["task_type"],
             targets=tuple(Target(*row) for row in document["targets"]),
-            tensors=tuple(
-                TensorSpec(name, dtype, tuple(shape), start, end)
-                for name, dtype, shape, start, end in document["tensors"]
-            ),
+            tensors=tuple(_tensor(*row) for row in document["tensors"]),
             tensor_identity=Digest(document["tensor_identity"]),
             files=_files(document["files"]),
             extra_modules=tuple(document["extra_modules"]),
             absent_targets=tuple(document["absent_targets"]),
             base_change=document["base_change"],
             peft_version=document["peft_version"],
-            training=document["training"],
+            training=dict(**document["training"]),
             lineage=tuple(_edge(**edge) for edge in document["lineage"]),
         )
-    except (AttributeError, InvalidNameError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, InvalidNameError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise CorruptionError(f"a manifest cannot be read: {error}", hint="run `adapters doctor --deep`") from error
 
 
@@ -182,11 +180,19 @@ def _files(rows: Sequence[tuple[str, str, int, str]]) -> tuple[FileEntry, ...]:
     return files
 
 
+def _tensor(name: str, dtype: str, shape: Sequence[int], start: int, end: int) -> TensorSpec:
+    if type(name) is not str or type(dtype) is not str:
+        raise TypeError(f"{name!r:.80} of type {dtype!r:.80} is no tensor")
+    return TensorSpec(name, dtype, tuple(shape), start, end)
+
+
 def _edge(parent: str, kind: str, weight: float | None = None, reference: str | None = None) -> LineageEdge:
     if not kind.isprintable() or len(kind) > _MAX_KIND:
         raise ValueError(f"{kind!r:.80} is no kind of lineage")
     if reference is not None and len(reference) > _MAX_REFERENCE:
         raise ValueError(f"{reference!r:.80} is no name of a parent")
+    if weight is not None and (type(weight) not in (int, float) or not isfinite(weight)):
+        raise ValueError(f"{weight!r:.80} is no weight of a parent")
     return LineageEdge(Digest(parent), kind, weight, reference)
 
 

@@ -7,22 +7,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog
-from registry.domain.digest import PREFIX
 from registry.domain.manifest import FileEntry, FileRole, Manifest
 from registry.domain.names import Reference
+from registry.domain.paths import is_plain
 from registry.domain.version import Version
-from registry.errors import DigestMismatchError
+from registry.errors import CorruptionError
+from registry.operations.contents import contents
 from registry.operations.manifests import manifest_of
 from registry.operations.placing import placed
 
 Progress = Callable[[int], None]
+
+_DAMAGED = "the store is damaged: run `adapters doctor --deep`, and push the original again"
 
 
 def fetch(
@@ -46,23 +48,15 @@ def fetch(
 
 
 def _write(entry: FileEntry, into: Path, blobs: BlobStore, progress: Progress) -> None:
+    if not is_plain(entry.path):
+        raise CorruptionError(
+            f"{entry.path!r:.200} leads out of {into.name!r:.80}", hint="run `adapters doctor --deep`"
+        )
     path = into / entry.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    hasher, size = hashlib.sha256(), 0
     with open(path, "xb") as file:
-        for chunk in blobs.read(entry.digest):
-            hasher.update(chunk)
-            size += file.write(chunk)
+        for chunk in contents(entry, blobs.read(entry.digest), hint=_DAMAGED):
+            file.write(chunk)
             progress(len(chunk))
-            if size > entry.size:
-                break
         file.flush()
         os.fsync(file.fileno())
-    actual = PREFIX + hasher.hexdigest()
-    if actual != entry.digest or size != entry.size:
-        raise DigestMismatchError(
-            f"the stored {entry.path}",
-            expected=entry.digest,
-            actual=actual,
-            hint="the store is damaged: run `adapters doctor --deep`, and push the original again",
-        )

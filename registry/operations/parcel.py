@@ -16,12 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from registry.domain.digest import PREFIX
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import FileEntry, FileRole, Manifest
 from registry.domain.version import Version
-from registry.errors import DigestMismatchError, InvalidInputError, UnavailableError
+from registry.errors import InvalidInputError, UnavailableError
 from registry.formats.adapter_config import AdapterConfig, parse_adapter_config
 from registry.formats.adapter_directory import CONFIG
 from registry.formats.base_model_text import WHERE, resolve_base
@@ -29,6 +28,7 @@ from registry.hub.protocol import OutgoingFile
 from registry.operations.bases import Shelf, repository_and_revision
 from registry.operations.card import CardSubject, is_local, model_card
 from registry.operations.check import require_adapter
+from registry.operations.contents import contents
 from registry.operations.describe import AdapterPackage
 from registry.operations.directory import open_regular
 from registry.operations.manifests import manifest_of
@@ -194,15 +194,8 @@ def _made(path: str, data: bytes, place: Path) -> OutgoingFile:
 
 
 def _copied(entry: FileEntry, chunks: Iterable[bytes], place: Path) -> OutgoingFile:
-    file = _write(entry.path, entry.size, chunks, place)
-    if PREFIX + file.sha256 != entry.digest:
-        raise DigestMismatchError(
-            entry.path,
-            expected=entry.digest,
-            actual=PREFIX + file.sha256,
-            hint="it changed while it was read, or the store is damaged: `adapters doctor --deep`",
-        )
-    return file
+    hint = "it changed while it was read, or the store is damaged: `adapters doctor --deep`"
+    return _write(entry.path, entry.size, contents(entry, chunks, hint=hint), place)
 
 
 def _write(path: str, size: int, chunks: Iterable[bytes], place: Path) -> OutgoingFile:

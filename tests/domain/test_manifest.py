@@ -90,7 +90,10 @@ def test_a_file_has_a_size(size: object) -> None:
 
 @pytest.mark.parametrize(
     "edge",
-    [{"parent": "x"}, {"kind": "k" * 61}, {"kind": "\n"}, {"reference": "r" * 5000}, {"kind": 1}],
+    [
+        {"parent": "x"}, {"kind": "k" * 61}, {"kind": "\n"}, {"reference": "r" * 5000}, {"kind": 1},
+        {"weight": "1"}, {"weight": True}, {"weight": [1]}, {"weight": float("inf")}, {"reference": 7},
+    ],
 )
 def test_an_edge_of_the_lineage_is_a_digest_and_short_words(edge: dict[str, object]) -> None:
     manifest = Manifest("LORA", "lora", BaseModelId(None), None, (), (), ZERO, (), lineage=(LineageEdge(ZERO, "merged-with"),))
@@ -98,6 +101,21 @@ def test_an_edge_of_the_lineage_is_a_digest_and_short_words(edge: dict[str, obje
     document["lineage"][0] |= edge
     with pytest.raises(CorruptionError):
         parse_manifest(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"training": []}, {"training": "x"}, {"tensors": [[["a"], "F32", [1], 0, 4]]}, {"tensors": [["a", 1, [1], 0, 4]]}],
+)
+def test_what_a_manifest_says_is_of_the_kind_that_it_should_be(odd: dict[str, object]) -> None:
+    manifest = Manifest("LORA", "lora", BaseModelId(None), None, (), (), ZERO, ())
+    with pytest.raises(CorruptionError):
+        parse_manifest(json.dumps(json.loads(manifest.canonical_bytes) | odd).encode())
+
+
+def test_a_manifest_that_is_nested_without_end_is_none() -> None:
+    with pytest.raises(CorruptionError):
+        parse_manifest(b"[" * 200_000)
 
 
 def test_what_is_no_json_number_is_no_manifest() -> None:

@@ -19,7 +19,7 @@ from registry.api import arguments
 from registry.api.arguments import MOST_ROWS, Arguments, read
 from registry.api.callers import Caller, Gatekeeper, Requires
 from registry.api.once import Once
-from registry.api.receiving import Receiver
+from registry.api.receiving import Received, Receiver
 from registry.api.told import may_see, told, without_surroundings
 from registry.catalog.protocol import ANYTHING, CatalogWriter
 from registry.domain.access import Action
@@ -183,12 +183,14 @@ QUESTIONS: Mapping[str, Question] = {
 @dataclass(frozen=True)
 class Step:
     """``action`` is what the caller must be allowed for every adapter that the step names. One that only ``reads`` takes a
-    catalog as well as a writer."""
+    catalog as well as a writer. What ``beforehand`` makes of the arguments is what ``do`` is given: it is done before the
+    transaction, in which nobody else can write."""
 
     action: Action
     takes: type[Arguments]
     do: Callable[[Any, Any, Receiver], Any]
     reads: bool = False
+    beforehand: Callable[[Any, Receiver], Any] = lambda given, _receiver: given
 
 
 def _adapters_named(given: Arguments) -> list[AdapterName]:
@@ -221,10 +223,9 @@ def _move_alias(writer: CatalogWriter, given: arguments.MoveAlias, _receiver: Re
     return writer.move_alias(given.adapter, given.alias, given.to, expected=expected, gate=gate)
 
 
-def _add_version(writer: CatalogWriter, given: arguments.AddVersion, receiver: Receiver) -> tuple[Version, bool]:
+def _received(given: arguments.AddVersion, receiver: Receiver) -> Received:
     findings = [finding.model_dump() for finding in given.findings]
-    version, created = receiver.add_version(
-        writer,
+    return receiver.received(
         {
             "adapter": str(given.adapter),
             "manifest": given.manifest,
@@ -232,8 +233,12 @@ def _add_version(writer: CatalogWriter, given: arguments.AddVersion, receiver: R
             "fingerprint": given.fingerprint,
             "weights_fingerprint": given.weights_fingerprint,
             "findings": findings,
-        },
+        }
     )
+
+
+def _add_version(writer: CatalogWriter, received: Received, receiver: Receiver) -> tuple[Version, bool]:
+    version, created = receiver.add_version(writer, received)
     return without_surroundings(receiver.caller, version), created
 
 
@@ -276,7 +281,7 @@ STEPS: Mapping[str, Step] = {
         _on_version(Action.READ, lambda scores, version, _given: scores.evaluations(version)),
         reads=True,
     ),
-    "add_version": Step(Action.PUSH, arguments.AddVersion, _add_version),
+    "add_version": Step(Action.PUSH, arguments.AddVersion, _add_version, beforehand=_received),
     "move_alias": Step(Action.TAG, arguments.MoveAlias, _move_alias),
     "set_tags": Step(
         Action.TAG,
@@ -344,14 +349,17 @@ class Transaction(BaseModel):
 
 @dataclass(frozen=True)
 class Asked:
-    """A step as it was read."""
+    """A step as it was read; then as it was made ready."""
 
     name: str
-    given: Arguments
+    given: Any
 
     @property
     def step(self) -> Step:
         return STEPS[self.name]
+
+    def ready(self, receiver: Receiver) -> Asked:
+        return Asked(self.name, self.step.beforehand(self.given, receiver))
 
 
 class _TakenBackError(Exception):
@@ -398,6 +406,7 @@ def transact(
 
 def _carried_out(caller: Caller, wanted: Transaction, steps: list[Asked], receiver: Receiver) -> dict[str, Any]:
     results: list[Any] = []
+    steps = [asked.ready(receiver) for asked in steps]
     try:
         with caller.registry.catalog.writing() as writer:
             for asked in steps:
