@@ -12,10 +12,10 @@ from typing import Any
 import registry.blobs.filesystem as filesystem
 import registry.catalog.journal as journal
 import registry.catalog.writer as writer
-import registry.connect as connecting
 import registry.operations.fetch as fetching
 import registry.operations.publish as publishing
 import registry.operations.workplace as workplaces
+import registry.verbs.reading as reading
 from registry.catalog.sql import SqlCatalog
 from registry.catalog.tables import AliasRow
 from registry.domain.digest import Digest
@@ -111,7 +111,7 @@ def pull_in_place() -> None:
             fetching._write(entry, into, blobs, progress)
         return version, manifest
 
-    connecting.fetch = fetch
+    reading.fetch = fetch
 
 
 @plant
