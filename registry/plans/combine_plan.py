@@ -115,20 +115,23 @@ def _refuse_uncombinable(draft: _Draft, one: Ingredient) -> None:
 
 
 def _refuse_different(draft: _Draft) -> None:
+    """Each is held against the first that says its base at all; who says nothing is of any."""
+    bases = [(one, one.manifest.base_model) for one in draft.adapters]
+    named = next(((one, base.id) for one, base in bases if base.id is not None), None)
+    shaped = next(((one, base.fingerprint) for one, base in bases if base.fingerprint is not None), None)
     first = draft.adapters[0]
-    for one in draft.adapters[1:]:
-        ours, theirs = first.manifest.base_model, one.manifest.base_model
-        if None not in (ours.id, theirs.id) and (ours.id or "").lower() != (theirs.id or "").lower():
+    for one, base in bases:
+        if named is not None and base.id is not None and base.id.lower() != named[1].lower():
             draft.refuse(
                 "different-bases",
-                f"{first.name} belongs to {ours.id}, and {one.name} to {theirs.id}",
+                f"{named[0].name} belongs to {named[1]}, and {one.name} to {base.id}",
                 where="base_model_name_or_path",
                 fix="combine adapters of one base; `adapters base alias` says that two names are one",
             )
-        elif None not in (ours.fingerprint, theirs.fingerprint) and ours.fingerprint != theirs.fingerprint:
+        elif shaped is not None and base.fingerprint not in (None, shaped[1]):
             draft.refuse(
                 "different-bases",
-                f"{first.name} and {one.name} were recorded with bases of different shapes",
+                f"{shaped[0].name} and {one.name} were recorded with bases of different shapes",
                 where="base_model_name_or_path",
                 fix="combine adapters of one base",
             )

@@ -25,6 +25,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     adapter(tmp_path / "endless", 6, lora_alpha=1e308)
     adapter(tmp_path / "other-base", 7, base_model_name_or_path="acme/other")
     adapter(tmp_path / "of-base", 8, base_model_name_or_path="acme/base")
+    adapter(tmp_path / "no-base", 9, base_model_name_or_path=None)
     cut = adapter(tmp_path / "cut", 9) / "adapter_model.safetensors"
     cut.write_bytes(cut.read_bytes()[:-4])
     (tmp_path / "empty").mkdir()
@@ -60,6 +61,7 @@ REFUSED: dict[str, tuple[int, str]] = {
     "combine huge huge -o out --method sce": (6, "float32"),
     "combine huge one -o out --dtype float16": (6, "cannot hold"),
     "combine other-base of-base -o out": (6, "belongs to"),
+    "combine no-base other-base of-base -o out": (6, "belongs to"),
     "combine one two three -o out --method slerp": (6, "slerp"),
     "combine one cut -o out": (3, "its header describes"),
     "combine one empty -o out": (3, "adapter_config.json"),
