@@ -58,7 +58,7 @@ def test_a_file_is_no_registry_for_any_verb(adapter: str) -> None:
 def test_nothing_is_made_in_a_directory_of_something_else(adapter: str) -> None:
     """The adapter's own, say."""
     before = sorted(Path(adapter).iterdir())
-    for line in (["push", adapter], ["token", "create", "ci", "--role", "reader"], ["base", "alias", "a/b", "c/d"]):
+    for line in (["push", adapter], ["token", "create", "ci", "--role", "admin"], ["base", "alias", "a/b", "c/d"]):
         found = said(adapter, *line)
         assert (found.code, "is no registry and is not empty" in found.err) == (3, True), line
     assert sorted(Path(adapter).iterdir()) == before
