@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 
 def run(adapters: Adapters, encoding: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-c", "from cli.main import main; main()", *arguments, "--registry", str(adapters.registry)],
+        [sys.executable, "-c", "from cli.main import main; main()", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONIOENCODING": encoding},
+        env={**os.environ, "PYTHONIOENCODING": encoding, "ADAPTERS_REGISTRY": str(adapters.registry)},
         capture_output=True,
     )
 
