@@ -57,6 +57,8 @@ class SqlCatalog(SqlReads):
         self._manifest_of = manifest_of
         self._engine = sqlite_engine(path)
         self._ready = False
+        self._joined: ExitStack | None = None
+        self._writer: SqlWriter | None = None
 
     def acting(self, actor: str) -> SqlCatalog:
         """The same catalog; what it writes from now on is on record as this actor's."""
@@ -125,7 +127,49 @@ class SqlCatalog(SqlReads):
         return self._ready
 
     @contextmanager
+    def joined(self) -> Iterator[SqlCatalog]:
+        """The same catalog, whose transactions are one that ends with this block: what becomes known while they are made can be
+        kept elsewhere before any of it holds. If an exception leaves one of them, they are all taken back."""
+        with ExitStack() as stack:
+            other = copy(self)
+            other._joined, other._writer = stack, None  # noqa: SLF001 - its own
+            yield other
+
+    @property
+    def last_entry(self) -> tuple[int, str] | None:
+        """The number and hash of the last entry that the open transaction of a :meth:`joined` catalog makes; None for none."""
+        return self._writer.last_entry if self._writer is not None else None
+
+    def holds(self, entry: tuple[int, str]) -> bool:
+        """Whether the audit has this entry, also if whoever made it was killed when only the journal had it."""
+        if self._has(entry):
+            return True
+        with self.writing():  # which carries out what the journal holds beyond the catalog
+            pass
+        return self._has(entry)
+
+    def _has(self, entry: tuple[int, str]) -> bool:
+        with self._reading() as session:
+            row = session.get(AuditRow, entry[0])
+            return row is not None and row.hash == entry[1]
+
+    @contextmanager
     def writing(self) -> Iterator[SqlWriter]:
+        if self._joined is None:
+            with self._written() as writer:
+                yield writer
+            return
+        if self._writer is None:
+            self._writer = self._joined.enter_context(self._written())
+        try:
+            yield self._writer
+        except BaseException as error:
+            self._writer = None
+            self._joined.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    @contextmanager
+    def _written(self) -> Iterator[SqlWriter]:
         self.prepare()
         recorded: int | None = None
         try:

@@ -48,6 +48,11 @@ class SqlWriter:
         """The events of this transaction so far, as the journal keeps them; empty if nothing changed."""
         return segment_bytes(self._bodies)
 
+    @property
+    def last_entry(self) -> tuple[int, str] | None:
+        """The number and hash of this transaction's last event so far; None if nothing changed."""
+        return self._head if self._bodies else None
+
     def resolve(self, reference: Reference) -> Version:
         return resolve(self._session, reference)
 

@@ -51,6 +51,43 @@ def test_a_transaction_that_changes_nothing_leaves_no_segment(tmp_path: Path) ->
     assert not (tmp_path / "journal").exists()
 
 
+def test_joined_transactions_are_one(tmp_path: Path) -> None:
+    """Nobody sees anything of them before the end, by which it is known what the audit will have."""
+    catalog = at(tmp_path)
+    add(catalog, 0)
+    with catalog.joined() as joined:
+        assert joined.last_entry is None
+        for salt in (1, 2):
+            add(joined, salt)
+        entry = joined.last_entry
+        assert entry is not None
+        assert entry[0] == 3
+        assert [version.number for version in at(tmp_path).versions(NAME, limit=9)] == [1]
+    assert [version.number for version in at(tmp_path).versions(NAME, limit=9)] == [3, 2, 1]
+    assert at(tmp_path).holds(entry)
+    assert not at(tmp_path).holds((3, "sha256:" + "0" * 64))
+    assert not at(tmp_path).holds((4, entry[1]))
+
+
+@pytest.mark.parametrize("where", ["in a transaction", "after them"])
+def test_joined_transactions_are_taken_back_together(tmp_path: Path, where: str) -> None:
+    catalog = at(tmp_path)
+    add(catalog, 0)
+    with pytest.raises(RuntimeError), catalog.joined() as joined:
+        add(joined, 1)
+        entry = joined.last_entry
+        if where == "after them":
+            raise RuntimeError
+        with joined.writing() as writer:
+            writer.add_version(NAME, manifest(2))
+            raise RuntimeError
+    assert entry is not None
+    assert not at(tmp_path).holds(entry)
+    assert list(FileJournal(tmp_path / "journal").firsts()) == [1]
+    add(catalog, 3)
+    assert [version.number for version in at(tmp_path).versions(NAME, limit=9)] == [2, 1]
+
+
 def test_another_process_sees_what_was_committed(tmp_path: Path) -> None:
     writer, reader = at(tmp_path), at(tmp_path)
     assert reader.search(VersionQuery()) == []

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from threading import BoundedSemaphore
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
 from registry.api import arguments
 from registry.api.arguments import MOST_ROWS, Arguments, read
 from registry.api.callers import Caller, Gatekeeper, Requires
-from registry.api.once import Once
+from registry.api.once import Key, Once
 from registry.api.receiving import Received, Receiver
 from registry.api.told import may_see, told, without_surroundings
 from registry.catalog.protocol import ANYTHING, CatalogWriter
@@ -385,7 +385,7 @@ def transact(
     request: Request,
     caller: Annotated[Caller, Depends(Changes())],
     wanted: Transaction,
-    idempotency_key: Annotated[str | None, Header()] = None,
+    idempotency_key: Key = None,
 ) -> dict[str, Any]:
     steps = [_read(caller, step) for step in wanted.steps]
     receiver = Receiver(caller, request.app.state.possessions)
@@ -399,7 +399,7 @@ def transact(
             return _carried_out(caller, wanted, steps, receiver)
         once: Once = request.app.state.once
         body = json.dumps(wanted.model_dump()).encode()
-        return once.done(caller.actor, idempotency_key, body, lambda: _carried_out(caller, wanted, steps, receiver))
+        return once.done(caller, idempotency_key, body, lambda caller: _carried_out(caller, wanted, steps, receiver))
     finally:
         _WAITING.release()
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
 from registry.api.callers import Caller, Requires
 from registry.api.names import Alias, Name, Namespace
+from registry.api.once import Key, Once, same_request
 from registry.api.problems import of_error
 from registry.api.routes.aliases import AliasHasMovedError, IfMatch, expected
 from registry.api.routes.finding import readable
 from registry.domain.access import Action
 from registry.domain.names import AdapterName, Reference
-from registry.errors import AliasMovedError
+from registry.errors import AliasMovedError, GateClosedError
 from registry.operations.gate import asked
 from registry.operations.promote import promote
 
@@ -38,12 +39,28 @@ class Promotion(BaseModel):
     )
 
 
+class _ClosedError(Exception):
+    """Nothing moved, so there is nothing to keep."""
+
+    def __init__(self, failure: GateClosedError, outcome: dict[str, object]) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.outcome = outcome
+
+
 @router.post("/aliases/{alias}/promote", summary="Move an alias if the gate holds, in one transaction")
 def promote_alias(
-    caller: Tagger, ns: Namespace, name: Name, alias: Alias, wanted: Promotion, if_match: IfMatch = None
+    request: Request,
+    caller: Tagger,
+    ns: Namespace,
+    name: Name,
+    alias: Alias,
+    wanted: Promotion,
+    if_match: IfMatch = None,
+    idempotency_key: Key = None,
 ) -> Response:
     """For whoever may read it, too. 422 with every condition if the gate is closed; then nothing moved."""
-    registry, adapter = caller.registry, AdapterName(ns, name)
+    adapter = AdapterName(ns, name)
     caller.require(Action.READ, adapter)  # a gate tells what the scores are
     against = wanted.against
     if against is not None and any(mark in against for mark in "/@:"):
@@ -55,17 +72,25 @@ def promote_alias(
         no_regression=wanted.no_regression,
         noise=wanted.noise,
     )
-    try:
+
+    def promoted(caller: Caller) -> dict[str, Any]:
         promotion = promote(
             Reference(adapter, number=wanted.version),
             alias,
             gate,
-            namespace=registry.namespace,
-            catalog=registry.catalog,
+            namespace=caller.registry.namespace,
+            catalog=caller.registry.catalog,
             expected=expected(caller, str(adapter), alias, if_match),
         )
+        if promotion.outcome.failure is not None:
+            raise _ClosedError(promotion.outcome.failure, promotion.document())
+        return promotion.document()
+
+    once: Once = request.app.state.once
+    try:
+        answer = once.done(caller, idempotency_key, same_request(request, wanted, if_match), promoted)
+    except _ClosedError as closed:
+        return of_error(closed.failure, outcome=closed.outcome)
     except AliasMovedError as error:
         raise AliasHasMovedError(f"{adapter}:{alias}", expected=error.expected, actual=error.actual) from None
-    if promotion.outcome.failure is not None:
-        return of_error(promotion.outcome.failure, outcome=promotion.document())
-    return JSONResponse(promotion.document(), headers={"ETag": f'"{wanted.version}"'})
+    return JSONResponse(answer, headers={"ETag": f'"{wanted.version}"'})

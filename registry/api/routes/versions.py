@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from registry.api.callers import Caller, Requires, shown_parents
 from registry.api.names import Name, Namespace, Number
-from registry.api.once import Once
+from registry.api.once import Key, Once, same_request
 from registry.api.receiving import Receiver
 from registry.api.routes.finding import readable
 from registry.api.texts import Label, Note, Part
@@ -27,9 +27,6 @@ router = APIRouter(prefix="/v1/adapters/{ns}/{name}/versions", tags=["versions"]
 
 Reader = Annotated[Caller, Depends(Requires(Action.READ))]
 Pusher = Annotated[Caller, Depends(Requires(Action.PUSH))]
-Key = Annotated[
-    str | None, Header(description="The request is carried out once, however often it arrives with this key.")
-]
 
 
 class File(BaseModel):
@@ -98,7 +95,7 @@ def publish(
     Receiver(caller, request.app.state.possessions).require_usable(list(files.values()))
     measured = _measured(request, caller, wanted.evaluations, wanted.results)
 
-    def made() -> dict[str, Any]:
+    def made(caller: Caller) -> dict[str, Any]:
         published = caller.registry.receive(
             files,
             name=str(adapter),
@@ -115,7 +112,7 @@ def publish(
         return {**changed(caller, published.version), "created": published.created, "findings": findings}
 
     once: Once = request.app.state.once
-    answer = once.done(caller.actor, idempotency_key, _asked(request, wanted), made)
+    answer = once.done(caller, idempotency_key, same_request(request, wanted), made)
     response.status_code = 201 if answer["created"] else 200
     return answer
 
@@ -147,12 +144,12 @@ def add_evaluations(
     if not measured:
         raise InvalidInputError("no scores and no results files were given", code="no-score")
 
-    def added() -> dict[str, Any]:
+    def added(caller: Caller) -> dict[str, Any]:
         _, count = caller.registry.add_evaluations(f"{ns}/{name}@{number}", *measured)
         return {"added": count}
 
     once: Once = request.app.state.once
-    return once.done(caller.actor, idempotency_key, _asked(request, wanted), added)
+    return once.done(caller, idempotency_key, same_request(request, wanted), added)
 
 
 @router.get("/{number}/lineage", summary="What it was made from")
@@ -170,8 +167,3 @@ def _measured(request: Request, caller: Caller, scores: list[Score], results: li
     Receiver(caller, request.app.state.possessions).require_usable([digest for digest, _ in files])
     stated = [score.measured() for score in scores]
     return stated + [stored_results(digest, name, caller.registry.blobs) for digest, name in files]
-
-
-def _asked(request: Request, wanted: BaseModel) -> bytes:
-    """What makes two requests the same: the same body for the same resource."""
-    return f"{request.url.path}\n{wanted.model_dump_json()}".encode()
