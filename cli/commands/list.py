@@ -81,11 +81,13 @@ def list_(
 
 def _why_not(type: str | None, sort: str | None) -> str:
     """A word that nobody knows is the likeliest reason."""
+    from registry.domain.manifest import MERGED
     from registry.domain.query import SORTS
     from registry.variants.table import PEFT_TYPES
 
-    if type is not None and type.upper() not in PEFT_TYPES:
-        return f"--type {type} is no method of PEFT: it has {', '.join(sorted(PEFT_TYPES))}"
+    known = {*PEFT_TYPES, MERGED}
+    if type is not None and type.upper() not in known:
+        return f"--type {type} is none of {', '.join(sorted(known))}"
     if sort is not None and sort not in SORTS:
         return f"--sort {sort} is none of {', '.join(SORTS)}, so it is taken for a metric, and nothing has such a score"
     return "`adapters push DIR` stores an adapter"

@@ -31,6 +31,7 @@ from registry.api.routes import (
     resolve,
     store,
     tokens,
+    transactions,
     versions,
 )
 from registry.api.settings import Settings
@@ -58,6 +59,7 @@ _RESOURCES = (
     resolve,
     store,
     tokens,
+    transactions,
     versions,
 )
 

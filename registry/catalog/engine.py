@@ -140,9 +140,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (exc.IntegrityError, exc.InterfaceError, exc.ProgrammingError) as error:
-        if "binding parameter" in str(error.orig):
-            raise InvalidInputError("a value is of a kind that cannot be kept", code="not-text") from error
+    except (exc.IntegrityError, exc.ProgrammingError):
         raise  # our mistake, not the database's state
     except UnicodeEncodeError as error:
         raise InvalidInputError(

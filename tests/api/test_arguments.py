@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from registry.api.app import create_app
-from registry.api.routes.catalog import QUESTIONS, STEPS
+from registry.api.routes.catalog import QUESTIONS
+from registry.api.routes.transactions import STEPS
 from registry.api.settings import Settings
 from registry.connect import connect
 from registry.domain.access import Action, NamespacePattern, new_token

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from registry.api.limits import Limits
-from registry.api.routes import catalog
+from registry.api.routes import transactions
 from registry.domain.access import Action, NamespacePattern, new_token
 from tests.api.sites import Site, site
 from tests.conftest import WriteAdapter
@@ -48,23 +48,23 @@ def test_steps_that_only_read_wait_for_nobody(here: Site, monkeypatch: pytest.Mo
     """And change nothing, though they are to stay."""
     steps = [{"do": "resolve", "reference": "b/open@1"}, ALIASES, {"do": "evaluations", "version": "b/open@1"}]
     before = transact(here, "bob", *steps)
-    monkeypatch.setattr(catalog, "_WAITING", BoundedSemaphore(1))
-    catalog._WAITING.acquire()
+    monkeypatch.setattr(transactions, "_WAITING", BoundedSemaphore(1))
+    transactions._WAITING.acquire()
     with here.shelf.catalog.writing(), here.unchanged():
         for commit in (False, True):
             assert transact(here, "bob", *steps, commit=commit).json == before.json
 
 
 def test_those_that_would_wait_in_too_long_a_line_are_told_at_once(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_WAITING", BoundedSemaphore(1))
+    monkeypatch.setattr(transactions, "_WAITING", BoundedSemaphore(1))
     tag = {"do": "set_tags", "version": "b/open@1", "tags": {"x": "1"}}
     answers: list[Any] = []
     with here.shelf.catalog.writing():
         first = Thread(target=lambda: answers.append(transact(here, "bob", tag, commit=True)))
         first.start()
         waited = Event()
-        while catalog._WAITING.acquire(blocking=False):
-            catalog._WAITING.release()
+        while transactions._WAITING.acquire(blocking=False):
+            transactions._WAITING.release()
             waited.wait(0.01)
         refused = transact(here, "bob", tag, commit=True)
         assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "busy", "1")

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pytest
 
-from registry.api.routes.catalog import STEPS
+from registry.api.routes.transactions import STEPS
 from registry.domain.access import Action, NamespacePattern, new_token
 from registry.domain.digest import Digest
 from tests.api.sites import Site, site

@@ -1,41 +1,29 @@
-"""The catalog for the command line and the Python API elsewhere: questions, and transactions of several steps.
+"""The catalog for the command line and the Python API elsewhere: its questions. Changes are :mod:`transactions
+<registry.api.routes.transactions>`.
 
-Who may ask or do what is decided here step by step, by the same :class:`Caller` as everywhere.
+Who may ask what is decided here question by question, by the same :class:`Caller` as everywhere.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import BoundedSemaphore
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends
 
 from registry.api import arguments
 from registry.api.arguments import MOST_ROWS, Arguments, read
-from registry.api.callers import Caller, Gatekeeper, Requires
-from registry.api.once import Key, Once
-from registry.api.receiving import Received, Receiver
+from registry.api.callers import Caller, Requires
 from registry.api.told import may_see, told, without_surroundings
-from registry.catalog.protocol import ANYTHING, CatalogWriter
 from registry.domain.access import Action
 from registry.domain.names import AdapterName, Reference
-from registry.domain.tags import checked_tags
 from registry.domain.version import AuditEntry, Version
-from registry.errors import ChangedMeanwhileError, InvalidInputError, NotFoundError, UnavailableError
-from registry.operations.gate import Scores
+from registry.errors import NotFoundError
 from registry.remote import values
-from registry.remote.asks import ANSWERS, RESULTS
+from registry.remote.asks import ANSWERS
 
 router = APIRouter(prefix="/v1", tags=["remote command line"])
-
-_MOST_STEPS = 500
-#: So many transactions of a worker wait for the one writer at a time: threads are for others, too.
-_WAITING = BoundedSemaphore(8)
 
 
 @dataclass(frozen=True)
@@ -67,11 +55,11 @@ def _of_version(caller: Caller, reference: Reference) -> Version:
         caller.require(Action.READ, reference.adapter)
     found = caller.own_view_of(caller.registry.catalog.resolve(reference))
     if found is None:
-        raise _unknown(reference)
+        raise unknown_digest(reference)
     return found
 
 
-def _unknown(reference: Reference) -> NotFoundError:
+def unknown_digest(reference: Reference) -> NotFoundError:
     return NotFoundError(f"no version has digest {reference.digest_start}", code="unknown-version")
 
 
@@ -178,278 +166,3 @@ QUESTIONS: Mapping[str, Question] = {
     ),
     "tokens": Question(arguments.Nothing, lambda caller, _given: caller.registry.catalog.tokens(), administrator=True),
 }
-
-
-@dataclass(frozen=True)
-class Step:
-    """``action`` is what the caller must be allowed for every adapter that the step names. One that only ``reads`` takes a
-    catalog as well as a writer. What ``beforehand`` makes of the arguments is what ``do`` is given: it is done before the
-    transaction, in which nobody else can write."""
-
-    action: Action
-    takes: type[Arguments]
-    do: Callable[[Any, Any, Receiver], Any]
-    reads: bool = False
-    beforehand: Callable[[Any, Receiver], Any] = lambda given, _receiver: given
-
-
-def _adapters_named(given: Arguments) -> list[AdapterName]:
-    """All that a step names, whichever of them it is about."""
-    named = [getattr(given, key).adapter for key in ("version", "reference") if hasattr(given, key)]
-    return [*([given.adapter] if hasattr(given, "adapter") else []), *(each for each in named if each is not None)]
-
-
-def _theirs(scores: Scores, reference: Reference, action: Action, receiver: Receiver) -> Version:
-    """Raises NotFoundError; a digest means a version that the caller may read, and must be one where they may do this."""
-    found = scores.resolve(reference)
-    if reference.adapter is None:
-        own = receiver.caller.own_view_of(found)
-        if own is None:
-            raise _unknown(reference)
-        found = scores.resolve(Reference(own.adapter, number=own.number))  # as it is in this transaction
-    receiver.caller.require(action, found.adapter)
-    return found
-
-
-def _on_version(
-    action: Action, do: Callable[[Any, Version, Any], Any]
-) -> Callable[[CatalogWriter, Any, Receiver], Any]:
-    return lambda writer, given, receiver: do(writer, _theirs(writer, given.version, action, receiver), given)
-
-
-def _move_alias(writer: CatalogWriter, given: arguments.MoveAlias, _receiver: Receiver) -> Any:
-    expected = given.expected if "expected" in given.model_fields_set else ANYTHING
-    gate = given.gate.model_dump() if given.gate is not None else None
-    return writer.move_alias(given.adapter, given.alias, given.to, expected=expected, gate=gate)
-
-
-def _received(given: arguments.AddVersion, receiver: Receiver) -> Received:
-    findings = [finding.model_dump() for finding in given.findings]
-    return receiver.received(
-        {
-            "adapter": str(given.adapter),
-            "manifest": given.manifest,
-            "note": given.note,
-            "fingerprint": given.fingerprint,
-            "weights_fingerprint": given.weights_fingerprint,
-            "findings": findings,
-        }
-    )
-
-
-def _add_version(writer: CatalogWriter, received: Received, receiver: Receiver) -> tuple[Version, bool]:
-    version, created = receiver.add_version(writer, received)
-    return without_surroundings(receiver.caller, version), created
-
-
-def _add_evaluations(writer: CatalogWriter, given: arguments.AddEvaluations, receiver: Receiver) -> int:
-    scores = [values.read_evaluation(each.model_dump()) for each in given.evaluations]
-    if given.raw is not None:
-        receiver.require_usable([given.raw])
-    return writer.add_evaluations(_theirs(writer, given.version, Action.PUSH, receiver), scores, raw=given.raw)
-
-
-def _add_base(writer: CatalogWriter, given: arguments.AddBase, receiver: Receiver) -> bool:
-    base = given.base.stored()
-    receiver.require_base(base)
-    return writer.add_base(base)
-
-
-def _set_private(writer: CatalogWriter, given: arguments.Visibility, receiver: Receiver) -> None:
-    receiver.caller.require_visibility(given.adapter, private=given.private)
-    writer.set_private(given.adapter, private=given.private)
-
-
-def _rename(writer: CatalogWriter, given: arguments.Rename, receiver: Receiver) -> None:
-    receiver.caller.require(Action.PUSH, given.to)
-    writer.rename_adapter(given.adapter, given.to)
-
-
-STEPS: Mapping[str, Step] = {
-    "resolve": Step(
-        Action.READ,
-        arguments.AboutReference,
-        lambda scores, given, receiver: _theirs(scores, given.reference, Action.READ, receiver),
-        reads=True,
-    ),
-    "aliases": Step(
-        Action.READ, arguments.AboutAdapter, lambda scores, given, _: scores.aliases(given.adapter), reads=True
-    ),
-    "evaluations": Step(
-        Action.READ,
-        arguments.AboutVersion,
-        _on_version(Action.READ, lambda scores, version, _given: scores.evaluations(version)),
-        reads=True,
-    ),
-    "add_version": Step(Action.PUSH, arguments.AddVersion, _add_version, beforehand=_received),
-    "move_alias": Step(Action.TAG, arguments.MoveAlias, _move_alias),
-    "set_tags": Step(
-        Action.TAG,
-        arguments.SetTags,
-        _on_version(Action.TAG, lambda writer, version, given: writer.set_tags(version, checked_tags(given.tags))),
-    ),
-    "remove_tags": Step(
-        Action.TAG,
-        arguments.RemoveTags,
-        _on_version(Action.TAG, lambda writer, version, given: writer.remove_tags(version, given.keys)),
-    ),
-    "yank": Step(
-        Action.YANK,
-        arguments.AboutVersionWhy,
-        _on_version(Action.YANK, lambda writer, version, given: writer.yank(version, given.reason)),
-    ),
-    "unyank": Step(
-        Action.YANK,
-        arguments.AboutVersion,
-        _on_version(Action.YANK, lambda writer, version, _given: writer.unyank(version)),
-    ),
-    "delete": Step(
-        Action.DELETE,
-        arguments.AboutVersionWhy,
-        _on_version(Action.DELETE, lambda writer, version, given: writer.delete(version, given.reason)),
-    ),
-    "add_evaluations": Step(Action.PUSH, arguments.AddEvaluations, _add_evaluations),
-    "add_base": Step(Action.ADMIN, arguments.AddBase, _add_base),
-    "alias_base": Step(
-        Action.ADMIN,
-        arguments.AliasBase,
-        lambda writer, given, _: writer.alias_base(given.name, given.canonical),
-    ),
-    "create_adapter": Step(
-        Action.PUSH,
-        arguments.Visibility,
-        lambda writer, given, _: writer.create_adapter(given.adapter, private=given.private),
-    ),
-    "set_private": Step(Action.PUSH, arguments.Visibility, _set_private),
-    "remove_adapter": Step(
-        Action.DELETE,
-        arguments.AboutAdapterWhy,
-        lambda writer, given, _: writer.remove_adapter(given.adapter, given.reason),
-    ),
-    "rename_adapter": Step(Action.DELETE, arguments.Rename, _rename),
-    "add_token": Step(
-        Action.ADMIN,
-        arguments.AddToken,
-        lambda writer, given, _: writer.add_token(values.read_token(given.token.model_dump())),
-    ),
-    "revoke_token": Step(
-        Action.ADMIN, arguments.AboutToken, lambda writer, given, _: writer.revoke_token(given.token_id)
-    ),
-}
-
-
-class Transaction(BaseModel):
-    """Steps are carried out in order, all or none. With ``commit`` false they are taken back once they have been answered; with
-    ``commit`` true they stay if they answer what ``answered`` is the digest of."""
-
-    steps: list[dict[str, Any]] = Field(min_length=1, max_length=_MOST_STEPS)
-    commit: bool
-    answered: str | None = Field(None, max_length=64)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A step as it was read; then as it was made ready."""
-
-    name: str
-    given: Any
-
-    @property
-    def step(self) -> Step:
-        return STEPS[self.name]
-
-    def ready(self, receiver: Receiver) -> Asked:
-        return Asked(self.name, self.step.beforehand(self.given, receiver))
-
-
-class _TakenBackError(Exception):
-    """Ends a transaction that was only a question."""
-
-
-class Changes(Requires):
-    """For whoever may change something somewhere: each request takes the one writer's time, whether it commits or not."""
-
-    def __init__(self) -> None:
-        super().__init__(Action.PUSH, somewhere=True)
-
-    def __call__(self, request: Request) -> Caller:
-        gatekeeper: Gatekeeper = request.app.state.gatekeeper
-        caller = gatekeeper.caller(request, writes=True)
-        caller.require_change()
-        gatekeeper.count_push(caller)
-        return caller
-
-
-@router.post("/transactions", summary="Several changes at once, or none")
-def transact(
-    request: Request,
-    caller: Annotated[Caller, Depends(Changes())],
-    wanted: Transaction,
-    idempotency_key: Key = None,
-) -> dict[str, Any]:
-    steps = [_read(caller, step) for step in wanted.steps]
-    receiver = Receiver(caller, request.app.state.possessions)
-    if all(asked.step.reads for asked in steps):
-        results = [_done(caller.registry.catalog, asked, receiver) for asked in steps]
-        return {"results": results, "answered": _digest(results)}
-    if not _WAITING.acquire(blocking=False):
-        raise UnavailableError("too many transactions wait for each other", code="busy", hint="try again")
-    try:
-        if not wanted.commit:
-            return _carried_out(caller, wanted, steps, receiver)
-        once: Once = request.app.state.once
-        body = json.dumps(wanted.model_dump()).encode()
-        return once.done(caller, idempotency_key, body, lambda caller: _carried_out(caller, wanted, steps, receiver))
-    finally:
-        _WAITING.release()
-
-
-def _carried_out(caller: Caller, wanted: Transaction, steps: list[Asked], receiver: Receiver) -> dict[str, Any]:
-    results: list[Any] = []
-    steps = [asked.ready(receiver) for asked in steps]
-    try:
-        with caller.registry.catalog.writing() as writer:
-            for asked in steps:
-                results.append(_done(writer, asked, receiver))
-            answered = _digest(results)
-            if not wanted.commit:
-                raise _TakenBackError
-            if wanted.answered is not None and wanted.answered != answered:
-                raise ChangedMeanwhileError
-    except _TakenBackError:
-        pass
-    return {"results": results, "answered": answered}
-
-
-def _read(caller: Caller, document: Mapping[str, Any]) -> Asked:
-    """A step of a caller who may take it, before anything is carried out."""
-    name = document.get("do")
-    if not isinstance(name, str) or name not in STEPS:
-        raise InvalidInputError(f"there is no step {name!r:.60}", code="unknown-step")
-    step = STEPS[name]
-    if not step.takes.model_fields.keys() & {"adapter", "version", "reference"}:
-        caller.require(step.action)
-    given = read(step.takes, {key: value for key, value in document.items() if key != "do"}, of=name)
-    named = _adapters_named(given)
-    if not named:
-        caller.require_anywhere(step.action)  # whose it is shows once it is found
-    for adapter in named:
-        caller.require(step.action, adapter)
-    return Asked(name, given)
-
-
-def _done(catalog: Any, asked: Asked, receiver: Receiver) -> Any:
-    return RESULTS[asked.name][0](asked.step.do(catalog, asked.given, receiver))
-
-
-#: They differ each time.
-_TIMES = frozenset(["created_at", "revoked_at", "at"])
-
-
-def _digest(results: list[Any]) -> str:
-    def timeless(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: timeless(each) for key, each in value.items() if key not in _TIMES}
-        return [timeless(each) for each in value] if isinstance(value, (list, tuple)) else value
-
-    return hashlib.sha256(json.dumps(timeless(results), sort_keys=True).encode()).hexdigest()

@@ -14,6 +14,7 @@ from registry.api.once import Key, Once, same_request
 from registry.api.problems import of_error
 from registry.api.routes.aliases import AliasHasMovedError, IfMatch, expected
 from registry.api.routes.finding import readable
+from registry.api.texts import VersionNumber
 from registry.domain.access import Action
 from registry.domain.names import AdapterName, Reference
 from registry.errors import AliasMovedError, GateClosedError
@@ -28,7 +29,7 @@ Tagger = Annotated[Caller, Depends(Requires(Action.TAG))]
 class Promotion(BaseModel):
     """The conditions of ``adapters promote``; at least one."""
 
-    version: int = Field(ge=1, lt=10**9, examples=[2])
+    version: VersionNumber = Field(examples=[2])
     minimum: list[str] = Field([], max_length=100, description="Such as acc>=0.8.", examples=[["acc>=0.7"]])
     no_regression: list[str] = Field([], max_length=100, description="METRIC or METRIC:TOLERANCE.", examples=[["acc"]])
     against: str | None = Field(
