@@ -208,7 +208,7 @@ class Gatekeeper:
         if presented is None:
             return None
         token = self._registry.catalog.find_token(presented.id)
-        if not presented.is_of(token):  # counted by who asks, not by whose token it is: nobody locks another out
+        if not presented.is_of(token):
             where = request.client.host if request.client else ""
             if (after := self._failures.take(where, time.monotonic())) is not None:
                 raise TooManyRequestsError(after)

@@ -229,7 +229,8 @@ def _stored(
 ) -> Combined:
     """The next version of ``name``, with its parents; the parents' scores are not its own."""  # 5
     lineage = [LineageEdge(one.manifest.digest, request.kind, one.weight, one.name) for one in adapters]
-    base = adapters[0].manifest.base_model
+    bases = [one.manifest.base_model for one in adapters if one.weight != 0]
+    base = next((one for one in bases if one.id is not None), bases[0])
     stated = f"{base.id}@{base.revision}" if base.id and base.revision else base.id
     package = describe(directory, base=stated, lineage=lineage)
     recipe = {

@@ -39,6 +39,9 @@ def fresh_config(
         "target_modules": _targets(adapters, modules),
         **{name: agreed for name in _SHARED if (agreed := _agreed(adapters, name)) is not None},
     }
+    bases = {one.manifest.base_model.id for one in adapters} - {None}
+    if "base_model_name_or_path" not in config and len({str(base).lower() for base in bases}) == 1:
+        config["base_model_name_or_path"] = min(map(str, bases))  # they are one, called differently
     if any(one.config.truthy("fan_in_fan_out") for one in adapters):
         config["fan_in_fan_out"] = True
     if parameters:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,8 +23,11 @@ from registry.plans.combine_rows import Objection, united_rows
 from registry.plans.combining import EXACTLY, LINEAR, CombinePlan, Passed, Rows, Share, Stack, widest
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merging import Origin
+from registry.variants.extras import without_base_layer
+from registry.variants.findings import some
 from registry.variants.lora import MARK
 from registry.variants.lora_layers import TAILS, LoraLayer, gather
+from registry.variants.lora_parameters import in_order, wrapped_module
 from registry.variants.lora_settings import read_settings
 from registry.variants.lora_targets import layers_by_target
 from registry.variants.natural_order import natural
@@ -44,6 +47,8 @@ class SameNumbers(Protocol):
 class _Draft:
     adapters: Sequence[Ingredient]
     dtype: str | None
+    #: Those that have a weight: of the others nothing is taken and nothing is asked.
+    taking: Sequence[Ingredient]
     shares: dict[str, list[tuple[Share, LoraLayer, int]]] = field(default_factory=dict)
     whole: dict[str, list[tuple[int, TensorSpec]]] = field(default_factory=dict)
     problems: list[Misfit] = field(default_factory=list)
@@ -56,11 +61,14 @@ def plan_combine(
     adapters: Sequence[Ingredient], same: SameNumbers, *, dtype: str | None = None, method: str = LINEAR
 ) -> tuple[CombinePlan | None, Sequence[Misfit]]:
     """The plan, or all reasons against it. ``dtype`` is safetensors' name of the result's type; None for the widest there is."""
-    draft = _Draft(adapters, dtype)
-    for one in adapters:
+    draft = _Draft(adapters, dtype, [one for one in adapters if one.weight != 0])
+    if not draft.taking:
+        draft.refuse("nothing-left", "every weight is 0, so that nothing is left", fix="give a weight that is not 0")
+        return None, draft.problems
+    for one in draft.taking:
         _refuse_uncombinable(draft, one)  # 1
     _refuse_different(draft)  # 2
-    wanted, given = EXACTLY.get(method), sum(one.weight != 0 for one in adapters)
+    wanted, given = EXACTLY.get(method), len(draft.taking)
     if wanted is not None and given != wanted:
         draft.refuse(
             "other-count",
@@ -69,15 +77,16 @@ def plan_combine(
         )
     if draft.problems:
         return None, draft.problems
-    for one in adapters:
+    for one in draft.taking:
         _add(draft, one)  # 3
-    stacks = tuple(_stacked(draft, path) for path in sorted(draft.shares, key=natural))
+    names = _names(draft)
+    stacks = tuple(_stacked(draft, path, names) for path in sorted(draft.shares, key=natural))
     passed, rows = _whole(draft, same, {stack.path for stack in stacks})  # 4
     if not stacks and not draft.problems:
-        draft.refuse("nothing-left", "every weight is 0, so that nothing is left", fix="give a weight that is not 0")
+        draft.refuse("nothing-left", "no adapter has a factor to add up", fix="combine adapters that have LoRA factors")
     if draft.problems:
         return None, draft.problems
-    return CombinePlan(stacks, passed, fresh_config(adapters, stacks, passed), rows), ()  # 5
+    return CombinePlan(stacks, passed, fresh_config(draft.taking, stacks, passed), rows), ()  # 5
 
 
 def _refuse_uncombinable(draft: _Draft, one: Ingredient) -> None:
@@ -116,10 +125,10 @@ def _refuse_uncombinable(draft: _Draft, one: Ingredient) -> None:
 
 def _refuse_different(draft: _Draft) -> None:
     """Each is held against the first that says its base at all; who says nothing is of any."""
-    bases = [(one, one.manifest.base_model) for one in draft.adapters]
+    bases = [(one, one.manifest.base_model) for one in draft.taking]
     named = next(((one, base.id) for one, base in bases if base.id is not None), None)
     shaped = next(((one, base.fingerprint) for one, base in bases if base.fingerprint is not None), None)
-    first = draft.adapters[0]
+    first = next((one for one in draft.taking if one.manifest.task_type is not None), draft.taking[0])
     for one, base in bases:
         if named is not None and base.id is not None and base.id.lower() != named[1].lower():
             draft.refuse(
@@ -135,7 +144,7 @@ def _refuse_different(draft: _Draft) -> None:
                 where="base_model_name_or_path",
                 fix="combine adapters of one base",
             )
-        if first.manifest.task_type != one.manifest.task_type:
+        if one.manifest.task_type not in (None, first.manifest.task_type):
             draft.refuse(
                 "different-tasks",
                 f"{first.name} was trained for {first.manifest.task_type}, and {one.name} for {one.manifest.task_type}: "
@@ -146,8 +155,6 @@ def _refuse_different(draft: _Draft) -> None:
 
 
 def _add(draft: _Draft, one: Ingredient) -> None:
-    if one.weight == 0:
-        return  # as if it had not been named
     settings = read_settings(one.config)
     targets = one.targets
     layers = layers_by_target(one.config, one.manifest.tensors, set(targets))
@@ -181,7 +188,35 @@ def _add(draft: _Draft, one: Ingredient) -> None:
             draft.whole.setdefault(name, []).append((one.number, place.spec))
 
 
-def _stacked(draft: _Draft, path: str) -> Stack:
+def _names(draft: _Draft) -> dict[str, str]:
+    """For each target where its factors stand. Those of a bare parameter stand in a wrapper of its module, and how deep that is
+    hangs on how many parameters the result has there, not on how many a parent had."""
+    names = {path: held[0][1].path for path, held in draft.shares.items()}
+    modules: dict[str, list[str]] = {}
+    for path, held in draft.shares.items():
+        module = wrapped_module(held[0][1].path)[0]
+        if path != without_base_layer(module):
+            modules.setdefault(module, []).append(path)
+    for module, paths in modules.items():
+        by_name = {path.rpartition(".")[2]: path for path in paths}
+        ordered = in_order(by_name)
+        places = {layer.path for path in paths for _, layer, _ in draft.shares[path]}
+        if ordered is None and len(places) == len(paths):
+            continue  # all parents have it alike
+        if ordered is None:
+            draft.refuse(
+                "experts-layout-ambiguous",
+                f"{module} is wrapped for {some(list(by_name))}, and in which order it registers them nobody knows",
+                target=module,
+                fix="merge the adapters into the base one after the other, and extract a LoRA from the result",
+            )
+            continue
+        for depth, name in enumerate(reversed(ordered)):
+            names[by_name[name]] = module + ".base_layer" * depth
+    return names
+
+
+def _stacked(draft: _Draft, path: str, names: Mapping[str, str]) -> Stack:
     shares = [share for share, _, _ in draft.shares[path]]
     layers = [layer for _, layer, _ in draft.shares[path]]
     first = shares[0]
@@ -202,7 +237,7 @@ def _stacked(draft: _Draft, path: str) -> Stack:
     groups = down[0] // up[1] if len(down) > 2 else 1
     return Stack(
         path=path,
-        name=f"{PREFIX}{layers[0].path}",
+        name=f"{PREFIX}{names[path]}",
         shares=tuple(shares),
         dtype=draft.dtype or widest(spec.dtype for share in shares for spec in (share.down, share.up)),
         experts=draft.shares[path][0][2],
@@ -228,9 +263,8 @@ def _whole(draft: _Draft, same: SameNumbers, targets: Collection[str]) -> tuple[
 
 def _rows(draft: _Draft, name: str, same: SameNumbers, targets: Collection[str]) -> Rows | Objection | None:
     """None for the same rows of the same tokens in all adapters, which pass through."""
-    taking = [one for one in draft.adapters if one.weight != 0]
-    asked = [token_indices(one.config) for one in taking]
-    alike = len(draft.whole[name]) == len(taking) and all(one == asked[0] for one in asked)
+    asked = [token_indices(one.config) for one in draft.taking]
+    alike = len(draft.whole[name]) == len(draft.taking) and all(one == asked[0] for one in asked)
     if alike and _differing(draft, name, same) is None:
         return None
     return united_rows(name, draft.whole[name], draft.adapters, targets)
@@ -253,9 +287,8 @@ def _differing(draft: _Draft, name: str, same: SameNumbers) -> str | None:
 def _passed(draft: _Draft, name: str, same: SameNumbers) -> Passed:
     held = draft.whole[name]
     number, spec = held[0]
-    taking = [one for one in draft.adapters if one.weight != 0]
     differing = _differing(draft, name, same)
-    lacking = next((one.name for one in taking if one.number not in {number for number, _ in held}), None)
+    lacking = next((one.name for one in draft.taking if one.number not in {number for number, _ in held}), None)
     if differing is not None or (lacking is not None and not _is_base_copy(name)):
         draft.refuse(
             "saved-modules-differ",

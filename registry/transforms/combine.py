@@ -241,7 +241,7 @@ def _uncut(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Meth
     parts = [decomposed(down, up) for down, up in pairs]
     wanted = exact if method.rank is None else min(max(method.rank // groups, 1), exact)
     norms = [float(torch.linalg.vector_norm(one.values)) for one in parts]
-    return Uncut(stack, pairs, parts, norms, _enough(parts, method, wanted))
+    return Uncut(stack, pairs, parts, norms, _enough(parts, norms, method, wanted))
 
 
 def _dense_uncut(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Method, wanted: int) -> Uncut:
@@ -249,13 +249,19 @@ def _dense_uncut(stack: Stack, adapters: Sequence[Shard], files: Sources, method
     for dense in _dense(stack, adapters, files, method):
         parts.append(randomized(dense, min(wanted, *dense.shape), generator(method.seed, f"{stack.path} range")))
         norms.append(float(torch.linalg.matrix_norm(dense.double())))
-    return Uncut(stack, (), parts, norms, _enough(parts, method, min(len(one.values) for one in parts)))
+    return Uncut(stack, (), parts, norms, _enough(parts, norms, method, min(len(one.values) for one in parts)))
 
 
-def _enough(parts: Sequence[Decomposition], method: Method, most: int) -> int:
+def _enough(parts: Sequence[Decomposition], norms: Sequence[float], method: Method, most: int) -> int:
+    """The smallest rank that keeps the share of the whole delta, of which not every value may have been looked for."""
     if method.energy is None:
         return most
-    return min(most, max(rank_for_energy(one.values, method.energy) for one in parts))
+    found = [
+        float(one.values.square().sum()) / norm**2 if norm else 1.0 for one, norm in zip(parts, norms, strict=True)
+    ]
+    wanted = [min(method.energy / share, 1.0) if share else 1.0 for share in found]
+    ranks = [rank_for_energy(one.values, share) for one, share in zip(parts, wanted, strict=True)]
+    return min(most, max(ranks))
 
 
 def _lost(values: Tensor, kept: int, norm: float, exact: Sequence[Pair]) -> float:

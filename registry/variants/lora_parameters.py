@@ -27,6 +27,14 @@ def wrapped_module(path: str) -> tuple[str, int]:
     return path, depth
 
 
+def in_order(parameters: Iterable[str]) -> list[str] | None:
+    """Parameters of one module as it registers them, the innermost wrapper's first; None where nobody knows."""
+    found = list(parameters)
+    if len(found) < 2:
+        return found
+    return sorted(found, key=_REGISTERED.index) if all(name in _REGISTERED for name in found) else None
+
+
 def parameters_of(module: str, targets: Iterable[str]) -> list[str]:
     """Which parameters of the module ``target_parameters`` may mean, in the order given."""
     names = {
@@ -82,8 +90,7 @@ def name_wrappers(
                 fix="name module and parameter in target_parameters: experts.down_proj",
             )
         ]
-    if len(candidates) == 1 or all(name in _REGISTERED for name in candidates):
-        ordered = sorted(candidates, key=_REGISTERED.index) if len(candidates) > 1 else candidates
+    if (ordered := in_order(candidates)) is not None:
         return dict(zip(unnamed, ordered, strict=True)), []
     return dict(zip(unnamed, candidates, strict=True)), [
         warning(

@@ -52,6 +52,16 @@ PAIRS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
         {"target_modules": ["q_proj"], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]},
         {"target_modules": [], "target_parameters": ["experts.down_proj"], "r": 3},
     ),
+    "experts that do not meet": (
+        tiny.ExpertBlocks,
+        {"target_modules": [], "target_parameters": ["experts.gate_up_proj"]},
+        {"target_modules": [], "target_parameters": ["experts.down_proj"], "r": 3},
+    ),
+    "experts, the one inside first": (
+        tiny.ExpertBlocks,
+        {"target_modules": [], "target_parameters": ["experts.gate_up_proj"], "r": 3},
+        {"target_modules": ["q_proj"], "target_parameters": ["experts.down_proj", "experts.gate_up_proj"]},
+    ),
     "experts of one rank": (
         tiny.ExpertBlocks,
         {"target_modules": ["q_proj"], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]},
@@ -124,6 +134,41 @@ def test_the_sum_is_what_peft_makes_of_each(pair: str, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "both" / "adapter_config.json").read_text())
     assert not config.get("use_rslora")
     assert all(layer.rank == layer.exact_rank for layer in done.layers)
+
+
+NOTHING: dict[str, dict[str, Any]] = {
+    "another head": {"modules_to_save": ["lm_head"], **LM},
+    "dora": {"use_dora": True, **LM},
+    "biases": {"bias": "lora_only", **LM},
+    "tokens": {"trainable_token_indices": {"embed_tokens": [1, 2]}, **LM},
+    "another task": {"task_type": "SEQ_CLS"},
+}
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("other", NOTHING)
+def test_with_weight_0_an_adapter_is_as_if_it_had_not_been_named(other: str, place: int, tmp_path: Path) -> None:
+    """In the file, in the config, and in what is refused."""
+    one = train(tiny.llama, tmp_path / "one", 1, {"r": 3, **LM})
+    options = NOTHING[other]
+    make = tiny.classifier if options.get("task_type") == "SEQ_CLS" else tiny.llama
+    ignored = train(make, tmp_path / "ignored", 2, options)
+    both: list[tuple[Path, float]] = [(one, 0.5)]
+    both.insert(place, (ignored, 0.0))
+    registry = connect(tmp_path / "registry")
+    registry.combine([(one, 0.5)], tmp_path / "alone")
+    registry.combine(both, tmp_path / "with")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+@pytest.mark.parametrize("energy", [0.5, 0.9, 0.99])
+def test_a_method_keeps_the_share_that_was_asked_for_or_all_it_may(energy: float, tmp_path: Path) -> None:
+    adapters = [train(tiny.llama, tmp_path / str(seed), seed, {"r": 6, **LM}) for seed in (1, 2)]
+    done = connect(tmp_path / "registry").combine(adapters, tmp_path / "both", method="ties", energy=energy)
+    for layer in done.layers:
+        kept = 1 - layer.discarded**2
+        assert kept >= energy * (1 - 1e-9) or layer.rank == min(layer.exact_rank, 16), layer
 
 
 @pytest.mark.parametrize("rank", [1, 3])
