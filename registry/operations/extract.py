@@ -95,13 +95,15 @@ def extract(request: ExtractRequest, into: Path, *, shelf: Shelf, workshop: Call
         )
         config = ModelConfig(base.config)
         spec = spec_of(identity.id, config, [spec for _, spec in base])
-        wanted, problems = plan_extract(base, tuned, spec)
+        task = _task(config)
+        wanted, problems = plan_extract(base, tuned, spec, task)
         if problems:
             raise UnextractableError(request.tuned, problems)
         with placed(into) as place:
             done = workshop(  # 2
                 wanted,
                 place / WEIGHTS,
+                name=request.tuned,
                 rank=request.rank,
                 energy=request.energy,
                 dtype=request.dtype,
@@ -115,7 +117,7 @@ def extract(request: ExtractRequest, into: Path, *, shelf: Shelf, workshop: Call
                     hint="check that these are the base and what was tuned from it",
                 )
             has_bias = any(spec.name.endswith(TRAINED_BIAS) for spec in read_shard(place / WEIGHTS).tensors)
-            text = json.dumps(_config(done, wanted, identity, config, has_bias=has_bias), indent=2)
+            text = json.dumps(_config(done, wanted, identity, task, has_bias=has_bias), indent=2)
             write_new(text.encode() + b"\n", place / CONFIG)
             _require_sound(place, replace(identity, spec=spec))  # 3
     norm = hypot(*(one.norm for one in done))
@@ -124,11 +126,10 @@ def extract(request: ExtractRequest, into: Path, *, shelf: Shelf, workshop: Call
 
 
 def _config(
-    done: Sequence[Any], wanted: Sequence[Extract], base: CheckedBase, config: ModelConfig, *, has_bias: bool
+    done: Sequence[Any], wanted: Sequence[Extract], base: CheckedBase, task: str | None, *, has_bias: bool
 ) -> dict[str, object]:
     ranks = {one.path: one.rank for one in done if one.rank is not None}
-    names = config.architectures or ("",)
-    task = next((task for end, task in _TASKS.items() if names[0].endswith(end)), None)
+    heads = {one.path: one.task_head for one in wanted if one.task_head is not None}
     has_transposed = any(one.transposed for one in wanted if one.path in ranks)
     return with_ranks(
         {
@@ -139,10 +140,15 @@ def _config(
             "bias": "lora_only" if has_bias else "none",
             "fan_in_fan_out": has_transposed,
             "target_modules": sorted(ranks),
-            "modules_to_save": sorted({one.path for one in done if one.rank is None}) or None,
+            "modules_to_save": sorted({heads.get(one.path, one.path) for one in done if one.rank is None}) or None,
         },
         ranks,
     )
+
+
+def _task(config: ModelConfig) -> str | None:
+    names = config.architectures or ("",)
+    return next((task for end, task in _TASKS.items() if names[0].endswith(end)), None)
 
 
 def _require_sound(place: Path, base: CheckedBase) -> None:

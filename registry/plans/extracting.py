@@ -1,7 +1,9 @@
 """Which tensors of a fine-tuned model an adapter has to say, and how: from names, shapes and kinds of both checkpoints.
 
-Linear layers and embeddings become LoRAs; what is small or of another kind (norms, biases, heads of another shape) is saved
-whole, if it changed. Experts that memory stacks and disk does not have no LoRA that PEFT would load, and are refused.
+Linear layers and embeddings become LoRAs; what is small or of another kind (norms, biases) is saved whole, if it changed, with
+what its module counts besides (BatchNorm). The head of a task that PEFT knows is saved whole whether it changed or not: PEFT does
+not load an adapter for the task without it. Of what no adapter can say only a change is refused: experts that memory stacks and
+disk does not, and an embedding that encoder and decoder have in common, each as a module of its own.
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ from registry.checks.places import in_memory, places_of
 from registry.domain.base_model import BaseModelSpec, ModuleKind
 from registry.domain.checkpoint import Checkpoint, Shard
 from registry.domain.tensors import TensorSpec
+from registry.formats.base_heads import DEFAULTS
 from registry.plans.merge_draft import Draft
 from registry.plans.merge_tied import tie_of
 from registry.plans.merging import FLOATS
 
+#: What modules count: BatchNorm its batches, older models their positions.
+_COUNTS = frozenset({"I64", "I32"})
 #: What PEFT calls the bias of a layer that it wraps.
 TRAINED_BIAS = "base_layer.bias"
 
@@ -35,10 +40,16 @@ class Extract:
     transposed: bool = False
     #: The output embedding that is the same matrix: it changed as well, and PEFT adapts the two sides one by one.
     head: str | None = None
+    #: The module of a task's head that it belongs to.
+    task_head: str | None = None
+    #: Why a change of it has no place in an adapter.
+    unsayable: Misfit | None = None
 
 
-def plan_extract(base: Checkpoint, tuned: Checkpoint, spec: BaseModelSpec) -> tuple[list[Extract], Sequence[Misfit]]:
-    """Every floating tensor that both have; and all reasons why the difference is no adapter."""
+def plan_extract(
+    base: Checkpoint, tuned: Checkpoint, spec: BaseModelSpec, task: str | None
+) -> tuple[list[Extract], Sequence[Misfit]]:
+    """Every tensor that both have; and all reasons why the difference is no adapter. ``task`` is PEFT's name of it."""
     theirs = {one.name: (shard, one) for shard, one in tuned}
     ours = {one.name: (shard, one) for shard, one in base}
     problems: list[Misfit] = []
@@ -58,9 +69,10 @@ def plan_extract(base: Checkpoint, tuned: Checkpoint, spec: BaseModelSpec) -> tu
     found: list[Extract] = []
     for name, (shard, one) in ours.items():
         other = theirs.get(name)
-        if other is None or one.dtype not in FLOATS:
+        if other is None or one.dtype not in (*FLOATS, *_COUNTS):
             continue
-        if other[1].shape != one.shape or other[1].dtype not in FLOATS:
+        is_count = one.dtype in _COUNTS
+        if other[1].shape != one.shape or (other[1].dtype != one.dtype if is_count else other[1].dtype not in FLOATS):
             problems.append(
                 error(
                     "other-shape",
@@ -73,17 +85,12 @@ def plan_extract(base: Checkpoint, tuned: Checkpoint, spec: BaseModelSpec) -> tu
             continue
         path, _, tail = name.rpartition(".")
         module = kinds.get(path) if tail == "weight" else None
-        low_rank = module is not None and module.kind in (ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING)
-        if path in stacked:
-            problems.append(
-                error(
-                    "experts",
-                    f"{path} is one of the experts that transformers 5 holds in one stack, for which this finds no LoRA",
-                    where=name,
-                    fix="keep the tuned model; merging and serving it needs no adapter",
-                )
-            )
-            break
+        task_head = _head(path, task)
+        low_rank = (
+            module is not None
+            and module.kind in (ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING)
+            and task_head is None
+        )
         kind = module.kind if module is not None else ModuleKind.OTHER
         found.append(
             Extract(
@@ -97,6 +104,26 @@ def plan_extract(base: Checkpoint, tuned: Checkpoint, spec: BaseModelSpec) -> tu
                 head=in_memory(tie.head.removesuffix(".weight"), spec.model_type)
                 if tie is not None and name == tie.embedding
                 else None,
+                task_head=task_head,
+                unsayable=_unsayable(name, path, is_expert=path in stacked),
             )
         )
     return found, problems
+
+
+def _head(path: str, task: str | None) -> str | None:
+    """The module that PEFT saves for the task, which ``path`` is or lies in."""
+    parts = path.split(".")
+    at = next((number for number, part in enumerate(parts, 1) if part in DEFAULTS.get(task or "", ())), None)
+    return ".".join(parts[:at]) if at is not None else None
+
+
+def _unsayable(name: str, path: str, *, is_expert: bool) -> Misfit | None:
+    fix = "keep the tuned model; merging and serving it needs no adapter"
+    if is_expert:
+        why = f"{path} is one of the experts that transformers 5 holds in one stack, for which this finds no LoRA"
+        return error("experts", why, where=name, fix=fix)
+    if path.rpartition(".")[2] == "shared":
+        why = f"{path} changed, which encoder and decoder have in common: a LoRA of it would change neither of theirs in PEFT"
+        return error("tied-encoder-decoder", why, where=name, fix=fix)
+    return None

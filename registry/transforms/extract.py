@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from registry.checks.misfit import Misfit
 from registry.domain.checkpoint import Shard
 from registry.domain.tensors import TensorSpec
-from registry.errors import MalformedFileError
+from registry.errors import MalformedFileError, UnextractableError
 from registry.numerics.low_rank import balanced, randomized, rank_for_energy
 from registry.plans.extracting import TRAINED_BIAS, Extract
 from registry.plans.merging import Origin
@@ -36,9 +37,10 @@ class Extracted:
 
 
 def extract(
-    wanted: Sequence[Extract], into: Path, *, rank: int, energy: float | None, dtype: str, seed: int
+    wanted: Sequence[Extract], into: Path, *, name: str, rank: int, energy: float | None, dtype: str, seed: int
 ) -> list[Extracted]:
-    """Write the file of weights; modules that did not change are not in it.
+    """Write the file of weights; modules that did not change are not in it, but for the head of the task. Raises
+    UnextractableError for changes of the model ``name`` that no adapter can say.
 
     Trained biases of matrices are saved as ``bias="lora_only"`` saves them, and of a module that is no matrix everything.
     Memory is that of one matrix, and of the factors of all.
@@ -51,12 +53,16 @@ def extract(
         modules.setdefault(one.path, []).append(one)
     biases: dict[str, Extract] = {}
     has_trained = False
+    problems: list[Misfit] = []
     with sources(_paths(wanted)) as files:
         for path, parts in modules.items():
             changed = {one.tail for one in parts if _differs(one, files)}
+            problems += [one.unsayable for one in parts if one.tail in changed and one.unsayable is not None][:1]
+            if problems:
+                continue  # all reasons are said at once
             matrix = next((one for one in parts if one.low_rank), None)
             if matrix is None or (matrix.tail not in changed and changed):
-                for one in parts if changed else ():
+                for one in parts if changed or parts[0].task_head is not None else ():
                     made[f"{PREFIX}{path}.{one.tail}"] = read(files, Origin(*one.tuned))
                     done.append(
                         Extracted(path, one.tail, None, float(torch.linalg.vector_norm(_delta(one, files))), 0.0)
@@ -81,6 +87,8 @@ def extract(
                 done.append(replace(done[-1], path=matrix.head, embedding=False))
             biases.update((path, one) for one in parts if one.tail == "bias")
             has_trained |= "bias" in changed
+        if problems:
+            raise UnextractableError(name, problems)
         for path, bias in biases.items() if has_trained else ():
             made[f"{PREFIX}{path}.{TRAINED_BIAS}"] = read(files, Origin(*bias.tuned))
     placed = laid_out(TensorSpec(name, NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in made.items())

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
@@ -93,3 +94,88 @@ def test_two_models_that_are_not_one_are_refused(tmp_path: Path) -> None:
         connect(tmp_path / "registry").extract(base, base, tmp_path / "lora", rank=4)
     assert caught.value.exit_code == 6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tuned"]
+
+
+LLAMA: dict[str, Any] = {
+    "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "pad_token_id": 0,
+}  # fmt: skip
+T5 = {"vocab_size": 32, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}
+
+
+def of_class(name: str) -> Any:
+    return lambda: getattr(transformers, name)(transformers.LlamaConfig(**LLAMA, num_labels=3))
+
+
+def t5() -> nn.Module:
+    return transformers.T5ForConditionalGeneration(transformers.T5Config(**T5))
+
+
+def moved(model: nn.Module, *parts: str) -> nn.Module:
+    """The parameters whose names have one of these parts changed."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if any(part in name for part in parts):
+                parameter += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.mark.parametrize("changed", [("q_proj",), ("q_proj", "score", "qa_outputs"), ("",)])
+@pytest.mark.parametrize("name", ["ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"])
+def test_a_task_has_its_head(name: str, changed: tuple[str, ...], tmp_path: Path) -> None:
+    """PEFT loads no adapter of such a task without it, changed or not; on a base that brings another, too."""
+    make = of_class(f"Llama{name}")
+    model = moved(seeded(make), *changed)
+    base, other = saved(seeded(make), tmp_path / "base"), saved(model, tmp_path / "tuned")
+    connect(tmp_path / "registry").extract(base, other, tmp_path / "lora", rank=32)
+    fresh = moved(seeded(make), "score", "qa_outputs") if changed == ("",) else seeded(make)
+    adapted = PeftModel.from_pretrained(fresh, str(tmp_path / "lora"))
+    torch.testing.assert_close(logits(adapted), logits(model), rtol=1e-4, atol=1e-4)
+
+
+def both(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(input_ids=TOKENS, decoder_input_ids=TOKENS[:, :4]).logits  # type: ignore[no-any-return]
+
+
+def test_what_encoder_and_decoder_have_in_common_may_stay_and_may_not_change(tmp_path: Path) -> None:
+    model = moved(seeded(t5), ".q.", ".wi.", "layer_norm")
+    base, other = saved(seeded(t5), tmp_path / "base"), saved(model, tmp_path / "tuned")
+    registry = connect(tmp_path / "registry")
+    registry.extract(base, other, tmp_path / "lora", rank=32)
+    adapted = PeftModel.from_pretrained(seeded(t5), str(tmp_path / "lora"))
+    torch.testing.assert_close(both(adapted), both(model), rtol=1e-4, atol=1e-4)
+    changed = saved(moved(model, "shared"), tmp_path / "changed")
+    with pytest.raises(RegistryError, match="in common") as caught:
+        registry.extract(base, changed, tmp_path / "none", rank=4)
+    assert (caught.value.exit_code, (tmp_path / "none").exists()) == (6, False)
+
+
+def test_experts_may_stay_and_may_not_change(tmp_path: Path) -> None:
+    model = moved(seeded(tiny.mixtral), "q_proj")
+    base, other = saved(seeded(tiny.mixtral), tmp_path / "base"), saved(model, tmp_path / "tuned")
+    registry = connect(tmp_path / "registry")
+    registry.extract(base, other, tmp_path / "lora", rank=32)
+    adapted = PeftModel.from_pretrained(seeded(tiny.mixtral), str(tmp_path / "lora"))
+    torch.testing.assert_close(logits(adapted), logits(model), rtol=1e-4, atol=1e-4)
+    changed = saved(moved(model, "experts"), tmp_path / "changed")
+    with pytest.raises(RegistryError, match="one stack") as caught:
+        registry.extract(base, changed, tmp_path / "none", rank=4)
+    assert (caught.value.exit_code, (tmp_path / "none").exists()) == (6, False)
+
+
+def resnet() -> nn.Module:
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], num_labels=2)
+    return transformers.ResNetForImageClassification(config)
+
+
+def test_what_a_module_counts_comes_with_it(tmp_path: Path) -> None:
+    model, images = moved(seeded(resnet), "weight", "bias"), torch.rand(4, 3, 16, 16)
+    model.train()(pixel_values=images)  # moves what batches are normalised by, and counts them
+    base, other = saved(seeded(resnet), tmp_path / "base"), saved(model, tmp_path / "tuned")
+    connect(tmp_path / "registry").extract(base, other, tmp_path / "lora", rank=8)
+    adapted = PeftModel.from_pretrained(seeded(resnet), str(tmp_path / "lora"))
+    with torch.no_grad():
+        found, wanted = (each.eval()(pixel_values=images).logits for each in (adapted, model))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
