@@ -9,7 +9,7 @@ from typer import Argument, BadParameter, Option
 
 from cli.commands.merge import weighted
 from cli.context import Session
-from cli.rendering import counted, emit, say, table
+from cli.rendering import counted, emit, note, say, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +66,8 @@ def inspect(
         shrink=("layer",),
     )
     say(f"{done.subject}: {_verdict(done)}{f' → {plot}' if plot is not None else ''}")
+    if done.left_out:
+        note(f"not in these figures, because it is no pair of factors: {', '.join(done.left_out)}", quiet=session.quiet)
 
 
 def _draw_spectra(done: Inspected, plot: Path) -> None:

@@ -127,10 +127,9 @@ def inner(one: Factors, other: Factors) -> float:
 
 
 def effective_rank(values: Tensor) -> float:
-    """exp of the entropy of the energies: how many directions a spectrum would have if all counted alike.
-    https://ieeexplore.ieee.org/document/7098875"""
-    energies = values.square()
-    shares = energies[energies > 0] / energies.sum()
+    """exp of the entropy of σ / Σσ: how many directions a spectrum would have if all counted alike (Roy and Vetterli, The
+    effective rank, 2007: https://ieeexplore.ieee.org/document/7098875)."""
+    shares = values[values > 0] / values.sum()
     return float(torch.exp(-(shares * shares.log()).sum())) if len(shares) else 0.0
 
 
@@ -142,7 +141,15 @@ def rank_for_energy(values: Tensor, energy: float) -> int:
     return min(int(torch.searchsorted(total, energy * total[-1] * (1 - 1e-12)).item()) + 1, len(values))
 
 
-def principal_cosines(one: Tensor, other: Tensor) -> Tensor:
-    """Cosines of the angles between the column spaces of two matrices with as many rows, from large to small."""
-    cosines: Tensor = torch.linalg.svdvals(torch.linalg.qr(_wide(one)).Q.mT @ torch.linalg.qr(_wide(other)).Q)
+def principal_cosines(one: Factors, other: Factors) -> Tensor:
+    """Cosines of the angles between the spaces that two deltas with as many rows write to, from large to small; as many as the
+    smaller space has dimensions, and so none for a delta of nothing. A direction counts that float64 can tell from rounding."""
+    cosines: Tensor = torch.linalg.svdvals(_column_space(one).mT @ _column_space(other))
     return cosines.clamp(max=1.0)
+
+
+def _column_space(one: Factors) -> Tensor:
+    """An orthonormal basis (out, dimensions)."""
+    found = decomposed(one.down, one.up)
+    size = max(one.up.shape[0], one.down.shape[1]) * torch.finfo(torch.float64).eps
+    return found.left[:, found.values > size * found.values[:1].sum()]

@@ -65,11 +65,13 @@ class Workshop:
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """``shares`` are ‖Δ‖ / ‖W‖ by target, where the base is at hand."""
+    """``shares`` are ‖Δ‖ / ‖W‖ by target, where the base is at hand. ``left_out`` is what else the adapter has, which is no pair of
+    factors: the norm is not all that it changes."""
 
     subject: str
     layers: tuple[Spectrum, ...]
     shares: Mapping[str, float]
+    left_out: tuple[str, ...] = ()
 
     @property
     def norm(self) -> float:
@@ -92,6 +94,7 @@ class Inspected:
             "norm": self.norm,
             "sufficient_rank": self.sufficient_rank,
             "dead": list(self.dead),
+            "left_out": list(self.left_out),
             "layers": [
                 {
                     "path": layer.path,
@@ -183,7 +186,14 @@ def inspect(subject: Subject, *, base: str | None, shelf: Shelf, workshop: Works
         held = _deltas(one)
         layers = _spectra(one, held, workshop)
         shares = _shares(one, layers, held[1], base, shelf, workshop) if base is not None else {}
-    return Inspected(one.adapter.name, layers, shares)
+    return Inspected(one.adapter.name, layers, shares, _left_out(one))
+
+
+def _left_out(one: Found) -> tuple[str, ...]:
+    manifest = one.adapter.manifest
+    magnitudes = ("the magnitudes of DoRA",) if manifest.variant == "dora" else ()
+    started = (f"what {manifest.base_change} took out of the base",) if manifest.base_change is not None else ()
+    return (*magnitudes, *started, *manifest.extra_modules)
 
 
 def diff(one: Subject, other: Subject, *, shelf: Shelf, workshop: Workshop) -> Difference:
@@ -276,7 +286,15 @@ def _deltas(one: Found) -> tuple[Shard, Deltas]:
     broken = [finding for finding in one.adapter.findings if finding.rule == "nonfinite"]
     if broken:
         raise RejectedError(f"{one.adapter.name}: {broken[0].message}", code="nonfinite", hint=broken[0].fix)
-    return read_shard(one.directory / WEIGHTS), deltas(one.adapter.config, manifest)
+    found = deltas(one.adapter.config, manifest)
+    unknown = next((path for path, delta in found.items() if delta.scaling is None), None)
+    if unknown is not None:
+        raise RejectedError(
+            f"{one.adapter.name}: what {unknown} is multiplied by is not known",
+            code="scaling-unknown",
+            hint="simplify rank_pattern and alpha_pattern in adapter_config.json",
+        )
+    return read_shard(one.directory / WEIGHTS), found
 
 
 def _spectra(one: Found, held: tuple[Shard, Deltas], workshop: Workshop) -> tuple[Spectrum, ...]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from math import hypot, isfinite, sqrt
 
 import torch
-from torch import Tensor
 
 from registry.domain.checkpoint import Shard
 from registry.domain.tensors import TensorSpec
@@ -34,6 +33,8 @@ from registry.weights.streams import Sources, sources
 
 #: Rows of a base's weight that are squared in one go, in elements.
 _PIECE = 1 << 22
+#: Columns of a delta that are looked at in one go.
+_COLUMNS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,10 @@ class Likeness:
 
 
 def spectra(weights: Shard, deltas: Mapping[str, LoraDelta], *, energy: float = 0.99) -> Iterator[Spectrum]:
-    """Of every target whose scaling is known."""
+    """Of every target; all scalings must be known."""
     with sources([weights.path]) as files:
         for path, delta in deltas.items():
             pairs = _factors(weights, delta, files)
-            if not pairs:
-                continue
             found = torch.stack([spectrum(one.down, one.up) * abs(one.scaling) for one in pairs])
             values = found.square().mean(dim=0).sqrt()
             yield Spectrum(
@@ -97,13 +96,14 @@ def likenesses(
             if theirs is None or not _alike(delta, theirs):
                 continue
             pairs = list(zip(_factors(one[0], delta, files), _factors(other[0], theirs, files), strict=True))
-            angles = [principal_cosines(a.up, b.up) for a, b in pairs]
+            angles = [principal_cosines(a, b) for a, b in pairs]
+            alike = min(len(each) for each in angles)
             yield Likeness(
                 path,
                 sum(inner(a, b) for a, b in pairs),
                 hypot(*(_norm(a) for a, _ in pairs)),
                 hypot(*(_norm(b) for _, b in pairs)),
-                tuple(torch.stack(angles).mean(dim=0).tolist()) if angles else (),
+                tuple(torch.stack([each[:alike] for each in angles]).mean(dim=0).tolist()),
             )
 
 
@@ -126,31 +126,29 @@ def norms_of(tensors: Mapping[str, tuple[Shard, TensorSpec]]) -> dict[str, float
 def conflicts(
     adapters: Sequence[tuple[Shard, Mapping[str, LoraDelta], float]], path: str, *, rows: int = 256
 ) -> tuple[int, int]:
-    """In how many elements of a target the weighted deltas have both signs, and how many were looked at: of all columns and so
-    many rows, spread evenly."""
-    with sources({shard.path for shard, _, _ in adapters}) as files:
-        dense = [
-            _rows(_factors(shard, deltas[path], files), weight, rows)
-            for shard, deltas, weight in adapters
-            if path in deltas
-        ]
-    if len(dense) < 2:
+    """In how many elements of a target the weighted deltas have both signs, and how many were looked at: of all columns and
+    about so many rows, spread evenly over the target's matrices, and at least one of each. Memory is that of a block."""
+    held = [(shard, deltas[path], weight) for shard, deltas, weight in adapters if path in deltas]
+    if len(held) < 2:
         return 0, 0
-    signs = torch.stack([one.sign() for one in dense])
-    return int((signs.amax(dim=0) > signs.amin(dim=0)).logical_and((signs != 0).sum(dim=0) > 1).sum()), dense[0].numel()
-
-
-def _rows(pairs: Sequence[Factors], weight: float, rows: int) -> Tensor:
-    made = []
-    for one in pairs:
-        step = max(1, one.up.shape[0] // rows)
-        made.append((one.up[::step] @ one.down) * (one.scaling * weight))
-    return torch.cat(made)
+    both = looked_at = 0
+    with sources({shard.path for shard, _, _ in held}) as files:
+        factors = [_factors(shard, delta, files) for shard, delta, _ in held]
+    for pairs in zip(*factors, strict=True):
+        step = max(1, pairs[0].up.shape[0] * len(factors[0]) // rows)
+        ups = [one.up[::step] * (one.scaling * weight) for one, (_, _, weight) in zip(pairs, held, strict=True)]
+        for start in range(0, pairs[0].down.shape[1], _COLUMNS):
+            blocks = [up @ one.down[:, start : start + _COLUMNS] for up, one in zip(ups, pairs, strict=True)]
+            above = torch.stack([block > 0 for block in blocks]).any(dim=0)
+            below = torch.stack([block < 0 for block in blocks]).any(dim=0)
+            both += int((above & below).sum())
+            looked_at += above.numel()
+    return both, looked_at
 
 
 def _factors(weights: Shard, delta: LoraDelta, files: Sources) -> list[Factors]:
     if delta.scaling is None:
-        return []
+        raise ValueError("the scaling of a delta must be known")
     down, up = (read(files, Origin(weights, spec)).double() for spec in (delta.down, delta.up))
     return [Factors(a, b, delta.scaling) for a, b in matrices(down, up, experts=delta.experts)]
 

@@ -56,6 +56,13 @@ def test_it_scales_with_the_weights_and_with_the_deltas(name: str, seed: int, c:
     same(apply(name, [delta * c for delta in deltas], weights), once * c)
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e-12, 1e9])
+@pytest.mark.parametrize("name", COMBINERS)
+def test_it_scales_over_all_that_a_delta_may_be(name: str, scale: float) -> None:
+    deltas, weights = draw(2, 5), [0.7, 0.4]
+    same(apply(name, [delta * scale for delta in deltas], weights) / scale, apply(name, deltas, weights))
+
+
 @pytest.mark.parametrize("name", [name for name in COMBINERS if name not in RANDOM])
 @given(seed=seeds)
 def test_order_does_not_matter(name: str, seed: int) -> None:

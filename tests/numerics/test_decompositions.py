@@ -13,6 +13,7 @@ from registry.numerics.low_rank import (
     decomposed,
     effective_rank,
     inner,
+    padded,
     principal_cosines,
     rank_for_energy,
     spectrum,
@@ -62,12 +63,28 @@ def test_an_inner_product_is_that_of_the_products(
     assert found == pytest.approx(float((dense[0] * dense[1]).sum()), rel=1e-9, abs=1e-9)
 
 
-@given(st.integers(2, 7), sizes, seeds)
-def test_a_space_is_at_no_angle_to_itself_in_another_basis(out: int, rank: int, seed: int) -> None:
-    rank = min(rank, out)
-    _, up = factors(out, rank, 1, seed)
-    turn = torch.linalg.qr(torch.randn(rank, rank, generator=torch.Generator().manual_seed(seed + 1))).Q
-    assert principal_cosines(up, up @ turn) == pytest.approx(torch.ones(rank, dtype=torch.float64), abs=1e-5)
+@given(st.integers(2, 7), sizes, sizes, st.integers(0, 4), seeds)
+def test_a_delta_is_at_no_angle_to_itself_however_it_is_factored(out: int, rank: int, inputs: int, more: int, seed: int) -> None:
+    """Also where the factors have more columns than the delta has directions, as padded ones do."""
+    down, up = (each.double() for each in factors(out, min(rank, out, inputs), inputs, seed))
+    rank = down.shape[0]
+    turn = torch.linalg.qr(torch.randn(rank, rank, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)).Q
+    other = Factors(padded(turn.mT @ down, (rank + more, inputs)), padded(up @ turn, (out, rank + more)), -0.3)
+    found = principal_cosines(Factors(down, up, 1.0), other)
+    assert found == pytest.approx(torch.ones(rank, dtype=torch.float64), abs=1e-5)
+
+
+def test_nothing_is_at_no_angle_to_anything() -> None:
+    down, up = factors(5, 2, 4, 1)
+    assert principal_cosines(Factors(down, torch.zeros(5, 2), 1.0), Factors(down, up, 1.0)).tolist() == []
+
+
+def test_angles_are_those_of_the_dense_deltas() -> None:
+    """Held against a basis of each by the dense decomposition."""
+    (down, up), (down2, up2) = factors(9, 3, 7, 1), factors(9, 2, 7, 2)
+    bases = [torch.linalg.svd(b.double() @ a.double())[0][:, : a.shape[0]] for a, b in ((down, up), (down2, up2))]
+    wanted = torch.linalg.svdvals(bases[0].mT @ bases[1])
+    assert principal_cosines(Factors(down, up, 2.0), Factors(down2, up2, 3.0)) == pytest.approx(wanted, abs=1e-9)
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=1, max_size=8), st.floats(0.05, 1))

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-import torch
 from torch import Tensor
 
 from registry.numerics.combining.magnitude import weighted_sum
+from registry.numerics.combining.products import inner_products
 
 
 def combine(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -20,8 +20,10 @@ def combine(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     total = weighted_sum(deltas, weights)
     if len(deltas) == 1:
         return total
-    flat = [delta.flatten() for delta in deltas]
-    cosines = [torch.cosine_similarity(one, other, dim=0) for one, other in combinations(flat, 2)]
-    cosine = float(torch.stack(cosines).mean().clamp(0, 1))
-    count = len(deltas)
+    products, count = inner_products(deltas), len(deltas)
+    norms = products.diagonal().sqrt()
+    sizes = norms.unsqueeze(1) * norms
+    shares = (products / sizes).where(sizes > 0, 0.0)
+    cosines = [float(shares[i, j]) for i, j in combinations(range(count), 2)]
+    cosine = min(max(sum(cosines) / len(cosines), 0.0), 1.0)
     return total * (count * cosine / (1 + (count - 1) * cosine))

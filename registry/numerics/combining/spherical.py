@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from registry.numerics.combining.magnitude import weighted_sum
+from registry.numerics.combining.products import inner_products
 
 #: Of unit vectors with these cosines (n, n) and shares, the coefficients of a unit vector in the space that they span.
 Direction = Callable[[Tensor, Sequence[float]], Tensor]
 
 _STEPS = 50
 _NEAR = 1e-9
-_PIECE = 1 << 20
 
 
 def slerp(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -40,7 +40,7 @@ def karcher(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 def _on_sphere(deltas: Sequence[Tensor], weights: Sequence[float], direction: Direction) -> Tensor:
     """A weight below 0 is the opposite direction. Whatever the way, it stays in the space of the deltas, so that it is walked
     in n coordinates, n being their number, and the deltas are read but once."""
-    products = _inner_products(deltas)
+    products = inner_products(deltas)
     norms = [sqrt(float(products[i, i])) for i in range(len(deltas))]
     sizes = [abs(weight) for weight in weights]
     length = sum(size * norm for size, norm in zip(sizes, norms, strict=True))
@@ -54,16 +54,6 @@ def _on_sphere(deltas: Sequence[Tensor], weights: Sequence[float], direction: Di
     middle = torch.ones(1, dtype=torch.float64) if len(present) == 1 else direction(cosines, shares)
     found = (middle * scales * length).tolist()
     return weighted_sum([deltas[i] for i in present], found)
-
-
-def _inner_products(deltas: Sequence[Tensor]) -> Tensor:
-    """⟨τᵢ, τⱼ⟩ in float64, of a piece at a time."""
-    flat = [delta.reshape(-1) for delta in deltas]
-    total = torch.zeros(len(flat), len(flat), dtype=torch.float64)
-    for start in range(0, flat[0].numel(), _PIECE):
-        piece = torch.stack([one[start : start + _PIECE] for one in flat]).double()
-        total += piece @ piece.mT
-    return total
 
 
 def _between(cosines: Tensor, share: float) -> Tensor:
