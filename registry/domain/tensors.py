@@ -15,6 +15,14 @@ DTYPE_BITS = {
 }  # fmt: skip
 
 
+_ODD_FLOATS = frozenset({"F4", "F6_E2M3", "F6_E3M2", "F8_E8M0"})
+
+
+def is_float(dtype: str) -> bool:
+    """Whether its elements are real floating numbers that can be added and multiplied one by one."""
+    return dtype.startswith(("F", "BF")) and dtype not in _ODD_FLOATS
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """Name, dtype and shape of a tensor, and where its bytes lie: ``[start, end)`` counted from the end of the header."""

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from registry.checks.matching import match
 from registry.checks.rule import Subject as Checked
 from registry.domain.checkpoint import Shard
-from registry.domain.tensors import TensorSpec
+from registry.domain.tensors import TensorSpec, is_float
 from registry.errors import RejectedError
 from registry.formats.adapter_directory import WEIGHTS
 from registry.formats.model_config import ModelConfig
@@ -287,6 +287,13 @@ def _deltas(one: Found) -> tuple[Shard, Deltas]:
     if broken:
         raise RejectedError(f"{one.adapter.name}: {broken[0].message}", code="nonfinite", hint=broken[0].fix)
     found = deltas(one.adapter.config, manifest)
+    odd = next((spec for delta in found.values() for spec in (delta.down, delta.up) if not is_float(spec.dtype)), None)
+    if odd is not None:
+        raise RejectedError(
+            f"{one.adapter.name}: {odd.name} is {odd.dtype}, which is no real floating number",
+            code="no-factors",
+            hint="store its factors as float32, float16 or bfloat16",
+        )
     unknown = next((path for path, delta in found.items() if delta.scaling is None), None)
     if unknown is not None:
         raise RejectedError(

@@ -17,7 +17,7 @@ from typing import Protocol
 from registry.checks.experts import packed_by_unsloth
 from registry.checks.merging import unmergeable
 from registry.checks.misfit import Misfit, error
-from registry.domain.tensors import TensorSpec
+from registry.domain.tensors import DTYPE_BITS, TensorSpec, is_float
 from registry.plans.combine_config import fresh_config
 from registry.plans.combine_rows import Objection, united_rows
 from registry.plans.combining import EXACTLY, LINEAR, CombinePlan, Passed, Rows, Share, Stack, widest
@@ -160,6 +160,15 @@ def _add(draft: _Draft, one: Ingredient) -> None:
     layers = layers_by_target(one.config, one.manifest.tensors, set(targets))
     for path, layer in layers.items():
         scaling, rank = targets[path].scaling, targets[path].rank
+        odd = next((spec for spec in layer.tensors if not is_float(spec.dtype)), None)
+        if odd is not None:
+            draft.refuse(
+                "not-combinable",
+                f"{one.name}: {odd.name} is {odd.dtype}, which is no real floating number",
+                where=odd.name,
+                fix="store its factors as float32, float16 or bfloat16",
+            )
+            continue
         if layer.pair is None or scaling is None or not rank:
             draft.refuse(
                 "scaling-unknown",
@@ -285,7 +294,9 @@ def _differing(draft: _Draft, name: str, same: SameNumbers) -> str | None:
 
 
 def _passed(draft: _Draft, name: str, same: SameNumbers) -> Passed:
-    held = draft.whole[name]
+    held = sorted(
+        draft.whole[name], key=lambda one: -DTYPE_BITS[one[1].dtype]
+    )  # of numbers that one rounded, the others
     number, spec = held[0]
     differing = _differing(draft, name, same)
     lacking = next((one.name for one in draft.taking if one.number not in {number for number, _ in held}), None)
@@ -297,7 +308,8 @@ def _passed(draft: _Draft, name: str, same: SameNumbers) -> Passed:
             where=name,
             fix="combine adapters that have the same heads, saved modules and token rows, or train them anew",
         )
-    return Passed(number, spec, tuple(held[1:]))
+    total = sum(draft.adapters[number].weight for number, _ in held)
+    return Passed(number, spec, tuple(held[1:]), is_replacement=not _is_base_copy(name), weight=total)
 
 
 def _is_base_copy(name: str) -> bool:

@@ -104,11 +104,14 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """A tensor that goes into the result as it is: every adapter that has it has the same bytes."""
+    """A tensor that goes into the result as it is: every adapter that has it has the same numbers. One that replaces the base's
+    does so whole; ``weight`` is the sum of the weights of those who have it."""
 
     adapter: int
     spec: TensorSpec
     others: tuple[tuple[int, TensorSpec], ...] = ()
+    is_replacement: bool = True
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +132,11 @@ class Rows:
 
 
 def widest(dtypes: Iterable[str]) -> str:
-    """The type with most bits; F16 and BF16 have only F32 in common."""
+    """The type with most bits; F16 and BF16 have only F32 in common, and what has 8 bits is no type of factors."""
     bits = {one: DTYPE_BITS[one] for one in dtypes}
     most = max(bits.values())
     names = {one for one, size in bits.items() if size == most}
-    return "F32" if len(names) > 1 else next(iter(names))
+    return "F32" if len(names) > 1 or most < 16 else next(iter(names))
 
 
 @dataclass(frozen=True, slots=True)

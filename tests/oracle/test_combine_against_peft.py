@@ -162,6 +162,46 @@ def test_with_weight_0_an_adapter_is_as_if_it_had_not_been_named(other: str, pla
         assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
 
+@pytest.mark.parametrize(("weights", "said"), [((0.5, 0.5), False), ((0.7, 0.2), True), ((1.0, 1.0), True)])
+def test_a_head_is_replaced_whole_and_weights_that_say_otherwise_are_said(
+    weights: tuple[float, float], said: bool, tmp_path: Path
+) -> None:
+    one, other = (train(tiny.llama, tmp_path / str(seed), seed, {"modules_to_save": ["lm_head"], **LM}) for seed in (1, 2))
+    head = load_file(one / "adapter_model.safetensors")["base_model.model.lm_head.weight"]
+    tensors = load_file(other / "adapter_model.safetensors")
+    save_file({**tensors, "base_model.model.lm_head.weight": head}, other / "adapter_model.safetensors")
+    done = connect(tmp_path / "registry").combine(list(zip((one, other), weights, strict=True)), tmp_path / "both")
+    assert ("weight-without-effect" in [finding.rule for finding in done.findings]) is said
+    assert torch.equal(load_file(tmp_path / "both" / "adapter_model.safetensors")["base_model.model.lm_head.weight"], head)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_copies_that_were_rounded_the_exact_one_is_kept(order: tuple[int, int], tmp_path: Path) -> None:
+    options = {"target_modules": ["embed_tokens", "q_proj"], **LM}
+    adapters = [train(tiny.llama, tmp_path / str(seed), seed, options) for seed in (1, 2)]
+    narrow = adapters[1] / "adapter_model.safetensors"
+    save_file({name: tensor.bfloat16() for name, tensor in load_file(narrow).items()}, narrow)
+    connect(tmp_path / "registry").combine([adapters[number] for number in order], tmp_path / "both")
+    name = "base_model.model.model.embed_tokens.base_layer.weight"
+    exact = load_file(adapters[0] / "adapter_model.safetensors")[name]
+    assert torch.equal(load_file(tmp_path / "both" / "adapter_model.safetensors")[name], exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.complex64])
+def test_factors_of_other_types_are_widened_or_refused_by_name(dtype: torch.dtype, tmp_path: Path) -> None:
+    one = train(tiny.llama, tmp_path / "one", 1, {"r": 2, **LM})
+    path = one / "adapter_model.safetensors"
+    save_file({name: tensor.to(dtype) for name, tensor in load_file(path).items()}, path)
+    registry = connect(tmp_path / "registry")
+    if dtype.is_floating_point:
+        assert registry.combine([one], tmp_path / "out").error < 1e-6
+        return
+    for ask in (lambda: registry.combine([one], tmp_path / "out"), lambda: registry.inspect(one)):
+        with pytest.raises(RegistryError, match="no real floating number"):
+            ask()
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("energy", [0.5, 0.9, 0.99])
 def test_a_method_keeps_the_share_that_was_asked_for_or_all_it_may(energy: float, tmp_path: Path) -> None:
     adapters = [train(tiny.llama, tmp_path / str(seed), seed, {"r": 6, **LM}) for seed in (1, 2)]
