@@ -31,7 +31,7 @@ def ending(*, json: bool) -> Iterator[None]:
                 "hint": error.hint,
                 "exit_code": error.exit_code,
             }
-            findings = [finding.document() for finding in getattr(error, "findings", ())]
+            findings = [finding.document() for finding in error.findings]
             if findings:
                 document["findings"] = findings  # type: ignore[assignment]
             put(jsonlib.dumps({"error": document}) + "\n", sys.stderr)

@@ -51,8 +51,8 @@ def complain(error: RegistryError) -> None:
     from rich.text import Text
 
     console = _err()
-    findings = getattr(error, "findings", ())
-    verdict = getattr(error, "verdict", None) if len(findings) > 1 else None
+    findings = error.findings
+    verdict = error.verdict if len(findings) > 1 else None
     said = (
         f"{verdict}, for {len(findings)} reasons" if verdict else error.message
     )  # which the reasons follow, each once

@@ -39,6 +39,7 @@ Nobody reads messages: programs look at ``code`` (stable, lower-case, dashes) an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 
 
 class RegistryError(Exception):
-    """One clear sentence (``message``), a stable ``code`` for programs, and a ``hint``: what to do next."""
+    """One clear sentence (``message``), a stable ``code`` for programs, and a ``hint``: what to do next. Where there are several
+    reasons they are the ``findings``, and ``verdict`` is the sentence above them."""
 
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
@@ -58,12 +60,16 @@ class RegistryError(Exception):
         self.message = message
         self.code = code or self.default_code
         self.hint = hint
+        self.verdict: str | None = None
+        self.findings: tuple[Finding, ...] = ()
 
     def replace_words(self, words: Mapping[str, str]) -> None:
-        """In the sentence and the hint: for whoever knows a place under another name than the reader."""
+        """In all that is said: for whoever knows a place under another name than the reader."""
         for before, after in words.items():
             self.message = self.message.replace(before, after)
             self.hint = self.hint.replace(before, after) if self.hint else None
+            self.verdict = self.verdict.replace(before, after) if self.verdict else None
+            self.findings = tuple(replace(each, message=each.message.replace(before, after)) for each in self.findings)
         self.args = (self.message,)
 
 

@@ -188,6 +188,16 @@ class Gatekeeper:
         actor = f"{token.name} ({token.id})" if token else "local" if is_open else "anonymous"
         return Caller(self._registry.acting(actor), actor, token, is_open, self._settings.anonymous_read)
 
+    def holder_of(self, token_id: str) -> Caller:
+        """Whoever has the token that an address says it was made for. Raises UnauthenticatedError."""
+        token = self._registry.catalog.find_token(token_id)
+        if token is None or not token.is_live(utc_now()):
+            raise UnauthenticatedError
+        actor = f"{token.name} ({token.id})"
+        return Caller(
+            self._registry.acting(actor), actor, token, open=False, anonymous_read=self._settings.anonymous_read
+        )
+
     def count_push(self, caller: Caller) -> None:
         if (after := self._pushes.take(caller.actor, time.monotonic())) is not None:
             raise TooManyRequestsError(after)

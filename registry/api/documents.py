@@ -104,5 +104,5 @@ class Documents:
 
 
 def _length(error: RejectedError) -> int:
-    findings = getattr(error, "findings", ())
+    findings = error.findings
     return len(error.message) + sum(len(str(finding.document())) for finding in findings)

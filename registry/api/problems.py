@@ -41,7 +41,7 @@ def problem(status: int, code: str, detail: str, **more: object) -> JSONResponse
 def of_error(error: RegistryError, **members: object) -> JSONResponse:
     """Where there is no such adapter, the hint would name one that the caller may not know of."""
     hint = "`adapters list` shows what there is" if error.code == UNKNOWN_ADAPTER else error.hint
-    findings = [finding.document() for finding in getattr(error, "findings", ())] or None
+    findings = [finding.document() for finding in error.findings] or None
     more: dict[str, object] = {"exit_code": error.exit_code, "hint": hint, "findings": findings, **members}
     status = error.http_status
     if isinstance(error, AliasMovedError):

@@ -38,16 +38,20 @@ def partial_answer(request: Request, digest: Digest, blobs: FilesystemBlobs, hea
     unless = request.headers.get("if-none-match")
     if unless is not None and matches(unless, headers["ETag"]):
         return Response(status_code=304, headers=answered)
-    start, stop, status = 0, size, 200
-    wanted, condition = request.headers.get("range"), request.headers.get("if-range")
-    if request.method == "GET" and wanted is not None and _is_of_bytes(wanted) and condition in (None, headers["ETag"]):
-        start, stop = span(wanted, size)
-        status = 206
-        answered["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-    answered["Content-Length"] = str(stop - start)
+    start, stop, status, of_range = part_asked_for(request, headers["ETag"], size)
+    answered |= of_range
     if request.method == "HEAD":
         return Response(None, status, answered, media_type=_MEDIA_TYPE)
     return StreamingResponse(sent(digest, start, stop, blobs), status, answered, media_type=_MEDIA_TYPE)
+
+
+def part_asked_for(request: Request, etag: str, size: int) -> tuple[int, int, int, dict[str, str]]:
+    """First byte and the one behind the last, status, and headers. Raises UnsatisfiableRangeError."""
+    wanted, condition = request.headers.get("range"), request.headers.get("if-range")
+    if request.method != "GET" or wanted is None or not _is_of_bytes(wanted) or condition not in (None, etag):
+        return 0, size, 200, {"Content-Length": str(size)}
+    start, stop = span(wanted, size)
+    return start, stop, 206, {"Content-Range": f"bytes {start}-{stop - 1}/{size}", "Content-Length": str(stop - start)}
 
 
 def _is_of_bytes(text: str) -> bool:

@@ -98,5 +98,5 @@ def read_error(document: Mapping[str, Any]) -> RegistryError:
         return ChangedMeanwhileError()
     error = _FAMILIES[document["exit_code"]](detail, code=code, hint=hint)
     if findings := document.get("findings"):
-        error.findings = tuple(map(read_finding, findings))  # type: ignore[attr-defined]  # as the leaves that have them
+        error.findings = tuple(map(read_finding, findings))
     return error

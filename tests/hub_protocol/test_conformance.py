@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from registry.connect import connect
+from tests.hub_protocol.conftest import write_one
 from tests.hub_protocol.running import CLIENTS, INSTALLED, run_client, serving
 
 #: Of each generation that speaks differently, see the client's own releases.
@@ -72,3 +74,31 @@ def test_row(version: str, row: str, outcomes: Outcomes) -> None:
         assert outcome.startswith("not in this client")
     else:
         assert outcome == "ok", outcome
+
+
+DOWNLOAD = """
+import sys
+from huggingface_hub import ModelCard, hf_hub_download
+for name in ("team/x", "team/x@v1", "team/x@production", "team/x.v1", "team/x.production"):
+    name, _, revision = name.partition("@")
+    print(hf_hub_download(name, "adapter_model.safetensors", revision=revision or None))
+if sys.argv[1] == "card":
+    ModelCard("# x").push_to_hub("team/x")
+"""
+
+
+@pytest.mark.parametrize("version", [INSTALLED, *GENERATIONS])
+def test_a_server_that_wants_a_token_gets_it_for_every_request(version: str, tmp_path: Path) -> None:
+    """The oldest client sends none to where it was redirected, and the newest has cards looked at without it."""
+    if version not in (INSTALLED, ALWAYS) and not os.environ.get("ALL_CLIENTS"):
+        pytest.skip(f"huggingface_hub {version}: make conformance")
+    source = write_one(tmp_path / "source")
+    connect(tmp_path / "store").push(source, name="team/x", alias="production")
+    with serving(tmp_path / "store") as server:
+        card = "card" if version == INSTALLED else ""  # older ones ask huggingface.co
+        done = run_client(server, tmp_path / "home", "-c", DOWNLOAD, card, version=version)
+        assert done.returncode == 0, done.stderr
+        for path in done.stdout.split()[:5]:
+            assert Path(path).read_bytes() == (source / "adapter_model.safetensors").read_bytes()
+        nobody = run_client(server, tmp_path / "other", "-c", DOWNLOAD, "", version=version, token=None)
+        assert nobody.returncode != 0

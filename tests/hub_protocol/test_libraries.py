@@ -124,8 +124,10 @@ def test_a_version_that_is_sent_here_has_the_number_that_it_gets_here(
         assert b"team/sl" in (said := b"".join(registry.blobs.read(card.digest)))
         assert b"revision=" not in said
     for force in ((), ("--force",)):
-        again = json.loads(_adapters(server, tmp_path, "push", "acme/support@2", *to, *force))
-        assert (again["tag"], again["commit"], again["added"]) == ("v1", second["commit"], [])
+        again = json.loads(_adapters(server, tmp_path, "push", "acme/support@1", *to, *force))
+        assert (again["tag"], again["commit"], again["added"]) == ("v2", first["commit"], [])
+        back = _adapters(server, tmp_path, "push", "acme/support@2", *to, *force, code=5)
+        assert "this is version 1 of team/sl already, and main is version 2" in back
     assert [each.number for each in registry.catalog.versions(registry.adapter("sl"), limit=9)] == [2, 1]
     refused = _adapters(server, tmp_path, "push", "acme/support@2", "--to", "hf://other/sl", code=9)
     assert "may not push in other" in refused

@@ -110,13 +110,64 @@ def test_a_whole_model_is_no_version_and_not_taken_for_one(here: Hub, first: dic
     assert here.commit("team/x", {"model-00001-of-00002.safetensors": b"w"}, title="more").status_code == 200
 
 
-def test_what_was_a_version_once_is_that_version(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:
+def test_what_was_a_version_once_is_not_said_to_be_main_now(
+    here: Hub, first: dict[str, bytes], second: dict[str, bytes]
+) -> None:
+    """Whoever goes back is told how; a success would leave them with what they went back from."""
     here.create("team/x")
-    oid = here.committed("team/x", first)
+    here.committed("team/x", first)
     newest = here.committed("team/x", second)
-    assert here.committed("team/x", first) == oid
+    answer = here.commit("team/x", {**first, "notes/a.txt": b"a"}, title="back")
+    assert (answer.status_code, answer.json()["code"]) == (409, "older-content")
+    assert "version 1 of team/x already, and main is version 2" in answer.headers["x-error-message"]
     assert here.sha("team/x") == newest
     assert here.tags("team/x") == ["v1", "v2"]
+    here.registry.yank("x@2", "a test")
+    assert here.committed("team/x", {**first, "notes/a.txt": b"a"}, title="back") == here.sha("team/x")
+    here.registry.yank("x@1", "a test")
+    answer = here.commit("team/x", first, title="once more")
+    assert (answer.status_code, answer.json()["code"]) == (409, "older-content")
+    assert "adapters unyank" in answer.headers["x-error-message"]
+
+
+def test_of_an_upload_in_parts_nothing_is_mixed_with_what_only_looks_the_same(here: Hub, tmp_path: Path) -> None:
+    """Retrained weights begin as the old ones do: with the same table. So they have to come, and nothing is a version before."""
+    old = in_files(write_one(tmp_path / "old", width=200))
+    new = in_files(write_one(tmp_path / "new", width=200, value=0.25, lora_alpha=9))
+    assert (len(old[WEIGHTS]), old[WEIGHTS][:200]) == (len(new[WEIGHTS]), new[WEIGHTS][:200])
+    start = len(new[WEIGHTS]) - 8
+    new[WEIGHTS] = old[WEIGHTS][:start] + new[WEIGHTS][start:]
+    here.create("team/x")
+    before = here.committed("team/x", old)
+    answered = {row["path"]: row for row in here.announce("team/x", new).json()["files"]}
+    assert "oid" not in answered[WEIGHTS]
+    here.committed("team/x", {CONFIG: new[CONFIG]}, title="upload")
+    assert here.sha("team/x") == before
+    here.committed("team/x", {path: data for path, data in new.items() if path != CONFIG}, title="upload (part 2)")
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert {path: here.read("team/x", path) for path in new} == new
+
+
+def test_where_nothing_differs_for_sure_nothing_is_asked_for(here: Hub, first: dict[str, bytes]) -> None:
+    here.create("team/x")
+    here.committed("team/x", first)
+    assert all("oid" in row for row in here.announce("team/x", first).json()["files"])
+
+
+@pytest.mark.parametrize("kind", ["branch/dev", "tag/main"])
+def test_what_has_no_version_has_no_branch_and_no_tag_and_that_is_no_conflict(here: Hub, kind: str) -> None:
+    """Clients take a conflict for a name that is there already, and go on."""
+    here.create("team/x")
+    answer = here.ask("POST", f"/api/models/team/x/{kind}", json={"tag": "release"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "no-version")
+
+
+def test_what_is_refused_does_not_tell_where_it_lay(here: Hub, first: dict[str, bytes]) -> None:
+    here.create("team/x")
+    broken = json.dumps({**json.loads(first[CONFIG]), "r": 64, "lora_alpha": "x"}).encode()
+    answer = here.commit("team/x", {**first, CONFIG: broken})
+    assert answer.status_code in (400, 422)
+    assert str(here.store) not in answer.text + answer.headers["x-error-message"]
 
 
 def test_the_same_request_again_does_nothing(here: Hub, first: dict[str, bytes]) -> None:

@@ -121,7 +121,7 @@ def refusal(base: Path, adapters: Adapters, out: Path, **options: Any) -> str:
 def rules(error: RegistryError) -> str:
     """``damaged:`` before them says that the input is no sound file, so that no rule about merging was asked."""
     assert error.hint, error.message
-    named = {finding.rule for finding in getattr(error, "findings", ())} or {error.code}
+    named = {finding.rule for finding in error.findings} or {error.code}
     assert error.exit_code in {3, 6}, error.message
     return ("damaged: " if error.exit_code == 3 else "") + "+".join(sorted(named))
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a card's head that are looked at.
 _MAX_HEAD = 64 << 10
+#: Bytes of a card that anybody may have looked at.
+_MAX_CARD = 1 << 20
 
 
 def whoami(asked: Asked) -> Response:
@@ -63,7 +65,7 @@ def auth_check(asked: Asked) -> Response:
 
 def validate_yaml(asked: Asked) -> Response:
     """The head of a model card: it must be a mapping of YAML, if there is one. Its words are the author's own."""
-    content = text_of(asked.json(), "content", default="")
+    content = text_of(asked.json(limit=_MAX_CARD), "content", default="")
     problem = _trouble_with(content)
     if problem is not None:
         return JSONResponse({"errors": [{"message": problem}], "warnings": []}, 400)

@@ -95,9 +95,9 @@ class Asked:
     def body(self, *, limit: int = MAX_JSON) -> bytes:
         return b"".join(self.chunks(limit=limit))
 
-    def json(self) -> Mapping[str, Any]:
+    def json(self, *, limit: int = MAX_JSON) -> Mapping[str, Any]:
         """The body as a JSON object. Raises InvalidInputError."""
-        data = self.body()
+        data = self.body(limit=limit)
         try:
             document = json.loads(data) if data.strip() else {}
         except (ValueError, RecursionError):

@@ -6,7 +6,7 @@
    :mod:`~registry.api.hub_protocol.announcements`.
 4. While adapter files that were announced are missing, it is a draft: on record, and shown by nobody's ``main``.
 5. If the adapter is whole and another than the newest version's, it becomes a version, checked like any push. What is refused is
-   not recorded.
+   not recorded. What an earlier version is already cannot become the newest, and is refused too.
 6. Else the commit holds the files of the version that is there, with other cards or sub-folders beside them.
 
 The version comes first and the commit second: after a crash in between the version shows its own files, and the side files of this
@@ -31,7 +31,7 @@ from starlette.responses import JSONResponse, Response
 
 from registry.api.hub_protocol.announcements import LIFETIME
 from registry.api.hub_protocol.commit_body import Changes, digests_of, read_changes
-from registry.api.hub_protocol.errors import StaleParentError
+from registry.api.hub_protocol.errors import OlderContentError, StaleParentError
 from registry.api.hub_protocol.policy import adapter_in, is_whole, lost_from, require_adapter_beside, require_writable
 from registry.api.hub_protocol.revisions import History, Revision
 from registry.api.hub_protocol.trees import Tree, tree_bytes, tree_of
@@ -102,7 +102,7 @@ def _commit(changes: Changes, asked: Asked) -> _Done:
     published = asked.caller.registry.receive(_received(tree), name=str(repository.name))  # 5
     history, number, said = repository.history, published.version.number, _said(published)
     if history.newest is None or history.newest.number != number:
-        return _Done(_existing(history, number, repository.shown), said)
+        raise OlderContentError(repository.shown, number, history.newest.number if history.newest else None)
     return replace(_recorded(changes, tree, head, number, history, asked), said=said)
 
 
@@ -197,13 +197,6 @@ def _received(tree: Tree) -> dict[str, Digest]:
         for path, entry in tree.items()
         if "/" not in path or path.startswith(f"{EVALUATIONS_FOLDER}/")
     }
-
-
-def _existing(history: History, number: int, shown: str) -> str:
-    made = history.of_number(number)
-    if made is None:
-        raise NotFoundError(f"{shown} has no version {number}", code="unknown-version")
-    return history.served(made).commit
 
 
 def _said(published: Published) -> str:

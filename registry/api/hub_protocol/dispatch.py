@@ -88,7 +88,7 @@ class HubProtocol:
 
     def _run(self, request: Request, receive: Receive, route: Route, params: Mapping[str, str]) -> Response:
         asked = Asked(request, receive, params, self._services)
-        if route.signed:
+        if route.signed or route.anybody:
             return route.handler(asked)
         caller = self._gatekeeper.caller(request, writes=route.action is not Action.READ)
         if route.action is not Action.READ:

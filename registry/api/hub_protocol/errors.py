@@ -16,6 +16,7 @@ from registry.errors import (
     InvalidInputError,
     NotFoundError,
     RegistryError,
+    RejectedError,
     UnavailableError,
 )
 
@@ -94,6 +95,33 @@ class ReadOnlyRevisionError(DeniedError):
     default_code = "read-only-revision"
 
 
+class NoVersionError(RejectedError):
+    """No conflict, which clients take for a name that is there already."""
+
+    default_code = "no-version"
+
+    def __init__(self, shown: str, revision: str) -> None:
+        super().__init__(
+            f"{shown} at {revision} has no version that a branch or tag could mean",
+            hint="push an adapter to main first: branches are aliases of versions",
+        )
+
+
+class OlderContentError(ConflictError):
+    """A push of what an earlier version is, exactly: main would still be what came after it."""
+
+    default_code = "older-content"
+
+    def __init__(self, shown: str, number: int, newest: int | None) -> None:
+        now = f"main is version {newest}, which stays the newest" if newest else "that is yanked"
+        super().__init__(
+            f"this is version {number} of {shown} already, and {now}",
+            hint=f"point an alias at version {number} (a branch, or adapters alias set), or yank what came after it"
+            if newest
+            else f"take it back: adapters unyank {shown}@{number}",
+        )
+
+
 class UnsupportedError(UnavailableError):
     """A part of the protocol that this server does not speak."""
 
@@ -120,9 +148,9 @@ class TooLargeError(InvalidInputError):
 def refusal(error: RegistryError) -> JSONResponse:
     """The answer to an error. A hint may name what else there is, so a search that fails gives none."""
     hint = None if isinstance(error, NotFoundError) else error.hint
-    findings = getattr(error, "findings", ())
+    findings = error.findings
     sentences = [f"{finding.message} [{finding.rule}]" for finding in findings] or [error.message]
-    if findings and (verdict := getattr(error, "verdict", None)):
+    if findings and (verdict := error.verdict):
         sentences.insert(0, str(verdict))
     text = "; ".join(sentences) + (f" ({hint})" if hint else "")
     headers = {"X-Error-Message": header_text(text), "Cache-Control": "no-store"}

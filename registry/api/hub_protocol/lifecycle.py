@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from registry.api.hub_protocol.account import namespaces
 from registry.api.hub_protocol.asked import text_of
-from registry.api.hub_protocol.errors import RevisionMissingError, UnsupportedError
+from registry.api.hub_protocol.errors import NoVersionError, RevisionMissingError, UnsupportedError
 from registry.api.hub_protocol.repositories import find_repository
 from registry.api.hub_protocol.revisions import MAIN, USER_TAG
 from registry.domain.access import Action
@@ -100,9 +100,7 @@ def create_branch(asked: Asked) -> Response:
     alias = AliasName(branch)
     number = repository.revision(start).number
     if number == 0:
-        raise ConflictError(
-            f"{repository.shown} at {start} has no version that an alias could point at", code="no-version"
-        )
+        raise NoVersionError(repository.shown, start)
     with asked.caller.registry.catalog.writing() as writer:
         writer.move_alias(repository.name, alias, number, expected=None)
     return JSONResponse({}, 201)
@@ -132,7 +130,7 @@ def create_tag(asked: Asked) -> Response:
         )
     wanted = checked_tags({USER_TAG + tag: _stored(revision, asked).commit})
     if revision.number == 0:
-        raise ConflictError(f"{repository.shown} has no version yet that could be tagged", code="no-version")
+        raise NoVersionError(repository.shown, asked.params["revision"])
     with asked.caller.registry.catalog.writing() as writer:
         writer.set_tags(writer.resolve(Reference(repository.name, number=revision.number)), wanted)
     return JSONResponse({}, 201)

@@ -31,7 +31,9 @@ def preupload(asked: Asked) -> Response:
         raise InvalidInputError(f"files is expected as a list of at most {_MOST:,} objects", code="invalid-body")
     history, announcements = asked.repository.history, asked.services.announcements
     head, actor, key = history.main, asked.caller.actor, asked.repository.name.key
-    answers, coming, left_out = [], [], []
+    answers, left_out = [], []
+    coming: list[dict[str, Any]] = []
+    undecided: list[dict[str, Any]] = []
     for file in files:
         path, size = text_of(file, "path"), _size(file, asked.settings.max_blob)
         kept = welcome(path) is Welcome.KEPT
@@ -45,13 +47,17 @@ def preupload(asked: Asked) -> Response:
             answer["oid"] = asked.services.trees.etag(there)
         if not kept:
             left_out.append(path)
-        elif makes_version(path) and (there is None or _differs(file, size, there, asked)):
-            coming.append(path)
+        elif makes_version(path):
+            (coming if there is None or _differs(file, size, there, asked) else undecided).append(answer)
         answers.append(answer)
+    if coming:  # of an adapter that changes everything has to come: else what is new would be mixed with what only looks the same
+        for answer in undecided:
+            answer.pop("oid", None)
+        coming += undecided
     paths = {answer["path"] for answer in answers}
     expected = {*paths, *head.tree, *announcements.all_of(actor, key)}
     require_adapter_beside(paths - set(head.tree), expected, asked.repository.shown)
-    announcements.add(actor, key, coming)
+    announcements.add(actor, key, [answer["path"] for answer in coming])
     headers = {}
     if left_out:
         text = f"left-out; {', '.join(left_out[:5])}: pickles can run code when they are opened, and are not stored"

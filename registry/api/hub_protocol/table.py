@@ -45,6 +45,7 @@ class Route:
     handler: Handler
     somewhere: bool = False
     signed: bool = False
+    anybody: bool = False  #: tells nothing, and clients ask it without their token
     pace: Pace = Pace.PUSH
     uploads: bool = False  #: has a body that may be long in coming
 
@@ -82,7 +83,7 @@ _CAS = "/xet/{nonce}"
 ROUTES: tuple[Route, ...] = (
     Route(_GET, "/api/whoami-v2", Action.READ, account.whoami, somewhere=True),
     Route(_GET, "/api/models", Action.READ, listing.list_models, somewhere=True),
-    Route(("POST",), "/api/validate-yaml", Action.READ, account.validate_yaml, somewhere=True),
+    Route(("POST",), "/api/validate-yaml", Action.READ, account.validate_yaml, anybody=True),
     Route(("POST",), "/api/repos/create", Action.PUSH, lifecycle.create, somewhere=True),
     Route(("POST",), "/api/repos/move", Action.DELETE, lifecycle.move, somewhere=True),
     Route(("DELETE",), "/api/repos/delete", Action.DELETE, lifecycle.delete, somewhere=True),
@@ -105,6 +106,9 @@ ROUTES: tuple[Route, ...] = (
     Route(("GET",), f"{_MODEL}/xet-write-token/{{revision}}", Action.PUSH, xet.write_token, pace=Pace.FREE),
     Route(("POST",), f"{_LFS}/batch", Action.PUSH, lfs.batch, pace=Pace.FREE),
     Route(("POST",), f"{_LFS}/verify", Action.PUSH, lfs.verify, pace=Pace.FREE),
+    Route(
+        _GET, "/_signed/{signature}/{ns}/{name}/resolve/{revision}/{path...}", Action.READ, files.signed, signed=True
+    ),
     Route(("PUT",), "/_lfs/{signature}", Action.PUSH, lfs.upload, signed=True, uploads=True),
     Route(("POST",), f"{_CAS}/v1/xorbs/{{prefix}}/{{hash}}", Action.PUSH, xet.xorb, signed=True, uploads=True),
     Route(("POST",), f"{_CAS}/v1/shards", Action.PUSH, xet.shard, signed=True, uploads=True),
