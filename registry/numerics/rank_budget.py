@@ -17,7 +17,8 @@ def ranks_within(energies: Sequence[Tensor], costs: Sequence[int], budget: int) 
     ``energies[i]`` are what each further rank of layer i saves of the squared error, from large to small. Ranks are granted in
     the order of energy per cost, over all layers, up to the first for which too little is left. So no other ranks that cost
     as much or less save more: with λ the energy per cost of the last one granted, every rank that is granted saves at least λ
-    per cost, and every other one at most. What is left of the budget is less than one rank of one layer costs.
+    per cost, and every other one at most. What is left of the budget is less than the rank costs that would have come next; a
+    cheaper one of another layer may fit, and would save less per cost.
     """
     counts = [len(one) for one in energies]
     layer = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts) - 1)

@@ -83,6 +83,22 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What has to be known of a layer to say how many of its ``wanted`` ranks it may have. ``energies`` is what each saves of the
+    squared error, from large to small; ``shapes`` are (out, in) of its parts."""
+
+    stack: Stack
+    wanted: int
+    energies: Tensor
+    shapes: Sequence[tuple[int, int]]
+
+    @property
+    def cost(self) -> int:
+        """Bytes of one rank of every part: a row of A and a column of B."""
+        return sum(map(sum, self.shapes)) * DTYPE_BITS[self.stack.dtype] // 8
+
+
+@dataclass(frozen=True, slots=True)
 class Uncut:
     """A layer before it is cut: for each expert, or group of a convolution, the factors of the exact sum and the decomposition;
     one of both is empty where it is not needed. ``wanted`` is the rank of each that the method keeps, ``norms`` are theirs."""
@@ -94,19 +110,10 @@ class Uncut:
     wanted: int
 
     @property
-    def energies(self) -> Tensor:
-        """What each of the wanted ranks saves of the squared error, from large to small."""
-        return torch.stack([one.values for one in self.parts]).square().sum(dim=0)[: self.wanted]
-
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """(out, in) of every part."""
-        return [(one.left.shape[0], one.right.shape[1]) for one in self.parts]
-
-    @property
-    def cost(self) -> int:
-        """Bytes of one rank of every part: a row of A and a column of B."""
-        return sum(map(sum, self.shapes)) * DTYPE_BITS[self.stack.dtype] // 8
+    def offer(self) -> Offer:
+        energies = torch.stack([one.values for one in self.parts]).square().sum(dim=0)[: self.wanted]
+        shapes = [(one.left.shape[0], one.right.shape[1]) for one in self.parts]
+        return Offer(self.stack, self.wanted, energies, shapes)
 
     def cut(self, rank: int) -> tuple[Sequence[Pair], Layer]:
         groups = _groups(self.stack)
@@ -150,17 +157,18 @@ def combine(plan: CombinePlan, adapters: Sequence[Shard], method: Method, into: 
 def _cuts(
     plan: CombinePlan, adapters: Sequence[Shard], files: Sources, method: Method
 ) -> Iterator[tuple[Sequence[Pair], Layer, Stack]]:
-    found = (_uncut(stack, adapters, files, method) for stack in plan.stacks)
-    if method.max_bytes is None:
-        for one in found:
-            yield *one.cut(one.wanted), one.stack
-        return
-    every = list(found)
-    for one, rank in zip(every, _affordable(plan, every, method.max_bytes), strict=True):
-        yield *one.cut(rank), one.stack
+    ranks: Sequence[int | None] = [None] * len(plan.stacks)
+    if (
+        method.max_bytes is not None
+    ):  # every layer is looked at first, and made again: all of them together are too much to keep
+        offers = [_uncut(stack, adapters, files, method).offer for stack in plan.stacks]
+        ranks = _affordable(plan, offers, method.max_bytes)
+    for stack, rank in zip(plan.stacks, ranks, strict=True):
+        one = _uncut(stack, adapters, files, method)
+        yield *one.cut(one.wanted if rank is None else rank), stack
 
 
-def _affordable(plan: CombinePlan, found: Sequence[Uncut], budget: int) -> list[int]:
+def _affordable(plan: CombinePlan, found: Sequence[Offer], budget: int) -> list[int]:
     """The ranks with which the file has ``budget`` bytes at most."""
     wanted = [one.wanted for one in found]
     if _file_size(plan, found, wanted) <= budget:
@@ -177,7 +185,7 @@ def _affordable(plan: CombinePlan, found: Sequence[Uncut], budget: int) -> list[
     return ranks_within([one.energies for one in found], [one.cost for one in found], budget - rest)
 
 
-def _file_size(plan: CombinePlan, found: Sequence[Uncut], ranks: Sequence[int]) -> int:
+def _file_size(plan: CombinePlan, found: Sequence[Offer], ranks: Sequence[int]) -> int:
     """Of the file of weights, in bytes."""
     specs = [*(one.spec for one in plan.passed), *(one.spec for one in plan.rows)]
     for one, rank in zip(found, ranks, strict=True):
