@@ -27,7 +27,7 @@ _SHARED = ("task_type", "auto_mapping", "base_model_name_or_path", "revision", "
 
 
 def fresh_config(
-    adapters: Sequence[Ingredient], stacks: Sequence[Stack], passed: Sequence[Passed]
+    adapters: Sequence[Ingredient], stacks: Sequence[Stack], passed: Sequence[Passed], *, is_tied: bool
 ) -> Mapping[str, object]:
     """Without ranks, which :func:`with_ranks` adds."""
     modules = [stack.path for stack in stacks if not is_parameter(stack)]
@@ -54,7 +54,7 @@ def fresh_config(
     tokens = united_indices(adapters)
     if tokens is not None:
         config["trainable_token_indices"] = tokens
-    if all(one.config.truthy("ensure_weight_tying") for one in adapters):
+    if is_tied:
         config["ensure_weight_tying"] = True
     return config
 

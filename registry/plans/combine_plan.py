@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from registry.checks.experts import packed_by_unsloth
+from registry.checks.heads import VOCABULARY
 from registry.checks.merging import unmergeable
 from registry.checks.misfit import Misfit, error
 from registry.domain.tensors import DTYPE_BITS, TensorSpec, is_float
@@ -86,7 +87,26 @@ def plan_combine(
         draft.refuse("nothing-left", "no adapter has a factor to add up", fix="combine adapters that have LoRA factors")
     if draft.problems:
         return None, draft.problems
-    return CombinePlan(stacks, passed, fresh_config(draft.taking, stacks, passed), rows), ()  # 5
+    tied = _tied(draft, stacks) if method == LINEAR else ()  # other methods may draw for each side by itself
+    config = fresh_config(draft.taking, stacks, passed, is_tied=bool(tied))  # 5
+    return CombinePlan(stacks, passed, config, rows, tied), ()
+
+
+def _tied(draft: _Draft, stacks: Sequence[Stack]) -> tuple[tuple[Stack, Stack], ...]:
+    """Embedding and output, if whoever has one of them trained both as one (``ensure_weight_tying``)."""
+    heads = [one for one in stacks if not one.embedding and one.path.rpartition(".")[2] in VOCABULARY]
+    pairs = [(one, head) for one in stacks if one.embedding for head in heads if _is_transposed(one, head)]
+    having = {share.adapter for pair in pairs for stack in pair for share in stack.shares}
+    alike = all(draft.adapters[number].config.truthy("ensure_weight_tying") for number in having)
+    return tuple(pairs) if len(pairs) == 1 and alike else ()
+
+
+def _is_transposed(embedding: Stack, head: Stack) -> bool:
+    ours, theirs = embedding.shares, head.shares
+    return [share.adapter for share in ours] == [share.adapter for share in theirs] and all(
+        one.down.shape == other.up.shape[::-1] and one.up.shape == other.down.shape[::-1]
+        for one, other in zip(ours, theirs, strict=True)
+    )
 
 
 def _refuse_uncombinable(draft: _Draft, one: Ingredient) -> None:

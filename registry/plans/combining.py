@@ -141,9 +141,11 @@ def widest(dtypes: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CombinePlan:
-    """``config`` is the result's, without ranks, which a truncation may still lower."""
+    """``config`` is the result's, without ranks, which a truncation may still lower. ``tied`` are an embedding and the output that
+    is the same matrix: the factors of one are those of the other, turned round."""
 
     stacks: tuple[Stack, ...]
     passed: tuple[Passed, ...]
     config: Mapping[str, object]
     rows: tuple[Rows, ...] = ()
+    tied: tuple[tuple[Stack, Stack], ...] = ()

@@ -8,7 +8,7 @@ before it is written. Where all layers together may take so many bytes, their ra
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import hypot, inf, sqrt
 from pathlib import Path
 
@@ -144,6 +144,11 @@ def combine(plan: CombinePlan, adapters: Sequence[Shard], method: Method, into: 
                 tensors["lora_B.bias"] = _bias(stack, adapters, files)
             for tail, tensor in tensors.items():
                 made[f"{stack.name}.{tail}"] = tensor.to(TORCH_DTYPES[stack.dtype])
+        for embedding, head in plan.tied:
+            made[f"{head.name}.lora_A.weight"] = made[f"{embedding.name}.lora_embedding_B"].mT.contiguous()
+            made[f"{head.name}.lora_B.weight"] = made[f"{embedding.name}.lora_embedding_A"].mT.contiguous()
+            same = next(layer for layer in layers if layer.path == embedding.path)
+            layers = [replace(same, path=head.path) if layer.path == head.path else layer for layer in layers]
         for one in plan.passed:
             made[one.spec.name] = read(files, Origin(adapters[one.adapter], one.spec))
         for rows in plan.rows:
@@ -158,14 +163,24 @@ def _cuts(
     plan: CombinePlan, adapters: Sequence[Shard], files: Sources, method: Method
 ) -> Iterator[tuple[Sequence[Pair], Layer, Stack]]:
     ranks: Sequence[int | None] = [None] * len(plan.stacks)
-    if (
-        method.max_bytes is not None
-    ):  # every layer is looked at first, and made again: all of them together are too much to keep
+    if method.max_bytes is not None:
+        # Every layer is looked at, and made again later: all of them together are too much to keep.
         offers = [_uncut(stack, adapters, files, method).offer for stack in plan.stacks]
-        ranks = _affordable(plan, offers, method.max_bytes)
+        ranks = _alike(plan, _affordable(plan, offers, method.max_bytes))
     for stack, rank in zip(plan.stacks, ranks, strict=True):
         one = _uncut(stack, adapters, files, method)
         yield *one.cut(one.wanted if rank is None else rank), stack
+
+
+def _alike(plan: CombinePlan, ranks: Sequence[int]) -> list[int]:
+    """Two sides of one matrix have the same rank: the lower one, which costs no more."""
+    found = list(ranks)
+    for pair in plan.tied:
+        places = [plan.stacks.index(stack) for stack in pair]
+        least = min(found[place] for place in places)
+        for place in places:
+            found[place] = least
+    return found
 
 
 def _affordable(plan: CombinePlan, found: Sequence[Offer], budget: int) -> list[int]:

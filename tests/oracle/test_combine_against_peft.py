@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from registry.connect import Registry, connect
 from registry.errors import RegistryError
 from registry.operations.combined import Combined
+from registry.plans.merge_plan import MergeOptions
 from tests.oracle import tiny_models as tiny
 from tests.oracle.tiny_models import seeded
 
@@ -200,6 +201,31 @@ def test_factors_of_other_types_are_widened_or_refused_by_name(dtype: torch.dtyp
         with pytest.raises(RegistryError, match="no real floating number"):
             ask()
     assert not (tmp_path / "out").exists()
+
+
+BOTH = {"target_modules": ["embed_tokens", "lm_head"], "ensure_weight_tying": True, **LM}
+
+
+@pytest.mark.parametrize("options", [{}, {"rank": 2}, {"energy": 0.9}, {"max_bytes": 6000}, {"dtype": "BF16"}])
+@pytest.mark.parametrize("other", [BOTH, {"target_modules": ["q_proj"], **LM}])
+def test_what_was_trained_as_one_stays_one(other: dict[str, Any], options: dict[str, Any], tmp_path: Path) -> None:
+    """The combination merges into a tied base as the adapters do, which stays tied."""
+    adapters = [train(tiny.tied_llama, tmp_path / "one", 1, BOTH), train(tiny.tied_llama, tmp_path / "other", 2, other)]
+    base = tmp_path / "base"
+    seeded(tiny.tied_llama).save_pretrained(base)  # type: ignore[operator]
+    registry = connect(tmp_path / "registry")
+    done = registry.combine(adapters, tmp_path / "both", **options)
+    allow = MergeOptions(allow=frozenset({"base-id"}))
+    registry.merge(base, [tmp_path / "both"], tmp_path / "merged", options=allow)
+    assert json.loads((tmp_path / "merged" / "config.json").read_text())["tie_word_embeddings"] is True
+    found = load_file(tmp_path / "merged" / "model.safetensors")
+    before = load_file(base / "model.safetensors")
+    wanted = total([(changes(tiny.tied_llama, one), 1.0) for one in adapters])
+    name = "model.embed_tokens.weight"
+    delta = next(value for key, value in wanted.items() if key.endswith("embed_tokens"))
+    apart = float((found[name].double() - before[name].double() - delta.reshape(before[name].shape)).norm())
+    rounding = 4e-3 if options.get("dtype") == "BF16" else 1e-6
+    assert apart <= (done.error + rounding) * done.norm + 1e-6
 
 
 @pytest.mark.parametrize("energy", [0.5, 0.9, 0.99])
