@@ -33,6 +33,7 @@ bench: $(READY)  ## ratios to peers and limits; takes minutes
 	$(BIN)/python -m tests.benchmarks.check
 	$(BIN)/python -m tests.benchmarks.search
 	$(BIN)/python -m tests.benchmarks.bench_merge
+	$(BIN)/python -m tests.benchmarks.bench_combine --rounds 1 --no-ties
 	$(BIN)/python -m tests.benchmarks.bench_serve
 	$(BIN)/python -m tests.benchmarks.bench_hub
 
