@@ -11,8 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from registry.numerics.pieces import spans
+
 _OVERSAMPLING = 16
 _ITERATIONS = 4
+#: Elements of a matrix that is copied to float64 as a whole, 512 MiB, and of a piece of a larger one: products of smaller pieces
+#: take much longer.
+_WIDENED, _PIECE = 1 << 26, 1 << 24
 
 
 class Factors(NamedTuple):
@@ -102,14 +107,28 @@ def randomized(dense: Tensor, rank: int, generator: torch.Generator) -> Decompos
     """The largest ``rank`` singular values and vectors of a dense matrix (out, in), near enough: the range of dense is found
     by a few more random vectors than wanted and four power iterations. https://arxiv.org/abs/0909.4061, algorithm 4.4
     """
-    wide = _wide(dense)
+    if dense.numel() <= _WIDENED:
+        dense = _wide(dense)
     count = min(rank + _OVERSAMPLING, *dense.shape)
     sample = torch.randn(dense.shape[1], count, generator=generator, dtype=torch.float64)
-    basis = torch.linalg.qr(wide @ sample).Q
+    basis = torch.linalg.qr(_times(dense, sample)).Q
     for _ in range(_ITERATIONS):
-        basis = torch.linalg.qr(wide @ torch.linalg.qr(wide.mT @ basis).Q).Q
-    u, values, v = torch.linalg.svd(basis.mT @ wide, full_matrices=False)
+        basis = torch.linalg.qr(_times(dense, torch.linalg.qr(_transposed_times(dense, basis)).Q)).Q
+    u, values, v = torch.linalg.svd(_transposed_times(dense, basis).mT, full_matrices=False)
     return Decomposition((basis @ u)[:, :rank], values[:rank], v[:rank])
+
+
+def _times(dense: Tensor, other: Tensor) -> Tensor:
+    """dense · other in float64, where dense (out, in) may be too large to be copied."""
+    return torch.cat([_wide(dense[span]) @ other for span in spans(*dense.shape, piece=_PIECE)])
+
+
+def _transposed_times(dense: Tensor, other: Tensor) -> Tensor:
+    """denseᵀ · other, likewise."""
+    found = torch.zeros(dense.shape[1], other.shape[1], dtype=torch.float64)
+    for span in spans(*dense.shape, piece=_PIECE):
+        found += _wide(dense[span]).mT @ other[span]
+    return found
 
 
 def balanced(found: Decomposition, rank: int) -> tuple[Tensor, Tensor]:

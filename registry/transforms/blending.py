@@ -11,6 +11,7 @@ from torch import Tensor
 
 from registry.errors import RejectedError
 from registry.numerics.combining import COMBINERS
+from registry.numerics.pieces import spans
 from registry.plans.combining import Blend
 
 #: Far enough from float32's largest number that squares of it have sums.
@@ -19,7 +20,11 @@ _FAR = 1e18
 
 def multiplied(down: Tensor, up: Tensor, scaling: float) -> Tensor:
     """scaling · B · A for A (r, in) and B (out, r): computed in float64, as float32."""
-    return ((up.double() @ down.double()) * scaling).float()
+    down, up = down.double(), up.double()
+    found = torch.empty(up.shape[0], down.shape[1])
+    for span in spans(*found.shape):
+        found[span] = (up[span] @ down).mul_(scaling)
+    return found
 
 
 def blended(blend: Blend, deltas: Sequence[Tensor], weights: Sequence[float], path: str, number: int) -> Tensor:

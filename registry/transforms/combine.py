@@ -28,6 +28,7 @@ from registry.numerics.low_rank import (
     randomized,
     rank_for_energy,
 )
+from registry.numerics.pieces import spans
 from registry.numerics.rank_budget import ranks_within
 from registry.plans.combining import LINEAR, Blend, CombinePlan, Stack
 from registry.plans.merging import Origin
@@ -249,8 +250,8 @@ def _error(
 
 
 def _apart(one: Factors, dense: Tensor) -> float:
-    product = one.up.double() @ one.down.double() * one.scaling
-    return float(torch.linalg.matrix_norm(product - dense.double()))
+    down, up = one.down.double(), one.up.double() * one.scaling
+    return hypot(*(float(torch.linalg.matrix_norm(up[span] @ down - dense[span])) for span in spans(*dense.shape)))
 
 
 def _uncut(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Method) -> Uncut:
@@ -271,7 +272,7 @@ def _dense_uncut(stack: Stack, adapters: Sequence[Shard], files: Sources, method
     parts, norms = [], []
     for dense in _dense(stack, adapters, files, method):
         parts.append(randomized(dense, min(wanted, *dense.shape), generator(method.seed, f"{stack.path} range")))
-        norms.append(float(torch.linalg.matrix_norm(dense.double())))
+        norms.append(float(torch.linalg.vector_norm(dense, dtype=torch.float64)))
     return Uncut(stack, (), parts, norms, _enough(parts, norms, method, min(len(one.values) for one in parts)))
 
 

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from registry.numerics.combining.magnitude import weighted_sum
 from registry.numerics.combining.ties import agreed
+from registry.numerics.pieces import spans
 
 
 def linear(deltas: Sequence[Tensor], weights: Sequence[float], *, density: float, generator: Generator) -> Tensor:
@@ -24,5 +25,9 @@ def with_signs(deltas: Sequence[Tensor], weights: Sequence[float], *, density: f
 
 def dropped(delta: Tensor, chance: float | Tensor, generator: Generator) -> Tensor:
     """Each element stays with its ``chance`` and is divided by it."""
-    stays = torch.rand(delta.shape, generator=generator, dtype=torch.float64) < chance
-    return torch.where(stays, delta / chance, torch.zeros_like(delta)).to(delta.dtype)
+    found = torch.empty_like(delta)
+    for span in spans(*delta.shape):
+        piece, likely = delta[span], chance[span] if isinstance(chance, Tensor) else chance
+        stays = torch.rand(piece.shape, generator=generator, dtype=torch.float64) < likely
+        found[span] = (piece / likely).where(stays, 0.0)
+    return found

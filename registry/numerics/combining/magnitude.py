@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
+
+from registry.numerics.pieces import elementwise
 
 
 def combine(deltas: Sequence[Tensor], weights: Sequence[float], *, density: float) -> Tensor:
@@ -19,8 +20,15 @@ def pruned(delta: Tensor, density: float) -> Tensor:
     kept = max(1, -int(-density * delta.numel() // 1))
     if kept >= delta.numel():
         return delta
-    edge = delta.abs().flatten().kthvalue(delta.numel() - kept + 1).values
-    return torch.where(delta.abs() >= edge, delta, torch.zeros_like(delta))
+    edge = nth_largest(delta.abs(), kept)
+    return elementwise(lambda pieces: pieces[0].where(pieces[0].abs() >= edge, 0.0), [delta])
+
+
+def nth_largest(values: Tensor, count: int) -> float:
+    """The ``count``-th largest of them, from 1 on; ``values`` are in another order after it."""
+    flat = values.reshape(-1).numpy()  # whose partition takes no more memory, while kthvalue takes that of three copies
+    flat.partition(flat.size - count)
+    return float(flat[flat.size - count])
 
 
 def weighted_sum(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from registry.numerics.combining.magnitude import weighted_sum
+from registry.numerics.combining.magnitude import nth_largest, weighted_sum
 
 
 def combine(deltas: Sequence[Tensor], weights: Sequence[float], *, density: float) -> Tensor:
@@ -40,5 +40,4 @@ def _most_varied(deltas: Sequence[Tensor], weights: Sequence[float], mean: Tenso
     for delta, weight in zip(deltas, weights, strict=True):
         variance += (delta * weight).sub_(mean).square_()
     kept = max(1, round(density * variance.numel()))
-    edge = variance.flatten().kthvalue(variance.numel() - kept + 1).values
-    return variance >= edge
+    return variance >= nth_largest(variance.clone(), kept)

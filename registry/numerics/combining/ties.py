@@ -7,11 +7,13 @@ The paper scales the mean of the agreeing deltas by one λ; here each delta has 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from registry.numerics.combining.magnitude import pruned, weighted_sum
+from registry.numerics.pieces import elementwise
 
 
 def combine(deltas: Sequence[Tensor], weights: Sequence[float], *, density: float) -> Tensor:
@@ -21,6 +23,10 @@ def combine(deltas: Sequence[Tensor], weights: Sequence[float], *, density: floa
 
 def agreed(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The mean of wᵢ·τᵢ over the adapters whose element has the sign of Σ wᵢ·τᵢ; 0 where nobody has."""
+    return elementwise(partial(_agreed, weights=weights), deltas)
+
+
+def _agreed(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     sign = weighted_sum(deltas, weights).sign_()
     total, count = torch.zeros_like(sign), torch.zeros_like(sign)
     for delta, weight in zip(deltas, weights, strict=True):
