@@ -166,6 +166,11 @@ class FindBase(Arguments):
     revision: Text | None = None
 
 
+class After(Arguments):
+    reference: ReferenceText
+    keys: list[Text | int | float | None] = Field([], max_length=2)
+
+
 class Query(Arguments):
     """See :class:`registry.domain.query.VersionQuery`; who may see what is not for the asker to say."""
 
@@ -183,7 +188,7 @@ class Query(Arguments):
     sort: Annotated[str, StringConstraints(max_length=400)] | None = None
     reverse: bool = False
     limit: Limit = 50
-    after: ReferenceText | None = None
+    after: After | None = None
     all_versions: bool = False
     namespace: Text | None = None
     visible: None = None

@@ -4,34 +4,81 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 from registry.domain.access import Action
 from registry.domain.names import Reference
+from registry.domain.query import Position, VersionQuery
 from registry.errors import InvalidInputError, InvalidNameError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from registry.api.callers import Caller
+    from registry.domain.version import Version
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    reference: str
+def cursor_behind(query: VersionQuery, last: Version) -> str:
+    """Of the next page, where ``last`` is the last row of this one."""
+    after = query.behind(last).after
+    assert after is not None  # noqa: S101 - for the type checker: behind() says where
+    text = json.dumps([after.reference, *after.keys], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
-    def __str__(self) -> str:
-        return base64.urlsafe_b64encode(self.reference.encode()).decode().rstrip("=")
 
-    @staticmethod
-    def parse(text: str, caller: Caller) -> str:
-        """The reference of the last row. Raises InvalidInputError for what no page of this caller ended with."""
-        try:
-            padded = text + "=" * (-len(text) % 4)
-            reference = Reference.parse(base64.b64decode(padded.encode(), altchars=b"-_", validate=True).decode())
-            if reference.adapter is None or not caller.may(Action.READ, reference.adapter):
-                raise ValueError(text)
-        except (binascii.Error, ValueError, InvalidNameError):
-            raise InvalidInputError(
-                f"{text!r:.80} is no cursor", code="invalid-cursor", hint="give `next` of the page before, as it was"
-            ) from None
-        return str(reference)
+def position_at(cursor: str, query: VersionQuery, caller: Caller) -> Position:
+    """Raises InvalidInputError for what no page of this caller and this order ended with."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        reference, *keys = json.loads(base64.b64decode(padded.encode(), altchars=b"-_", validate=True))
+        position = Position(str(Reference.parse(reference)), tuple(keys))
+    except (binascii.Error, ValueError, TypeError, AttributeError, RecursionError, InvalidNameError):
+        raise _no_cursor(cursor) from None
+    require_page_end(position, query, caller)
+    return position
+
+
+def require_page_end(position: Position, query: VersionQuery, caller: Caller) -> None:
+    """Raises InvalidInputError, also where a row would have to be looked up that the caller may not read."""
+    adapter = Reference.parse(position.reference).adapter
+    if adapter is None or not _fits(position.keys, query):
+        raise _no_cursor(position.reference)
+    if query.is_by_name or caller.may(Action.READ, adapter) or caller.registry.catalog.find_adapter(adapter) is None:
+        return
+    raise _no_cursor(position.reference)
+
+
+def _no_cursor(text: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{text!r:.80} is where no page of this question ends",
+        code="invalid-cursor",
+        hint="give `next` of the page before, as it was, to the same question",
+    )
+
+
+def _fits(keys: Sequence[Any], query: VersionQuery) -> bool:
+    kinds = _KINDS.get(query.sort or "name", (_is_number,))
+    return len(keys) == len(kinds) and all(fits(key) for fits, key in zip(kinds, keys, strict=True))
+
+
+def _is_text(key: object) -> bool:
+    return isinstance(key, str)
+
+
+def _is_count(key: object) -> bool:
+    return isinstance(key, int) and not isinstance(key, bool) and 0 <= key < 1 << 63
+
+
+def _is_number(key: object) -> bool:
+    return isinstance(key, int | float) and not isinstance(key, bool) and abs(key) < float("inf")
+
+
+#: What rows of an order are sorted by; the value of a metric where there is no such order.
+_KINDS: dict[str, tuple[Callable[[object], bool], ...]] = {
+    "name": (_is_text, _is_count),
+    "created": (_is_text,),
+    "rank": (lambda key: key is None or _is_count(key),),
+    "bytes": (_is_count,),
+    "parameters": (_is_count,),
+}

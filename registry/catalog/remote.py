@@ -214,12 +214,12 @@ class RemoteCatalog:
         return found
 
     def live_versions(self) -> Iterator[Version]:
-        after: str | None = None
-        while page := self.search(VersionQuery(all_versions=True, limit=500, after=after)):
+        query = VersionQuery(all_versions=True, limit=500)
+        while page := self.search(query):
             yield from page
-            if page[-1].reference == after:
+            if query.after is not None and page[-1].reference == query.after.reference:
                 raise self._client.failed("the same page twice")
-            after = page[-1].reference
+            query = query.behind(page[-1])
 
     def references(self) -> Iterator[Digest]:
         found: list[Digest] = self._ask("references")

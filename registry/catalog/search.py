@@ -15,12 +15,13 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
+from registry.catalog.apply import version_row
 from registry.catalog.bases import names_of
 from registry.catalog.resolve import evaluation_of, resolve, versions_of
 from registry.catalog.tables import AdapterRow, AliasRow, EvaluationRow, TagRow, TargetRow, VersionRow
 from registry.domain.evaluation import usual_direction
 from registry.domain.names import Reference
-from registry.domain.query import OPERATORS, SORTS, MetricCondition, MetricName, VersionQuery, Visible
+from registry.domain.query import OPERATORS, SORTS, MetricCondition, MetricName, Position, VersionQuery, Visible
 from registry.domain.version import Version
 from registry.errors import NotFoundError
 
@@ -32,7 +33,7 @@ _FEW = 500
 
 
 def search(session: Session, query: VersionQuery) -> list[Version]:
-    """At most ``query.limit`` versions. Raises NotFoundError if ``query.after`` is not a version."""
+    """At most ``query.limit`` versions. Raises NotFoundError if ``query.after`` names what never was a version."""
     metric = MetricName.parse(query.sort) if query.sort and query.sort not in SORTS else None
     bases = names_of(session, query.base) if query.base is not None else []
     few = _few(session, query, bases)
@@ -40,16 +41,16 @@ def search(session: Session, query: VersionQuery) -> list[Version]:
     statement = select(version).where(*_conditions(query, version, bases))
     if metric is not None:
         statement = statement.join(EvaluationRow, col(EvaluationRow.version_id) == version.id).where(*_latest(metric))
-    last = _last_row(session, query)
-    if query.sort in (None, "name"):
+    if query.is_by_name:
         forward = not query.reverse
         name, number = col(version.adapter), col(version.number)
         statement = statement.order_by(name if forward else name.desc(), number.desc() if forward else number)
-        if last is not None:
-            beyond = name > last.adapter if forward else name < last.adapter
-            deeper = number < last.number if forward else number > last.number
-            start = name >= last.adapter if forward else name <= last.adapter  # implied; where the index is entered
-            statement = statement.where(start, or_(beyond, and_(name == last.adapter, deeper)))
+        if query.after is not None:
+            last_name, last_number = query.after.keys or _name_of(_last_row(session, query.after))
+            beyond = name > last_name if forward else name < last_name
+            deeper = number < last_number if forward else number > last_number
+            start = name >= last_name if forward else name <= last_name  # implied; where the index is entered
+            statement = statement.where(start, or_(beyond, and_(name == last_name, deeper)))
     else:
         column = col(EvaluationRow.value) if metric else col(getattr(version, _COLUMNS[query.sort or ""]))
         falling = (_best_is_high(session, metric) if metric else SORTS[query.sort or ""]) != query.reverse
@@ -57,8 +58,9 @@ def search(session: Session, query: VersionQuery) -> list[Version]:
         statement = statement.order_by(
             column.desc().nulls_last() if falling else column.nulls_last(), row_id.desc() if falling else row_id
         )
-        if last is not None:
-            value = _value(session, last, metric, query.sort)
+        if query.after is not None:
+            last = _last_row(session, query.after)
+            (value,) = query.after.keys or (_value(session, last, metric, query.sort),)
             statement = statement.where(_behind(column, value, row_id, last.id, falling))
     rows = session.exec(statement.limit(query.limit)).all()
     versions = versions_of(session, rows)
@@ -97,7 +99,7 @@ def _selective(query: VersionQuery, bases: Sequence[str]) -> Iterator[SelectOfSc
         yield select(EvaluationRow.version_id).where(*_fulfilled(condition, EvaluationRow))
     for target in query.targets:
         yield select(TargetRow.version_id).where(TargetRow.name == target)
-    if query.sort not in (None, "name"):
+    if not query.is_by_name:
         if bases:
             yield select(VersionRow.id).where(_is_one_of(col(VersionRow.base), bases))
         if query.ranks != (None, None):
@@ -105,7 +107,7 @@ def _selective(query: VersionQuery, bases: Sequence[str]) -> Iterator[SelectOfSc
 
 
 def _conditions(query: VersionQuery, version: type[VersionRow], bases: Sequence[str]) -> list[ColumnElement[bool]]:
-    by_name = query.sort in (None, "name")
+    by_name = query.is_by_name
     found: list[ColumnElement[bool]] = []
     if not query.all_versions and query.alias is None:
         newest = col(version.newest)
@@ -183,13 +185,21 @@ def _latest(
     return [*found, col(row.task) == name.task, shown(row.latest_of_task).is_(True)]
 
 
-def _last_row(session: Session, query: VersionQuery) -> VersionRow | None:
-    if query.after is None:
-        return None
-    version = resolve(session, Reference.parse(query.after))
+def _last_row(session: Session, after: Position) -> VersionRow:
+    """Also of a version that was deleted."""
+    reference = Reference.parse(after.reference)
+    if reference.adapter is not None and reference.number is not None:
+        row = version_row(session, reference.adapter.key, reference.number)
+        if row is not None:
+            return row
+    version = resolve(session, reference)
     return session.exec(
         select(VersionRow).where(VersionRow.adapter == version.adapter.key, VersionRow.number == version.number)
     ).one()
+
+
+def _name_of(row: VersionRow) -> tuple[str, int]:
+    return row.adapter, row.number
 
 
 def _value(session: Session, last: VersionRow, metric: MetricName | None, sort: str | None) -> Any:

@@ -6,9 +6,13 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from math import isfinite, nan
+from typing import TYPE_CHECKING, Self
 
 from registry.errors import InvalidNameError
+
+if TYPE_CHECKING:
+    from registry.domain.version import Version
 
 _CONDITION = re.compile(r"\s*(?P<metric>[^<>=!]+?)\s*(?P<operator><=|>=|==|=|<|>)\s*(?P<value>\S+)\s*")
 _RANKS = re.compile(r"(?P<low>[0-9]{1,9})?(?P<dots>\.\.)?(?P<high>[0-9]{1,9})?", re.ASCII)
@@ -54,10 +58,10 @@ class MetricCondition:
     def parse(cls, text: str) -> Self:
         match = _CONDITION.fullmatch(text)
         try:
-            value = float(match["value"]) if match else float("nan")
+            value = float(match["value"]) if match else nan
         except ValueError:
-            value = float("nan")
-        if match is None or value != value:
+            value = nan
+        if match is None or not isfinite(value):
             raise InvalidNameError("metric condition", text, "METRIC, one of < <= = >= >, and a number: acc>=0.8")
         symbol = "==" if match["operator"] == "=" else match["operator"]
         return cls(MetricName.parse(match["metric"]), symbol, value)
@@ -73,12 +77,20 @@ class Visible:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Behind which row a page begins. ``keys`` are what that row was sorted by when it was given, so that a page goes on where the
+    one before it ended although the row has changed or gone since; without them they are looked up."""
+
+    reference: str
+    keys: tuple[str | float | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class VersionQuery:
     """Every condition must hold. Without ``all_versions`` or ``alias`` a row is an adapter's newest version not yanked.
 
-    ``visible`` is what the asker may see, None for everything. ``base`` is compared by canonical id,
-    ``targets`` must all be there, ``ranks`` are inclusive bounds, ``after`` is the
-    reference of the last row of the page before.
+    ``visible`` is what the asker may see, None for everything. ``base`` is compared by canonical id, ``targets`` must all be
+    there, ``ranks`` are inclusive bounds, ``after`` is where the page before ended.
     """
 
     text: str | None = None
@@ -93,13 +105,31 @@ class VersionQuery:
     sort: str | None = None
     reverse: bool = False
     limit: int = 50
-    after: str | None = None
+    after: Position | None = None
     all_versions: bool = False
     namespace: str | None = None
     visible: Visible | None = None
 
     def seen_by(self, visible: Visible | None) -> Self:
         return replace(self, visible=visible)
+
+    @property
+    def is_by_name(self) -> bool:
+        return self.sort in (None, "name")
+
+    def behind(self, last: Version) -> Self:
+        """The next page, where ``last`` is the last row of this query's answer."""
+        return replace(self, after=Position(last.reference, self._keys(last)))
+
+    def _keys(self, version: Version) -> tuple[str | float | None, ...]:
+        if self.is_by_name:
+            return version.adapter.key, version.number
+        if self.sort == "created":
+            return (version.created_at,)
+        if self.sort in SORTS:
+            found = version.summary.get(self.sort or "")
+            return (found if isinstance(found, int) else None,)
+        return (version.score.value,) if version.score is not None else ()
 
 
 def parse_ranks(text: str) -> tuple[int | None, int | None]:

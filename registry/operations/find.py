@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
 from registry.domain.names import AliasName, Namespace, Reference
-from registry.domain.query import SORTS, MetricCondition, MetricName, VersionQuery, parse_ranks
+from registry.domain.query import SORTS, MetricCondition, MetricName, Position, VersionQuery, parse_ranks
 from registry.errors import InvalidNameError
 from registry.formats.base_model_text import resolve_base
 
@@ -29,7 +29,7 @@ class Conditions(TypedDict, total=False):
     sort: str | None
     reverse: bool
     limit: int
-    after: str | None
+    after: str | Position | None
     all_versions: bool
     namespace: str | None
 
@@ -59,10 +59,14 @@ def asked(text: str | None, *, namespace_of_names: str, **conditions: Unpack[Con
         sort=sort,
         reverse=conditions.get("reverse", False),
         limit=limit,
-        after=str(Reference.parse(after, namespace=namespace_of_names)) if after else None,
+        after=_position(after, namespace_of_names) if after is not None else None,
         all_versions=conditions.get("all_versions", False),
         namespace=str(Namespace(namespace)) if namespace is not None else None,
     )
+
+
+def _position(after: str | Position, namespace: str) -> Position:
+    return after if isinstance(after, Position) else Position(str(Reference.parse(after, namespace=namespace)))
 
 
 def canonical_base(name: str) -> str:

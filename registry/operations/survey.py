@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import replace
 
 from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog
@@ -111,4 +110,4 @@ def _newest(catalog: Catalog, base: str | None) -> Iterator[Version]:
         yield from page
         if len(page) < _PAGE:
             return
-        query = replace(query, after=page[-1].reference)
+        query = query.behind(page[-1])

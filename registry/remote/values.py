@@ -19,7 +19,7 @@ from registry.domain.commit import Commit
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding
 from registry.domain.names import MAX_NUMBER, AdapterName, Reference
-from registry.domain.query import MetricCondition, MetricName, VersionQuery
+from registry.domain.query import MetricCondition, MetricName, Position, VersionQuery
 from registry.domain.version import Adapter, AliasMove, AuditEntry, Version
 
 Document = Mapping[str, Any]
@@ -154,6 +154,7 @@ def read_query(document: Document) -> VersionQuery:
         for metric, task, operator, value in document["metrics"]
     )
     low, high = document["ranks"]
+    after = document["after"]
     return VersionQuery(
         **{
             **document,
@@ -161,6 +162,7 @@ def read_query(document: Document) -> VersionQuery:
             "ranks": (low, high),
             "targets": tuple(document["targets"]),
             "tags": tuple((key, value) for key, value in document["tags"]),
+            "after": Position(after["reference"], tuple(after["keys"])) if after is not None else None,
             "visible": None,
         }
     )

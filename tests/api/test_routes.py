@@ -237,8 +237,19 @@ def test_pages_follow_each_other(open_server: TestClient) -> None:
     first = open_server.get("/v1/adapters?limit=1&all_versions=true").json()
     second = open_server.get(f"/v1/adapters?limit=1&all_versions=true&cursor={first['next']}").json()
     assert [page["items"][0]["reference"] for page in (first, second)] == ["secret/b@1", "team/a@2"]
-    for cursor in ("x", "////", "e30", "bm9uZS9ub25l"):
-        assert open_server.get(f"/v1/adapters?cursor={cursor}").status_code in (400, 404)
+    others = open_server.get("/v1/adapters?limit=1&sort=created").json()["next"]
+    for cursor in ("x", "////", "e30", "bm9uZS9ub25l", others):
+        assert open_server.get(f"/v1/adapters?cursor={cursor}").json()["code"] == "invalid-cursor"
+
+
+def test_pages_follow_each_other_though_their_rows_change(open_server: TestClient) -> None:
+    for number, score in ((1, 0.9), (2, 0.8)):
+        open_server.post(f"/v1/adapters/team/a/versions/{number}/evaluations", json={"evaluations": [{"metric": "f2", "value": score}]})
+    asked = "/v1/adapters?limit=1&all_versions=true&sort=f2"
+    first = open_server.get(asked).json()
+    open_server.post("/v1/adapters/team/a/versions/1/evaluations", json={"evaluations": [{"metric": "f2", "value": 0.1}]})
+    second = open_server.get(f"{asked}&cursor={first['next']}").json()
+    assert [page["items"][0]["reference"] for page in (first, second)] == ["team/a@1", "team/a@2"]
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "1001", "1e9", "x", "999999999999999999999"])

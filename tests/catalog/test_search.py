@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,8 @@ from registry.catalog import search as module
 from registry.catalog.sql import SqlCatalog
 from registry.domain.evaluation import Evaluation
 from registry.domain.names import AdapterName, AliasName, Reference
-from registry.domain.query import OPERATORS, SORTS, MetricCondition, MetricName, VersionQuery
+from registry.domain.query import OPERATORS, SORTS, MetricCondition, MetricName, Position, VersionQuery
+from registry.domain.version import Version
 from registry.errors import InvalidInputError, NotFoundError
 from tests.catalog.conftest import manifest, memory_catalog
 
@@ -186,7 +188,11 @@ def expected(rows: list[Row], query: VersionQuery) -> list[str]:
 
 
 def found(catalog: SqlCatalog, query: VersionQuery) -> list[str]:
-    return [f"{version.adapter.key}@{version.number}" for version in catalog.search(query)]
+    return references(catalog.search(query))
+
+
+def references(versions: Sequence[Version]) -> list[str]:
+    return [f"{version.adapter.key}@{version.number}" for version in versions]
 
 
 @QUICK
@@ -213,10 +219,16 @@ def test_pages_are_slices_of_the_whole_in_every_order(
         for sort in [None, *SORTS, "acc", "arc/wer"]:
             chosen = {**options, "sort": sort}
             whole = found(catalog, VersionQuery(**chosen, limit=1000))
-            paged: list[str] = []
-            while page := found(catalog, VersionQuery(**chosen, limit=size, after=paged[-1] if paged else None)):
+            looked_up: list[str] = []
+            while page := found(catalog, VersionQuery(**chosen, limit=size, after=Position(looked_up[-1]) if looked_up else None)):
                 assert len(page) <= size
-                paged += page
+                looked_up += page
+            assert looked_up == whole, chosen
+            paged: list[str] = []
+            query = VersionQuery(**chosen, limit=size)
+            while rows_of_page := catalog.search(query):
+                paged += references(rows_of_page)
+                query = query.behind(rows_of_page[-1])
             assert paged == whole, chosen
 
 
@@ -225,20 +237,44 @@ def test_a_page_goes_on_behind_a_row_that_is_no_longer_in_the_list() -> None:
     catalog = filled(rows)
     with catalog.writing() as writer:
         writer.yank(writer.resolve(Reference.parse("b")), "because")
-    assert found(catalog, VersionQuery(after="local/b@1")) == ["local/c@1"]
+    assert found(catalog, VersionQuery(after=Position("local/b@1"))) == ["local/c@1"]
+
+
+@pytest.mark.parametrize("sort", [None, "created", "rank", "bytes", "acc"])
+@pytest.mark.parametrize("change", ["score", "yank", "delete", "remove"])
+def test_a_walk_goes_on_although_the_last_row_has_changed(sort: str | None, change: str) -> None:
+    rows = [
+        Row(name, None, rank, "LORA", None, ("q",), 10 * rank, {}, [("acc", None, rank / 10)], None, "kept")
+        for name, rank in (("a", 6), ("b", 5), ("c", 4), ("d", 3))
+    ]
+    catalog = filled(rows)
+    whole = found(catalog, VersionQuery(sort=sort))
+    query = VersionQuery(sort=sort, limit=2)
+    page = catalog.search(query)
+    with catalog.writing() as writer:
+        version = writer.resolve(Reference.parse(page[-1].reference))
+        if change == "score":
+            writer.add_evaluations(version, [Evaluation("acc", 0.01)])
+        elif change == "yank":
+            writer.yank(version, "because")
+        elif change == "delete":
+            writer.delete(version, "because")
+        else:
+            writer.remove_adapter(version.adapter, "because")
+    assert found(catalog, query.behind(page[-1]))[:2] == whole[2:]
 
 
 @pytest.mark.parametrize("after", ["local/nobody", "local/a@7", "sha256:" + "0" * 64])
 def test_behind_what_is_not_there_is_nothing(after: str) -> None:
     catalog = filled([Row("a", None, 8, "LORA", None, ("q",), 10, {}, [], None, "kept")])
     with pytest.raises(NotFoundError):
-        catalog.search(VersionQuery(after=after))
+        catalog.search(VersionQuery(after=Position(after)))
 
 
 def test_a_page_of_a_metric_begins_behind_a_row_that_has_it() -> None:
     catalog = filled([Row("a", None, 8, "LORA", None, ("q",), 10, {}, [("acc", None, 0.5)], None, "kept")])
     with pytest.raises(NotFoundError):
-        catalog.search(VersionQuery(sort="wer", after="local/a@1"))
+        catalog.search(VersionQuery(sort="wer", after=Position("local/a@1")))
 
 
 def test_the_best_comes_first_by_the_direction_that_is_stated_or_usual(memory: SqlCatalog) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import JSONResponse, Response
 
-from registry.api.cursors import Cursor
+from registry.api.cursors import cursor_behind, position_at
 from registry.api.hub_protocol.models import PIPELINES, model_document
 from registry.api.hub_protocol.repositories import Repository
 from registry.api.hub_protocol.revisions import MAIN
@@ -37,7 +37,7 @@ def list_models(asked: Asked) -> Response:
     if wanted is None:
         return JSONResponse([])
     if cursor := query.get("cursor"):
-        wanted = replace(wanted, after=Cursor.parse(cursor, asked.caller))
+        wanted = replace(wanted, after=position_at(cursor, wanted, asked.caller))
     found = asked.caller.registry.catalog.search(wanted.seen_by(asked.caller.visible))
     rows = []
     for version in found:
@@ -52,7 +52,7 @@ def list_models(asked: Asked) -> Response:
     headers = {}
     if len(found) == wanted.limit:
         following = [(key, value) for key, value in query.multi_items() if key != "cursor"]
-        address = f"{asked.address}/api/models?{urlencode([*following, ('cursor', str(Cursor(found[-1].reference)))])}"
+        address = f"{asked.address}/api/models?{urlencode([*following, ('cursor', cursor_behind(wanted, found[-1]))])}"
         headers["Link"] = f'<{address}>; rel="next"'
     return JSONResponse(rows, headers=headers)
 

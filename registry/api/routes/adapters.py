@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from registry.api.callers import Caller, Requires, shown_parents, unknown_adapter
-from registry.api.cursors import Cursor
+from registry.api.cursors import cursor_behind, position_at
 from registry.api.names import Name, Namespace, Number
 from registry.api.texts import Why
 from registry.api.told import changed
@@ -45,7 +46,7 @@ class Search(BaseModel):
     all_versions: bool = False
 
     def query(self, caller: Caller) -> VersionQuery:
-        """Raises InvalidNameError, NotFoundError for a cursor whose row is gone."""
+        """Raises InvalidNameError, InvalidInputError."""
         query = asked(
             self.text,
             namespace_of_names=caller.registry.namespace,
@@ -60,20 +61,22 @@ class Search(BaseModel):
             sort=self.sort,
             reverse=self.reverse,
             limit=self.limit,
-            after=Cursor.parse(self.cursor, caller) if self.cursor else None,
             all_versions=self.all_versions,
             namespace=self.namespace,
         )
+        if self.cursor:
+            query = replace(query, after=position_at(self.cursor, query, caller))
         return query.seen_by(caller.visible)
 
 
 @router.get("", summary="Find versions")
 def search(caller: Searcher, wanted: Annotated[Search, Query()]) -> dict[str, Any]:
-    found = caller.registry.catalog.search(wanted.query(caller))
+    query = wanted.query(caller)
+    found = caller.registry.catalog.search(query)
     more = len(found) == wanted.limit
     return {
         "items": [summary_document(version) for version in found],
-        "next": str(Cursor(found[-1].reference)) if more else None,
+        "next": cursor_behind(query, found[-1]) if more else None,
     }
 
 

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Depends
 from registry.api import arguments
 from registry.api.arguments import MOST_ROWS, Arguments, read
 from registry.api.callers import Caller, Requires
+from registry.api.cursors import require_page_end
 from registry.api.told import may_see, told, without_surroundings
 from registry.domain.access import Action
 from registry.domain.names import AdapterName, Reference
@@ -71,7 +72,10 @@ def _readable(caller: Caller, adapter: AdapterName) -> AdapterName:
 def _search(caller: Caller, given: arguments.Search) -> list[Version]:
     query = values.read_query({**given.query.model_dump(), "limit": _rows(given.query.limit)}).seen_by(caller.visible)
     if query.after is not None:
-        _of_version(caller, Reference.parse(query.after))
+        if query.after.keys:
+            require_page_end(query.after, query, caller)
+        else:
+            _of_version(caller, Reference.parse(query.after.reference))
     return caller.registry.catalog.search(query)
 
 

@@ -70,7 +70,7 @@ def _best_first(caller: Caller, query: VersionQuery) -> Iterator[Version]:
         yield from page
         if len(page) < _PAGE:
             return
-        query = replace(query, after=page[-1].reference)
+        query = query.behind(page[-1])
 
 
 def readable(caller: Caller, text: str) -> Reference:
