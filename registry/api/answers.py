@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from anyio import to_thread
 
 from registry.api.watching import PLAIN_ID
+from registry.errors import RegistryError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -77,8 +78,12 @@ class EncodedAnswers:
             return
         headers = scope["headers"]
         key = (scope["raw_path"], scope["query_string"], *(value for name, value in headers if name in _DEPENDS))
-        if not self._freshness.is_current():
-            await to_thread.run_sync(self._freshness.catch_up)
+        try:
+            if not self._freshness.is_current():
+                await to_thread.run_sync(self._freshness.catch_up)
+        except RegistryError:  # the catalog cannot be asked, which the route finds too, and says
+            await self._app(scope, receive, send)
+            return
         answer = self._answers.get(key)
         if answer is None or not self._freshness.holds(answer.begun, answer.adapter) or answer.until < time.time():
             answer = await self._make(key, scope, receive, send)

@@ -88,8 +88,8 @@ def create_app(settings: Settings) -> ASGIApp:
         most_bytes=settings.unfinished_bytes,
     )
     app.state.once = Once(place / "once", lifetime=lifetime)
-    problems.install(app)
     routers = [resource.router for resource in _RESOURCES]
+    problems.install(app, [route for router in routers for route in router.routes])
     for router in routers:
         app.include_router(router)
     description.describe(app, routers)

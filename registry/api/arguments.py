@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_core import core_schema
 
-from registry.api.texts import Label, Note, Part, Plain, Sequence, VersionNumber, Why
+from registry.api.texts import Label, Note, Part, Plain, RequestBody, Sequence, VersionNumber, Why
 from registry.domain import digest, names
 from registry.domain.access import Action, NamespacePattern
 from registry.domain.base_model import BaseModelId, StoredBase
@@ -90,8 +90,8 @@ def _pairs(of: Any) -> Any:
     return Annotated[of, Field(strict=False)]
 
 
-class Arguments(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+class Arguments(RequestBody):
+    """Of a question or a step."""
 
 
 Of = TypeVar("Of", bound=Arguments)

@@ -1,7 +1,7 @@
 """Who has shown that they have which bytes.
 
 Knowing a digest gives nobody the bytes behind it: a version or a commit may be made of a blob only by those who uploaded all of
-it, or may read it through an adapter. An upload therefore leaves a marker, an empty file named for the caller and the digest,
+it, or may read it. An upload therefore leaves a marker, an empty file named for the caller and the digest,
 which all workers see and which ends by the clock.
 """
 
@@ -45,10 +45,14 @@ class Possessions:
             return False
 
     def may_use(self, caller: Caller, digest: Digest) -> bool:
-        """Whether something of theirs may be made of a blob: they sent it, or may read it through an adapter."""
-        if self.has(caller.actor, digest):
+        """Whether something of theirs may be made of a blob, if it is here: they sent it, may read it through an adapter, or
+        everybody may, as what is known of a base model."""
+        if caller.open or self.has(caller.actor, digest):
             return True
-        return any(caller.may(Action.READ, adapter) for adapter in caller.registry.catalog.holders(digest))
+        catalog = caller.registry.catalog
+        if any(caller.may(Action.READ, adapter) for adapter in catalog.holders(digest)):
+            return True
+        return any(base.digest == digest for base in catalog.bases())
 
     def sweep(self) -> None:
         """Remove the markers that have ended."""

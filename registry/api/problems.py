@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from registry.api.callers import TooManyRequestsError, UnauthenticatedError
 from registry.api.ranges import UnsatisfiableRangeError
@@ -19,7 +20,10 @@ from registry.api.uploads import WrongOffsetError
 from registry.errors import AliasMovedError, CorruptionError, RegistryError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from fastapi import FastAPI, Request
+    from starlette.routing import BaseRoute
 
 _log = logging.getLogger("adapters.server")
 MEDIA_TYPE = "application/problem+json"
@@ -62,7 +66,13 @@ def of_error(error: RegistryError, **members: object) -> JSONResponse:
     return answer
 
 
-def install(app: FastAPI) -> None:
+def _methods_at(path: str, routes: Iterable[BaseRoute]) -> list[str]:
+    """Of all routes with this path; the router itself says those of the first."""
+    known = [route for route in routes if isinstance(route, Route) and route.path_regex.fullmatch(path)]
+    return sorted({method for route in known for method in route.methods or ()})
+
+
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     @app.exception_handler(RegistryError)
     def registry_error(_request: Request, error: RegistryError) -> JSONResponse:
         return of_error(error)
@@ -74,10 +84,12 @@ def install(app: FastAPI) -> None:
         return problem(HTTPStatus.BAD_REQUEST, "invalid-input", f"{where}: {first['msg']}")
 
     @app.exception_handler(HTTPException)
-    def plain(_request: Request, error: HTTPException) -> JSONResponse:
+    def plain(request: Request, error: HTTPException) -> JSONResponse:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
         answer = problem(error.status_code, code, str(error.detail))
         answer.headers.update(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            answer.headers["Allow"] = ", ".join(_methods_at(request.url.path, routes))
         return answer
 
     @app.exception_handler(Exception)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from registry.blobs.filesystem import FilesystemBlobs
     from registry.domain.digest import Digest
 
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII | re.IGNORECASE)
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.ASCII | re.IGNORECASE)
 _MEDIA_TYPE = "application/octet-stream"
 
 
@@ -64,11 +64,16 @@ def span(text: str, size: int) -> tuple[int, int]:
     match = _RANGE.fullmatch(text.replace(" ", ""))
     first, last = (match[1], match[2]) if match else ("", "")
     if first:
-        start, stop = int(first), min(int(last) + 1, size) if last else size
+        start, stop = _bounded(first, size), min(_bounded(last, size) + 1, size) if last else size
     elif last:
-        start, stop = max(0, size - int(last)), size
+        start, stop = max(0, size - _bounded(last, size)), size
     else:
         start, stop = size, size
     if start >= stop:
         raise UnsatisfiableRangeError(text, size)
     return start, stop
+
+
+def _bounded(digits: str, most: int) -> int:
+    """Of any number of digits."""
+    return most if len(digits.lstrip("0")) > len(str(most)) else min(int(digits), most)

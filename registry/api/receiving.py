@@ -12,7 +12,7 @@ from registry.domain.digest import Digest
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import MERGED, Manifest, parse_manifest
 from registry.domain.names import AdapterName
-from registry.errors import CorruptionError, InvalidInputError, NotFoundError
+from registry.errors import CorruptionError, InvalidInputError, MissingBlobError, NotFoundError
 from registry.operations.bases import stored_spec
 from registry.operations.check import against_base
 from registry.operations.describe import AdapterPackage, describe
@@ -50,8 +50,12 @@ class Receiver:
     def require_usable(self, digests: Sequence[Digest]) -> None:
         """Raises NotFoundError for bytes that the caller neither sent nor may read: the same as for bytes nobody has."""
         for digest in digests:
-            if not self._possessions.may_use(self.caller, digest):
-                raise NotFoundError(f"{digest} was not uploaded", code="not-uploaded", hint="upload it first")
+            try:
+                if not self._possessions.may_use(self.caller, digest):
+                    raise MissingBlobError(digest)
+                self.caller.registry.blobs.size(digest)
+            except MissingBlobError:
+                raise NotFoundError(f"{digest} was not uploaded", code="not-uploaded", hint="upload it first") from None
 
     def require_base(self, base: StoredBase) -> None:
         self.require_usable([base.digest])
@@ -69,9 +73,8 @@ class Receiver:
             with laid_out(files, self.caller.registry.blobs, called=str(adapter)) as directory:
                 require_merged(directory, manifest)
             return Received(adapter, manifest, given["note"], claimed)
-        package = self._described(manifest, str(adapter))
         allowed = [finding.rule for finding in claimed if finding.severity is Severity.ERROR]
-        refuse_errors(package, allowed)
+        package = self._described(manifest, str(adapter), allowed)
         return Received(
             adapter,
             package.manifest,
@@ -95,7 +98,7 @@ class Receiver:
             findings=received.findings,
         )
 
-    def _described(self, manifest: Manifest, called: str) -> AdapterPackage:
+    def _described(self, manifest: Manifest, called: str, allowed: Sequence[str]) -> AdapterPackage:
         registry = self.caller.registry
         stated = manifest.base_model
         override = None if stated.id is None else f"{stated.id}@{stated.revision}" if stated.revision else stated.id
@@ -106,7 +109,9 @@ class Receiver:
                 package = describe(directory, base=base, lineage=manifest.lineage)
                 stated_too = replace(package.manifest, training=manifest.training)  # how it came about no file proves
                 if stated_too.digest == manifest.digest:
-                    return against_base(replace(package, manifest=stated_too), None, registry.shelf())
+                    checked = against_base(replace(package, manifest=stated_too), None, registry.shelf())
+                    refuse_errors(checked, allowed)
+                    return checked
         raise InvalidInputError(
             f"the manifest of {called} is not what its files make",
             code="manifest-differs",

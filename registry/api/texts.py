@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from registry.domain.names import MAX_NUMBER
 
@@ -28,3 +28,9 @@ Note = Annotated[str, StringConstraints(max_length=10_000), Plain]
 VersionNumber = Annotated[int, Field(ge=1, lt=MAX_NUMBER)]
 #: As many as a row can be numbered.
 Sequence = Annotated[int, Field(ge=0, lt=1 << 63)]
+
+
+class RequestBody(BaseModel):
+    """A document of a request: nothing in it is overlooked, and nothing taken for what it is not."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

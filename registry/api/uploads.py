@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -121,7 +122,7 @@ class Uploads:
         self._lifetime = lifetime
         self._most = most
         self._most_bytes = most_bytes
-        self._tidied = 0.0
+        self._tidied = -math.inf
 
     @contextmanager
     def in_one_piece(self, digest: Digest) -> Iterator[Upload]:

@@ -9,12 +9,14 @@ from typing import IO
 
 from registry.domain.digest import PREFIX, Digest
 from registry.errors import DigestMismatchError, MissingBlobError, NotFoundError
-from registry.remote.client import Client, InterruptedTransferError, patiently
+from registry.remote.client import Client, InterruptedTransferError, pause
 from registry.remote.values import shaped
 
 #: Up to this size a blob is sent in one piece.
 _PIECE = 8 << 20
 _MOST_DIGITS = 18
+#: So often a transfer begins again that got no further.
+_ATTEMPTS = 4
 
 
 class RemoteBlobs:
@@ -41,7 +43,7 @@ class RemoteBlobs:
                 spool.seek(0)
                 self._client.put(_path(digest), spool.read())
             else:
-                patiently(lambda: self._send(digest, spool, size))
+                self._send(digest, spool, size)
 
     def size(self, digest: Digest) -> int:
         headers = self._client.head(_path(digest))
@@ -63,14 +65,26 @@ class RemoteBlobs:
         self._client.post(f"/v1/store/blobs/{digest}", {}, method="DELETE")
 
     def _send(self, digest: Digest, spool: IO[bytes], size: int) -> None:
-        """From where the server stands. Raises InterruptedTransferError, and the next attempt goes on."""
+        """From where the server stands, again and again as long as it gets further. Raises InterruptedTransferError."""
         path = f"/v1/uploads/{digest}"
-        offset = self._client.get(path, lambda found: shaped(found["offset"], int))
-        if not 0 <= offset <= size:
-            raise self._client.failed(f"that an upload of {size:,} bytes stands at {offset}")
-        spool.seek(offset)
-        headers = {"Upload-Offset": str(offset), "Upload-Length": str(size), "Content-Length": str(size - offset)}
-        self._client.patch(path, _rest(spool), headers=headers)
+        reached, without_progress = 0, 0
+        while True:
+            offset = self._client.get(path, lambda found: shaped(found["offset"], int))
+            if not 0 <= offset <= size:
+                raise self._client.failed(f"that an upload of {size:,} bytes stands at {offset}")
+            without_progress = 0 if offset > reached else without_progress + 1
+            reached = max(reached, offset)
+            spool.seek(offset)
+            headers = {"Upload-Offset": str(offset), "Upload-Length": str(size), "Content-Length": str(size - offset)}
+            try:
+                self._client.patch(path, _rest(spool), headers=headers)
+                return
+            except InterruptedTransferError:
+                if without_progress > _ATTEMPTS:
+                    raise
+            pause(without_progress)
+            if self._client.head(_path(digest)) is not None:  # only the answer was lost
+                return
 
     def _received(self, digest: Digest, start: int, size: int) -> Iterator[bytes]:
         at, without_progress = start, 0
@@ -87,7 +101,7 @@ class RemoteBlobs:
                     raise InterruptedTransferError(f"{digest} ended after {at:,} of {size:,} bytes")
             except InterruptedTransferError:
                 without_progress = 0 if at > before else without_progress + 1
-                if without_progress > 3:
+                if without_progress > _ATTEMPTS:
                     raise
             except NotFoundError:
                 raise MissingBlobError(digest) from None

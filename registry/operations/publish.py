@@ -15,7 +15,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -159,7 +159,19 @@ def _enter(
         record(version, measured, writer)
     for alias in attachments.aliases:
         writer.move_alias(version.adapter, alias, version.number)
-    return _published(version, submission, created=created, allow=allow)
+    return _published(_with(version, attachments), submission, created=created, allow=allow)
+
+
+def _with(version: Version, attachments: Attachments) -> Version:
+    """As it is from now on."""
+    aliases = {alias.lower(): alias for alias in (*version.aliases, *map(str, attachments.aliases))}
+    scores = [score for measured in attachments.evaluations for score in measured.evaluations]
+    return replace(
+        version,
+        aliases=tuple(aliases[key] for key in sorted(aliases)),
+        tags=dict(sorted({**version.tags, **attachments.tags}.items())),
+        score=scores[-1] if scores else version.score,
+    )
 
 
 def kept_findings(findings: Sequence[Finding]) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
@@ -53,6 +54,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _no_address(text: str, why: str = "") -> InvalidInputError:
+    """What stands before an @ or behind a ? may be a secret, and is not shown."""
+    shown = re.sub(r"//[^/?#]*@", "//…@", re.sub(r"[?#].+", "?…", text, flags=re.DOTALL))
     return InvalidInputError(
-        f"{text!r:.120} is not the address of a server{why}", hint="expected something like https://registry.example"
+        f"{shown!r:.120} is not the address of a server{why}", hint="expected something like https://registry.example"
     )

@@ -253,20 +253,31 @@ def patiently(attempt: Callable[[], T]) -> T:
     """Again after trouble that passes, for at most a minute altogether; once, quickly, where there is nobody."""
     deadline = time.monotonic() + _ALTOGETHER
     for turn in range(_ATTEMPTS):
-        pause = random.uniform(0.1, 0.4) * 2**turn  # noqa: S311 - so that clients do not come back all at once
+        seconds = _pause_after(turn)
         last = turn == _ATTEMPTS - 1
         try:
             return attempt()
         except _TryAgainError as again:
-            pause = max(pause, again.pause)
-            if last or time.monotonic() + pause > deadline:
+            seconds = max(seconds, again.pause)
+            if last or time.monotonic() + seconds > deadline:
                 raise again.error from None
         except UnavailableError as error:
             is_final = error.code in _FINAL or (turn > 0 and isinstance(error, AbsentServerError))
-            if last or is_final or time.monotonic() + pause > deadline:
+            if last or is_final or time.monotonic() + seconds > deadline:
                 raise
-        time.sleep(pause)
+        time.sleep(seconds)
     raise AssertionError("the last turn returns or raises")
+
+
+def pause(turn: int) -> None:
+    """Before another attempt; longer with every turn."""
+    time.sleep(_pause_after(turn))
+
+
+def _pause_after(turn: int) -> float:
+    """Seconds, which differ so that clients do not come back all at once."""
+    seconds: float = random.uniform(0.1, 0.4) * 2**turn  # noqa: S311
+    return seconds
 
 
 def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:

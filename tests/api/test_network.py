@@ -3,7 +3,7 @@ is anything. Afterwards the store is sound."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,6 +88,48 @@ def test_a_file_comes_through_a_wire_that_never_carries_all_of_it(
     connect(between.address).pull("x", tmp_path / "back")
     assert contents(tmp_path / "back").items() >= contents(source).items()
     assert between.happened > 4
+
+
+def test_a_file_goes_through_a_wire_that_never_carries_all_of_it(
+    here: Registry, between: Wire, write_adapter: WriteAdapter
+) -> None:
+    """A server may lose what it had not read yet, 64 KiB; the rest stays."""
+    for _ in range(30):
+        between.fail("up", 300_000, "end")
+    pushed = connect(between.address).push(write_adapter("x", lora_tensors(width=8 * WIDTH)))
+    assert (pushed.version.number, between.happened > remote_blobs._ATTEMPTS + 1) == (1, True)
+
+
+def test_a_transfer_may_last_longer_than_a_server_is_waited_for(
+    here: Registry, between: Wire, write_adapter: WriteAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it took until the wire broke, the upload goes on where it stood."""
+    far = connect(between.address)
+    far.push(write_adapter("measure", lora_tensors(width=WIDTH, value=0.1)))
+    total = between.carried["up"]
+    monkeypatch.setattr(remote_client, "_ALTOGETHER", 0.0)
+    between.fail("up", total * 3 // 4, "reset")
+    far.push(write_adapter("x", lora_tensors(width=WIDTH)))
+    assert (between.happened, between.carried["up"] < 2.6 * total) == (1, True)
+
+
+def test_what_arrived_is_not_sent_again_if_only_the_answer_was_lost(
+    here: Registry, between: Wire, write_adapter: WriteAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = connect(between.address)
+    far.push(write_adapter("measure", lora_tensors(width=WIDTH, value=0.1)))
+    total = between.carried["up"]
+    monkeypatch.setattr(remote_client.Client, "patch", _answer_lost(remote_client.Client.patch))
+    far.push(write_adapter("x", lora_tensors(width=WIDTH)))
+    assert between.carried["up"] < 2.1 * total
+
+
+def _answer_lost(patch: Callable[..., None]) -> Callable[..., None]:
+    def lost(*arguments: object, **more: object) -> None:
+        patch(*arguments, **more)
+        raise remote_client.InterruptedTransferError("the connection broke")
+
+    return lost
 
 
 @pytest.mark.parametrize("way", ["up", "down"])

@@ -120,8 +120,12 @@ def test_an_alias_takes_the_right_to_move_it(scene: Scene, write_adapter: WriteA
     assert scene.post("pusher", VERSIONS, body)[1]["code"] == "forbidden"
     assert scene.state() == before
     scene.send("maintainer", scene.place.parent / "c")
-    assert scene.post("maintainer", VERSIONS, body)[0] == 201
+    wanted = {**body, "tags": {"k": "v"}, "evaluations": [{"metric": "acc", "value": 0.5}]}
+    status, made = scene.post("maintainer", VERSIONS, wanted)
+    assert (status, made["aliases"], made["tags"], made["score"]["value"]) == (201, ["production"], {"k": "v"}, 0.5)
     assert scene.shelf.aliases("c") == {"production": 1}
+    shown = scene.client.get(f"{VERSIONS}/1", headers={"Authorization": f"Bearer {scene.tokens['maintainer']}"}).json()
+    assert (shown["aliases"], shown["tags"], shown["score"]["value"]) == (made["aliases"], made["tags"], 0.5)
 
 
 def test_a_defect_is_found_as_in_a_push(scene: Scene, write_adapter: WriteAdapter) -> None:

@@ -12,9 +12,12 @@ from starlette.testclient import TestClient
 
 from registry.api.app import create_app
 from registry.api.settings import Settings
+from registry.catalog.reads import SqlReads
+from registry.catalog.sql import SqlCatalog
 from registry.connect import Registry, connect
 from registry.domain.access import Action, NamespacePattern, new_token
 from registry.domain.digest import Digest
+from registry.errors import UnavailableError
 from tests.conftest import WriteAdapter, lora_tensors
 
 
@@ -242,12 +245,49 @@ def test_pages_follow_each_other(open_server: TestClient) -> None:
         assert open_server.get(f"/v1/adapters?cursor={cursor}").json()["code"] == "invalid-cursor"
 
 
+def test_the_best_is_asked_for_and_nothing_else(open_server: TestClient) -> None:
+    assert open_server.get("/v1/best?by=acc&reverse=true").json()["reference"] == "secret/b@1"
+
+
+def test_an_alias_without_a_name_is_none(open_server: TestClient) -> None:
+    """An empty variable in a script must not mean the newest version."""
+    assert open_server.get("/v1/resolve/team/a?alias=").status_code == 400
+
+
+@pytest.mark.parametrize("body", [{"version": True}, {"version": "2"}, {"version": 2.0}, {"version": 2, "expected": 1}])
+def test_a_document_is_what_it_says(open_server: TestClient, body: dict[str, object]) -> None:
+    assert open_server.put("/v1/adapters/team/a/aliases/canary", json=body).status_code == 400
+    assert "canary" not in open_server.get("/v1/adapters/team/a/aliases").json()
+
+
+def test_what_may_be_done_at_a_path_is_said(open_server: TestClient) -> None:
+    answer = open_server.post(f"/v1/blobs/sha256:{'0' * 64}")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, PUT")
+
+
+@pytest.mark.parametrize("path", ["/v1/resolve/team/a", "/v1/adapters", "/v1/best?by=acc", "/api/models/team/a"])
+def test_a_catalog_that_cannot_be_asked_is_said(
+    open_server: TestClient, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def lost(_catalog: object) -> bytes:
+        raise UnavailableError("the catalog is locked", code="busy")
+
+    monkeypatch.setattr(SqlCatalog, "generation", lost)
+    monkeypatch.setattr(SqlReads, "_reading", lost)
+    answer = open_server.get(path)
+    assert (answer.status_code, answer.headers.get("retry-after"), "x-request-id" in answer.headers) == (503, "1", True)
+
+
 def test_pages_follow_each_other_though_their_rows_change(open_server: TestClient) -> None:
-    for number, score in ((1, 0.9), (2, 0.8)):
-        open_server.post(f"/v1/adapters/team/a/versions/{number}/evaluations", json={"evaluations": [{"metric": "f2", "value": score}]})
+    def score(number: int, value: float) -> None:
+        scores = {"evaluations": [{"metric": "f2", "value": value}]}
+        open_server.post(f"/v1/adapters/team/a/versions/{number}/evaluations", json=scores)
+
+    score(1, 0.9)
+    score(2, 0.8)
     asked = "/v1/adapters?limit=1&all_versions=true&sort=f2"
     first = open_server.get(asked).json()
-    open_server.post("/v1/adapters/team/a/versions/1/evaluations", json={"evaluations": [{"metric": "f2", "value": 0.1}]})
+    score(1, 0.1)
     second = open_server.get(f"{asked}&cursor={first['next']}").json()
     assert [page["items"][0]["reference"] for page in (first, second)] == ["team/a@1", "team/a@2"]
 

@@ -172,7 +172,7 @@ def test_who_promises_a_body_and_sends_none_holds_up_nobody(here: Site) -> None:
         ({"Content-Type": "application/json"}, b'{"names": [1e400]}', 400),
         ({"Content-Type": "application/json"}, b'{"names": [NaN]}', 400),
         ({"Content-Type": "application/json"}, b"\xff\xfe{}", 400),
-        ({"Content-Type": "application/json"}, b"{" + b'"a": 1, ' * 100_000 + b'"names": ["b/open"]}', 200),
+        ({"Content-Type": "application/json"}, b"{" + b'"a": 1, ' * 100_000 + b'"names": ["b/open"]}', 400),
         ({"Content-Type": "application/json"}, b'{"names": [' + b"9" * 5000 + b"]}", 400),
     ],
 )
@@ -369,7 +369,7 @@ def test_no_secret_is_written_anywhere(here: Site, caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize(
     "value",
     ["bytes=" + ",".join(["0-0"] * 10_000), "bytes=0-0,1-1", "bytes=-", "bytes=5-2", "bytes=999999999999-", "items=0-1",
-     "bytes=a-b", "bytes=-0", "bytes=0-" + "9" * 30],
+     "bytes=a-b", "bytes=-0", "bytes=" + "9" * 30 + "-"],
 )  # fmt: skip
 def test_one_range_at_a_time(here: Site, value: str) -> None:
     digest = here.shelf.show("b/open@1").manifest.files[0].digest

@@ -361,6 +361,15 @@ def test_what_is_no_address_is_said(text: str) -> None:
         connect(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["http://bob:s3cret@h", "http://h:1?token=s3cret", "http://h/#s3cret", "http://h?a\ns3cret", "http://bob:s3cret@h:x"]
+)
+def test_a_secret_in_an_address_is_not_said(text: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        connect(text)
+    assert "s3cret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("token", ["adr_\u2026", "adr_x\n", "adr_ x", "adr_\u00fc"])
 def test_what_cannot_be_a_token_is_not_sent(token: str) -> None:
     with pytest.raises(InvalidInputError, match="token"):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from registry.api.callers import Caller, Requires, shown_parents, unknown_adapter
 from registry.api.cursors import cursor_behind, position_at
 from registry.api.names import Name, Namespace, Number
-from registry.api.texts import Why
+from registry.api.texts import RequestBody, Why
 from registry.api.told import changed
 from registry.domain.access import Action
 from registry.domain.names import MAX_NUMBER, AdapterName, Reference
@@ -26,8 +26,8 @@ Reader = Annotated[Caller, Depends(Requires(Action.READ))]
 Searcher = Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))]
 
 
-class Search(BaseModel):
-    """The same questions as ``adapters list``."""
+class Conditions(BaseModel):
+    """All of them must hold."""
 
     text: str | None = Field(None, description="Part of an adapter's name.", max_length=200)
     namespace: str | None = Field(None, max_length=96)
@@ -39,14 +39,10 @@ class Search(BaseModel):
     tag: list[str] = Field([], description="key=value or key.", max_length=50)
     alias: str | None = Field(None, description="The version this alias points at.", max_length=96)
     metric: list[str] = Field([], description="Conditions such as acc>=0.8 or arc_easy/acc>=0.8.", max_length=50)
-    sort: str | None = Field(None, description="name, created, rank, bytes, parameters, or a metric: best first.")
-    reverse: bool = False
-    limit: int = Field(50, ge=1, le=1000)
-    cursor: str | None = Field(None, description="`next` of the page before.", max_length=400)
     all_versions: bool = False
 
-    def query(self, caller: Caller) -> VersionQuery:
-        """Raises InvalidNameError, InvalidInputError."""
+    def query(self, caller: Caller, *, sort: str | None, reverse: bool = False, limit: int) -> VersionQuery:
+        """Raises InvalidNameError."""
         query = asked(
             self.text,
             namespace_of_names=caller.registry.namespace,
@@ -58,20 +54,32 @@ class Search(BaseModel):
             tags=self.tag,
             alias=self.alias,
             metrics=self.metric,
-            sort=self.sort,
-            reverse=self.reverse,
-            limit=self.limit,
+            sort=sort,
+            reverse=reverse,
+            limit=limit,
             all_versions=self.all_versions,
             namespace=self.namespace,
         )
-        if self.cursor:
-            query = replace(query, after=position_at(self.cursor, query, caller))
         return query.seen_by(caller.visible)
+
+
+class Search(Conditions):
+    """The same questions as ``adapters list``."""
+
+    sort: str | None = Field(None, description="name, created, rank, bytes, parameters, or a metric: best first.")
+    reverse: bool = False
+    limit: int = Field(50, ge=1, le=1000)
+    cursor: str | None = Field(None, description="`next` of the page before.", max_length=400)
+
+    def page(self, caller: Caller) -> VersionQuery:
+        """Raises InvalidNameError, InvalidInputError."""
+        query = self.query(caller, sort=self.sort, reverse=self.reverse, limit=self.limit)
+        return replace(query, after=position_at(self.cursor, query, caller)) if self.cursor else query
 
 
 @router.get("", summary="Find versions")
 def search(caller: Searcher, wanted: Annotated[Search, Query()]) -> dict[str, Any]:
-    query = wanted.query(caller)
+    query = wanted.page(caller)
     found = caller.registry.catalog.search(query)
     more = len(found) == wanted.limit
     return {
@@ -120,7 +128,7 @@ def version(caller: Reader, ns: Namespace, name: Name, number: Number) -> dict[s
     return {**found.document(), "lineage": shown_parents(caller, edges)}
 
 
-class Visibility(BaseModel):
+class Visibility(RequestBody):
     private: bool
 
 
@@ -136,7 +144,7 @@ def put_adapter(
     return {"adapter": f"{ns}/{name}", "private": wanted.private, "created": created}
 
 
-class Reason(BaseModel):
+class Reason(RequestBody):
     reason: Why
 
 

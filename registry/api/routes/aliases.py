@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from registry.api.callers import Caller, Requires
 from registry.api.names import Alias, Name, Namespace, Number
-from registry.api.texts import VersionNumber
+from registry.api.texts import RequestBody, VersionNumber
 from registry.api.told import changed
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.domain.access import Action
@@ -51,7 +51,7 @@ class PreconditionFailedError(ConflictError):
         super().__init__(f"alias {alias} {where}, and the request has {condition:.100}; it was not moved")
 
 
-class Pointing(BaseModel):
+class Pointing(RequestBody):
     version: VersionNumber = Field(examples=[3])
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from registry.api.callers import Caller, Requires
+from registry.api.texts import RequestBody
 from registry.domain.access import Action
 from registry.remote import values
 
@@ -47,7 +48,7 @@ def _document(caller: Caller, name: str) -> dict[str, Any]:
     }
 
 
-class Canonical(BaseModel):
+class Canonical(RequestBody):
     canonical: str = Field(max_length=200, examples=["meta-llama/Llama-3.1-8B"])
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from anyio import move_on_after, to_thread
 from fastapi import APIRouter, Depends, Header, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import ClientDisconnect
 
 from registry.api.callers import Caller, Requires
 from registry.api.names import Digest
 from registry.api.ranges import partial_answer
+from registry.api.texts import RequestBody
 from registry.api.uploads import WrongOffsetError
 from registry.domain.access import Action
 from registry.domain.digest import Digest as DigestText
@@ -46,14 +47,14 @@ class EncodedError(InvalidInputError):
     default_code = "content-encoding"
 
 
-class Digests(BaseModel):
+class Digests(RequestBody):
     digests: list[str] = Field(max_length=2000)
 
 
 @router.head("/blobs/{digest}", summary="Is it there, and how long is it?", operation_id="look_at_blob")
 @router.get("/blobs/{digest}", summary="The bytes, whole or a range of them", operation_id="read_blob")
 def read_blob(request: Request, caller: Reader, digest: Digest) -> Response:
-    if not _may_read(request, caller, digest):
+    if not _possesses(request, caller, digest):
         raise _no_blob(digest)
     return partial_answer(
         request,
@@ -168,19 +169,9 @@ def _require_room(request: Request, length: int) -> None:
 
 
 def _possesses(request: Request, caller: Caller, digest: Digest) -> bool:
-    """May something of theirs be made of it, and is it here?"""
+    """May something of theirs be made of it, and is it here? Then they may read it, too."""
     possessions: Possessions = request.app.state.possessions
     return possessions.may_use(caller, digest) and _is_here(caller, digest)
-
-
-def _may_read(request: Request, caller: Caller, digest: Digest) -> bool:
-    possessions: Possessions = request.app.state.possessions
-    return (caller.open or possessions.may_use(caller, digest) or _is_base(caller, digest)) and _is_here(caller, digest)
-
-
-def _is_base(caller: Caller, digest: Digest) -> bool:
-    """What is known of a base model is everybody's."""
-    return any(base.digest == digest for base in caller.registry.catalog.bases())
 
 
 def _is_here(caller: Caller, digest: Digest) -> bool:

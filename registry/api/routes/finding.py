@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from registry.api.addresses import public_url
 from registry.api.callers import Caller, Requires
 from registry.api.documents import Documents
-from registry.api.routes.adapters import Search
+from registry.api.routes.adapters import Conditions
+from registry.api.texts import RequestBody
 from registry.checks.profile import find_profile
 from registry.domain.access import Action
 from registry.domain.names import AdapterName, Reference
@@ -36,23 +36,21 @@ Reader = Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))]
 _TRIED, _PAGE = 1000, 100
 
 
-class Best(Search):
-    """As a search; ``sort`` is the metric by which it is the best."""
-
-    sort: str | None = Field(None, alias="by", description="The metric, such as acc or arc_easy/acc.")
+class Best(Conditions):
+    by: str | None = Field(None, max_length=400, description="The metric, such as acc or arc_easy/acc.")
     engine: str | None = Field(None, max_length=60, description="It must be able to serve it: vllm, or vllm==0.33.0.")
 
 
 @router.get("/best", summary="The best version by a metric, among those that fit")
 def best(request: Request, caller: Reader, wanted: Annotated[Best, Query()]) -> dict[str, Any]:
     """Of the conditions of a search, with ``by`` the metric. Of equals the one that was stored last."""
-    if wanted.sort is None or wanted.sort in SORTS:
+    if wanted.by is None or wanted.by in SORTS:
         raise InvalidInputError("say the metric by which it is to be the best", code="no-metric", hint="?by=acc")
     if wanted.engine is not None:
         find_profile(wanted.engine)
     documents: Documents = request.app.state.documents
     documents.catch_up()
-    for version in _best_first(caller, wanted.query(caller)):
+    for version in _best_first(caller, wanted.query(caller, sort=wanted.by, limit=_PAGE)):
         fitting = documents.answer(
             caller.registry, version.adapter, Wanted(number=version.number, engine=wanted.engine)
         )
@@ -60,11 +58,10 @@ def best(request: Request, caller: Reader, wanted: Annotated[Best, Query()]) -> 
             continue
         score = version.score.document() if version.score else None
         return {**json.loads(fitting.at(public_url(request))), "score": score}
-    raise NotFoundError(f"no version that fits has a score {wanted.sort}", code="none-fits")
+    raise NotFoundError(f"no version that fits has a score {wanted.by}", code="none-fits")
 
 
 def _best_first(caller: Caller, query: VersionQuery) -> Iterator[Version]:
-    query = replace(query, limit=_PAGE)
     for _ in range(_TRIED // _PAGE):
         page = caller.registry.catalog.search(query)
         yield from page
@@ -90,7 +87,7 @@ def compare(caller: Reader, ref: Annotated[list[str], Query(min_length=1, max_le
     return caller.registry.compare(*(str(readable(caller, text)) for text in ref)).document()
 
 
-class Check(BaseModel):
+class Check(RequestBody):
     reference: str = Field(max_length=300, examples=["team/x:production"])
     base: str | None = Field(None, max_length=200, description="A base model by its name.")
     engine: str | None = Field(None, max_length=60)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from registry.api.callers import Caller, Requires
@@ -14,7 +14,7 @@ from registry.api.once import Key, Once, same_request
 from registry.api.problems import of_error
 from registry.api.routes.aliases import AliasHasMovedError, IfMatch, expected
 from registry.api.routes.finding import readable
-from registry.api.texts import VersionNumber
+from registry.api.texts import RequestBody, VersionNumber
 from registry.domain.access import Action
 from registry.domain.names import AdapterName, Reference
 from registry.errors import AliasMovedError, GateClosedError
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/v1/adapters/{ns}/{name}", tags=["aliases and tags"])
 Tagger = Annotated[Caller, Depends(Requires(Action.TAG))]
 
 
-class Promotion(BaseModel):
+class Promotion(RequestBody):
     """The conditions of ``adapters promote``; at least one."""
 
     version: VersionNumber = Field(examples=[2])

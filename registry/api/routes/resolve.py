@@ -15,6 +15,7 @@ from registry.api.addresses import public_url
 from registry.api.callers import Caller, Requires
 from registry.api.documents import Documents
 from registry.api.names import Name, Namespace
+from registry.api.texts import RequestBody
 from registry.domain.access import Action
 from registry.domain.names import AdapterName, AliasName, Reference
 from registry.errors import InvalidInputError, InvalidNameError, RegistryError, UnavailableError
@@ -46,7 +47,7 @@ class Asked(BaseModel):
     engine: str | None = Field(None, max_length=60, description="vllm, or vllm==0.33.0: it must be able to serve it.")
 
     def wanted(self) -> Wanted:
-        return Wanted(AliasName(self.alias) if self.alias else None, self.version, self.base, self.engine)
+        return Wanted(AliasName(self.alias) if self.alias is not None else None, self.version, self.base, self.engine)
 
 
 @router.get(
@@ -69,7 +70,7 @@ def resolve(
     return Response(answer.at(public_url(request)), media_type="application/json")
 
 
-class Names(BaseModel):
+class Names(RequestBody):
     names: list[str] = Field(min_length=1, max_length=1000, description="team/x, team/x@3 or team/x:production")
     base: str | None = Field(None, max_length=200)
     engine: str | None = Field(None, max_length=60)

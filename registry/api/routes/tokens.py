@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from registry.api.callers import Caller, Requires
+from registry.api.texts import RequestBody
 from registry.domain.access import Action, NamespacePattern, new_token
 
 router = APIRouter(prefix="/v1", tags=["access"])
@@ -17,11 +18,11 @@ Admin = Annotated[Caller, Depends(Requires(Action.ADMIN))]
 _DAYS, _MOST_DAYS = 90, 365
 
 
-class NewToken(BaseModel):
+class NewToken(RequestBody):
     """Without ``days`` a token expires after 90 days, at most after 365."""
 
     name: str = Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9 ._@-]*[A-Za-z0-9])?$")
-    actions: list[Action] = Field(min_length=1, max_length=len(Action))
+    actions: list[Annotated[Action, Field(strict=False)]] = Field(min_length=1, max_length=len(Action))
     namespaces: list[str] = Field(["*"], min_length=1, max_length=100)
     days: int = Field(_DAYS, ge=1, le=_MOST_DAYS)
 

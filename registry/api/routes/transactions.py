@@ -13,7 +13,7 @@ from threading import BoundedSemaphore
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from registry.api import arguments
 from registry.api.arguments import Arguments, read
@@ -21,6 +21,7 @@ from registry.api.callers import Caller, Gatekeeper, Requires
 from registry.api.once import Key, Once
 from registry.api.receiving import Received, Receiver
 from registry.api.routes.catalog import unknown_digest
+from registry.api.texts import RequestBody
 from registry.api.told import without_surroundings
 from registry.catalog.protocol import ANYTHING, CatalogWriter
 from registry.domain.access import Action
@@ -197,7 +198,7 @@ STEPS: Mapping[str, Step] = {
 }
 
 
-class Transaction(BaseModel):
+class Transaction(RequestBody):
     """Steps are carried out in order, all or none. With ``commit`` false they are taken back once they have been answered; with
     ``commit`` true they stay if they answer what ``answered`` is the digest of."""
 

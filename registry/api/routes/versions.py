@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from registry.api.callers import Caller, Requires, shown_parents
 from registry.api.names import Name, Namespace, Number
 from registry.api.once import Key, Once, same_request
 from registry.api.receiving import Receiver
 from registry.api.routes.finding import readable
-from registry.api.texts import Label, Note, Part
+from registry.api.texts import Label, Note, Part, RequestBody
 from registry.api.told import changed
 from registry.domain.access import Action
 from registry.domain.digest import Digest
@@ -29,12 +29,12 @@ Reader = Annotated[Caller, Depends(Requires(Action.READ))]
 Pusher = Annotated[Caller, Depends(Requires(Action.PUSH))]
 
 
-class File(BaseModel):
+class File(RequestBody):
     path: str = Field(max_length=400, examples=["adapter_model.safetensors"])
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
 
 
-class Score(BaseModel):
+class Score(RequestBody):
     metric: Label = Field(examples=["acc"])
     value: float = Field(allow_inf_nan=False)
     task: Part | None = None
@@ -49,14 +49,14 @@ class Score(BaseModel):
         return Measured((values.read_evaluation(self.model_dump()),))
 
 
-class Results(BaseModel):
+class Results(RequestBody):
     """A file of scores as an evaluation harness writes it, sent as a blob: read here, and kept beside what was read."""
 
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
     name: Label = Field("results.json", description="What the scores say they are from.")
 
 
-class NewVersion(BaseModel):
+class NewVersion(RequestBody):
     """The blobs must be ones that the caller sent, or may read."""
 
     files: list[File] = Field(min_length=1, max_length=MAX_FILES)
@@ -123,7 +123,7 @@ def evaluations(caller: Reader, ns: Namespace, name: Name, number: Number) -> di
     return {"items": [evaluation.document() for evaluation in found]}
 
 
-class Scores(BaseModel):
+class Scores(RequestBody):
     """Stated, or in files; together at least one."""
 
     evaluations: list[Score] = Field([], max_length=1000)
