@@ -115,6 +115,13 @@ def splits(model_type: str | None) -> tuple[Stack, ...]:
     return _fused("split", model_type)
 
 
+@cache
+def retargeted(model_type: str | None) -> frozenset[str]:
+    """Last words of the modules that PEFT takes for experts or a router of theirs, whichever module of this type they name."""
+    entries = [entry for entry in _table("base_spellings.toml")["retargeted"] if model_type in entry["model_types"]]
+    return frozenset(name for entry in entries for name in entry["names"])
+
+
 def _fused(table: str, model_type: str | None) -> tuple[Stack, ...]:
     return tuple(
         Stack(parameter, tuple(parts))

@@ -46,6 +46,7 @@ class Extracted(Protocol):
     rank: int | None
     norm: float
     error: float
+    bare: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +129,10 @@ def extract(request: ExtractRequest, into: Path, *, shelf: Shelf, workshop: Call
 def _config(
     done: Sequence[Any], wanted: Sequence[Extract], base: CheckedBase, task: str | None, *, has_bias: bool
 ) -> dict[str, object]:
-    ranks = {one.path: one.rank for one in done if one.rank is not None}
+    modules = {one.path: one.rank for one in done if one.rank is not None and not one.bare}
+    parameters = {f"{one.path}.{one.tail}": one.rank for one in done if one.rank is not None and one.bare}
     heads = {one.path: one.task_head for one in wanted if one.task_head is not None}
-    has_transposed = any(one.transposed for one in wanted if one.path in ranks)
+    has_transposed = any(one.transposed for one in wanted if one.path in modules)
     return with_ranks(
         {
             "peft_type": "LORA",
@@ -139,10 +141,11 @@ def _config(
             "inference_mode": True,
             "bias": "lora_only" if has_bias else "none",
             "fan_in_fan_out": has_transposed,
-            "target_modules": sorted(ranks),
+            "target_modules": sorted(modules),
+            **({"target_parameters": sorted(parameters)} if parameters else {}),
             "modules_to_save": sorted({heads.get(one.path, one.path) for one in done if one.rank is None}) or None,
         },
-        ranks,
+        modules | parameters,
     )
 
 

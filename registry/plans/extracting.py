@@ -1,14 +1,16 @@
 """Which tensors of a fine-tuned model an adapter has to say, and how: from names, shapes and kinds of both checkpoints.
 
-Linear layers and embeddings become LoRAs; what is small or of another kind (norms, biases) is saved whole, if it changed, with
-what its module counts besides (BatchNorm). The head of a task that PEFT knows is saved whole whether it changed or not: PEFT does
-not load an adapter for the task without it. Of what no adapter can say only a change is refused: experts that memory stacks and
-disk does not, and an embedding that encoder and decoder have in common, each as a module of its own.
+Linear layers and embeddings become LoRAs, in mixtures of experts some as LoRAs of a bare parameter (``target_parameters``): PEFT
+wraps no router otherwise, and takes some names of modules for the experts' wherever they stand. What is small or of another kind
+(norms, biases) is saved whole, if it changed, with what its module counts besides (BatchNorm). The head of a task that PEFT knows
+is saved whole whether it changed or not: PEFT does not load an adapter for the task without it. Of what no adapter can say only a
+change is refused: experts that memory stacks and disk does not, and an embedding that encoder and decoder have in common, each as
+a module of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from registry.checks.misfit import Misfit, error
@@ -16,6 +18,7 @@ from registry.checks.places import in_memory, places_of
 from registry.domain.base_model import BaseModelSpec, ModuleKind
 from registry.domain.checkpoint import Checkpoint, Shard
 from registry.domain.tensors import TensorSpec
+from registry.formats.base_classes import retargeted
 from registry.formats.base_heads import DEFAULTS
 from registry.plans.merge_draft import Draft
 from registry.plans.merge_tied import tie_of
@@ -25,6 +28,7 @@ from registry.plans.merging import FLOATS
 _COUNTS = frozenset({"I64", "I32"})
 #: What PEFT calls the bias of a layer that it wraps.
 TRAINED_BIAS = "base_layer.bias"
+_EXPERTS = ".experts."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class Extract:
     low_rank: bool
     embedding: bool = False
     transposed: bool = False
+    #: Whether PEFT has to find it as a parameter of its module.
+    bare: bool = False
     #: The output embedding that is the same matrix: it changed as well, and PEFT adapts the two sides one by one.
     head: str | None = None
     #: The module of a task's head that it belongs to.
@@ -65,6 +71,8 @@ def plan_extract(
             )
     kinds = {module.path: module for module in spec.modules}
     stacked = {part.path for experts in places_of(spec).stacked.values() for parts in experts for part in parts}
+    memory = {name: _in_memory(name, one, spec.model_type) for name, (_, one) in ours.items()}
+    routed = {name.partition(_EXPERTS)[0] for name in map(".".join, memory.values()) if _EXPERTS in name}
     tie = tie_of(spec, Draft(base))
     found: list[Extract] = []
     for name, (shard, one) in ours.items():
@@ -94,13 +102,13 @@ def plan_extract(
         kind = module.kind if module is not None else ModuleKind.OTHER
         found.append(
             Extract(
-                in_memory(path, spec.model_type),
-                tail,
+                *memory[name],
                 (shard, one),
                 other,
                 low_rank and min(one.shape) > 1,
                 embedding=kind is ModuleKind.EMBEDDING,
                 transposed=kind is ModuleKind.CONV1D,
+                bare=kind is ModuleKind.LINEAR and _is_bare(memory[name][0], spec.model_type, routed),
                 head=in_memory(tie.head.removesuffix(".weight"), spec.model_type)
                 if tie is not None and name == tie.embedding
                 else None,
@@ -111,11 +119,27 @@ def plan_extract(
     return found, problems
 
 
+def _in_memory(name: str, one: TensorSpec, model_type: str | None) -> tuple[str, str]:
+    """Module and tensor; a stack of matrices that disk has as a module's weight is a parameter of the experts."""
+    path, _, tail = name.rpartition(".")
+    found = in_memory(path, model_type)
+    if len(one.shape) > 2 and _EXPERTS in found and _EXPERTS not in name:
+        path, _, tail = found.rpartition(".")
+        return path, tail
+    return found, tail
+
+
 def _head(path: str, task: str | None) -> str | None:
     """The module that PEFT saves for the task, which ``path`` is or lies in."""
     parts = path.split(".")
     at = next((number for number, part in enumerate(parts, 1) if part in DEFAULTS.get(task or "", ())), None)
     return ".".join(parts[:at]) if at is not None else None
+
+
+def _is_bare(path: str, model_type: str | None, routed: Collection[str]) -> bool:
+    """``routed`` are the modules that hold experts, and beside them their router."""
+    above, _, name = path.rpartition(".")
+    return above in routed or name in retargeted(model_type)
 
 
 def _unsayable(name: str, path: str, *, is_expert: bool) -> Misfit | None:

@@ -65,7 +65,8 @@ def _stored_name(draft: Draft, one: Ingredient, path: str, tail: str, head: Mapp
     if biases:
         return biases[0]
     matching = one.matching
-    module = matching.module(path) or matching.module(f"{path}.{tail}")
+    layer, parameter = matching.module(path), matching.module(f"{path}.{tail}")
+    module = layer or parameter
     if module is None:
         within = matching.places.find(path, matching.prefix)
         if f"{within}.{tail}" in draft.tensors:  # a bias of no layer, such as that of BERT's cls.predictions
@@ -79,7 +80,7 @@ def _stored_name(draft: Draft, one: Ingredient, path: str, tail: str, head: Mapp
             fix="check against the base it was trained on: adapters check --base DIR",
         )
         return None
-    spec = draft.stored(module) if tail == "weight" or module.path.endswith(f".{tail}") else None
+    spec = draft.stored(module) if tail == "weight" or module == parameter else None
     name = spec.name if spec is not None else f"{module.path}.{tail}"
     if module.kind is ModuleKind.EXPERTS and spec is None:
         draft.refuse(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from registry.checks.misfit import Misfit
 from registry.domain.checkpoint import Shard
@@ -34,6 +35,7 @@ class Extracted:
     norm: float
     error: float
     embedding: bool = False
+    bare: bool = False
 
 
 def extract(
@@ -42,12 +44,12 @@ def extract(
     """Write the file of weights; modules that did not change are not in it, but for the head of the task. Raises
     UnextractableError for changes of the model ``name`` that no adapter can say.
 
-    Trained biases of matrices are saved as ``bias="lora_only"`` saves them, and of a module that is no matrix everything.
+    Trained biases of matrices are saved as ``bias="lora_only"`` saves them, and everything of a module that is no matrix or whose
+    change is not of the matrix alone.
     Memory is that of one matrix, and of the factors of all.
     """
     made: dict[str, Tensor] = {}
     done: list[Extracted] = []
-    stored = TORCH_DTYPES[dtype]
     modules: dict[str, list[Extract]] = {}
     for one in wanted:
         modules.setdefault(one.path, []).append(one)
@@ -61,7 +63,7 @@ def extract(
             if problems:
                 continue  # all reasons are said at once
             matrix = next((one for one in parts if one.low_rank), None)
-            if matrix is None or (matrix.tail not in changed and changed):
+            if matrix is None or (changed and _is_whole(matrix, changed)):
                 for one in parts if changed or parts[0].task_head is not None else ():
                     made[f"{PREFIX}{path}.{one.tail}"] = read(files, Origin(*one.tuned))
                     done.append(
@@ -72,28 +74,46 @@ def extract(
                 continue
             delta = _delta(matrix, files)
             wide = delta.mT if matrix.embedding or matrix.transposed else delta
-            down, up = (part.to(stored).contiguous() for part in _factors(wide, path, rank, energy, seed))
-            tails = ("lora_embedding_A", "lora_embedding_B") if matrix.embedding else ("lora_A.weight", "lora_B.weight")
-            made |= {f"{PREFIX}{path}.{tail}": tensor for tail, tensor in zip(tails, (down, up), strict=True)}
+            down, up = (part.to(TORCH_DTYPES[dtype]).contiguous() for part in _factors(wide, path, rank, energy, seed))
+            made |= _named(path, down, up, embedding=matrix.embedding)
             missed = float(torch.linalg.matrix_norm(wide - up.double() @ down.double()))
-            done.append(
-                Extracted(
-                    path, matrix.tail, down.shape[0], float(torch.linalg.vector_norm(delta)), missed, matrix.embedding
-                )
-            )
+            norm = float(torch.linalg.vector_norm(delta))
+            done.append(Extracted(path, matrix.tail, down.shape[0], norm, missed, matrix.embedding, matrix.bare))
             if matrix.head is not None:
-                made |= {f"{PREFIX}{matrix.head}.lora_A.weight": up.mT.contiguous()}
-                made |= {f"{PREFIX}{matrix.head}.lora_B.weight": down.mT.contiguous()}
+                made |= _named(matrix.head, up.mT.contiguous(), down.mT.contiguous())
                 done.append(replace(done[-1], path=matrix.head, embedding=False))
-            biases.update((path, one) for one in parts if one.tail == "bias")
+            biases.update((path, one) for one in parts if one.tail == "bias" and not matrix.bare)
             has_trained |= "bias" in changed
         if problems:
             raise UnextractableError(name, problems)
         for path, bias in biases.items() if has_trained else ():
             made[f"{PREFIX}{path}.{TRAINED_BIAS}"] = read(files, Origin(*bias.tuned))
+    done = _alike(done, made)
     placed = laid_out(TensorSpec(name, NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in made.items())
     write_tensors(into, placed, (made[spec.name] for spec in placed), metadata={"format": "pt"})
     return done
+
+
+def _is_whole(matrix: Extract, changed: Collection[str]) -> bool:
+    """Whether a LoRA of the matrix would lose some of what changed: a buffer beside it, and the bias of a bare parameter."""
+    said = {matrix.tail} if matrix.bare else {matrix.tail, "bias"}
+    return matrix.tail not in changed or not said.issuperset(changed)
+
+
+def _named(path: str, down: Tensor, up: Tensor, *, embedding: bool = False) -> dict[str, Tensor]:
+    tails = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
+    return {f"{PREFIX}{path}.{tail}": tensor for tail, tensor in zip(tails, (down, up), strict=True)}
+
+
+def _alike(done: Sequence[Extracted], made: dict[str, Tensor]) -> list[Extracted]:
+    """The factors of bare parameters with zeros up to one rank: PEFT 0.21 says of a rank pattern for them that it was ignored."""
+    bare = [one for one in done if one.bare]
+    most = max((one.rank or 0 for one in bare), default=0)
+    for one in bare:
+        down, up = (f"{PREFIX}{one.path}.{tail}" for tail in ("lora_A.weight", "lora_B.weight"))
+        more = most - made[down].shape[0]
+        made[down], made[up] = pad(made[down], (0, 0, 0, more)), pad(made[up], (0, more))
+    return [replace(one, rank=most) if one.bare else one for one in done]
 
 
 def _differs(one: Extract, files: Sources) -> bool:
