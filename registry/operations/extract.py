@@ -47,6 +47,7 @@ class Extracted(Protocol):
     norm: float
     error: float
     bare: bool
+    saved: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +113,7 @@ def extract(request: ExtractRequest, into: Path, *, shelf: Shelf, workshop: Call
             )
             layers = tuple(one for one in done if one.rank is not None)
             if not layers:
-                raise RejectedError(
-                    f"no matrix of {request.tuned} differs from the base's",
-                    code="no-difference",
-                    hint="check that these are the base and what was tuned from it",
-                )
+                raise _nothing_left(request.tuned, done)
             has_bias = any(spec.name.endswith(TRAINED_BIAS) for spec in read_shard(place / WEIGHTS).tensors)
             text = json.dumps(_config(done, wanted, identity, task, has_bias=has_bias), indent=2)
             write_new(text.encode() + b"\n", place / CONFIG)
@@ -126,12 +123,27 @@ def extract(request: ExtractRequest, into: Path, *, shelf: Shelf, workshop: Call
     return Extraction(str(into), layers, whole, norm, hypot(*(one.error for one in layers)) / norm)
 
 
+def _nothing_left(tuned: str, done: Sequence[Extracted]) -> RejectedError:
+    taken = next((one for one in done if one.saved != one.path), None)
+    if taken is not None:
+        return RejectedError(
+            f"every matrix of {tuned} that differs from the base's lies in a module that is saved whole, such as {taken.saved}: "
+            "nothing is left for a LoRA",
+            code="no-difference",
+            hint="keep the tuned model; merging and serving it needs no adapter",
+        )
+    return RejectedError(
+        f"no matrix of {tuned} differs from the base's",
+        code="no-difference",
+        hint="check that these are the base and what was tuned from it",
+    )
+
+
 def _config(
     done: Sequence[Any], wanted: Sequence[Extract], base: CheckedBase, task: str | None, *, has_bias: bool
 ) -> dict[str, object]:
     modules = {one.path: one.rank for one in done if one.rank is not None and not one.bare}
     parameters = {f"{one.path}.{one.tail}": one.rank for one in done if one.rank is not None and one.bare}
-    heads = {one.path: one.task_head for one in wanted if one.task_head is not None}
     has_transposed = any(one.transposed for one in wanted if one.path in modules)
     return with_ranks(
         {
@@ -143,7 +155,7 @@ def _config(
             "fan_in_fan_out": has_transposed,
             "target_modules": sorted(modules),
             **({"target_parameters": sorted(parameters)} if parameters else {}),
-            "modules_to_save": sorted({heads.get(one.path, one.path) for one in done if one.rank is None}) or None,
+            "modules_to_save": sorted({one.saved for one in done if one.saved is not None}) or None,
         },
         modules | parameters,
     )

@@ -3,25 +3,26 @@
 Linear layers and embeddings become LoRAs, in mixtures of experts some as LoRAs of a bare parameter (``target_parameters``): PEFT
 wraps no router otherwise, and takes some names of modules for the experts' wherever they stand. What is small or of another kind
 (norms, biases) is saved whole, if it changed, with what its module counts besides (BatchNorm). The head of a task that PEFT knows
-is saved whole whether it changed or not: PEFT does not load an adapter for the task without it. Of what no adapter can say only a
-change is refused: experts that memory stacks and disk does not, and an embedding that encoder and decoder have in common, each as
-a module of its own.
+is saved whole whether it changed or not: PEFT does not load an adapter for the task without it. A module that has a parameter of
+its own beside other modules (attention with sinks) is saved with all of them, if that parameter changed. Of what no adapter can say
+only a change is refused: experts that memory stacks and disk does not, an embedding that encoder and decoder have in common, each
+as a module of its own, and a parameter beside all layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from registry.checks.misfit import Misfit, error
-from registry.checks.places import in_memory, places_of
+from registry.checks.places import in_memory, places_of, upwards
 from registry.domain.base_model import BaseModelSpec, ModuleKind
 from registry.domain.checkpoint import Checkpoint, Shard
 from registry.domain.tensors import TensorSpec
 from registry.formats.base_classes import retargeted
 from registry.formats.base_heads import DEFAULTS
 from registry.plans.merge_draft import Draft
-from registry.plans.merge_tied import tie_of
+from registry.plans.merge_tied import Tie, tie_of
 from registry.plans.merging import FLOATS
 
 #: What modules count: BatchNorm its batches, older models their positions.
@@ -48,6 +49,10 @@ class Extract:
     head: str | None = None
     #: The module of a task's head that it belongs to.
     task_head: str | None = None
+    #: Another name of a tensor, which a module has that is saved whole.
+    alias: bool = False
+    #: Whether its module has other modules below it.
+    mixed: bool = False
     #: Why a change of it has no place in an adapter.
     unsayable: Misfit | None = None
 
@@ -71,8 +76,9 @@ def plan_extract(
             )
     kinds = {module.path: module for module in spec.modules}
     stacked = {part.path for experts in places_of(spec).stacked.values() for parts in experts for part in parts}
-    memory = {name: _in_memory(name, one, spec.model_type) for name, (_, one) in ours.items()}
+    memory = {name: _split(name, spec.model_type, of_stack=len(one.shape) > 2) for name, (_, one) in ours.items()}
     routed = {name.partition(_EXPERTS)[0] for name in map(".".join, memory.values()) if _EXPERTS in name}
+    mixed = _mixed({path for path, _ in memory.values()})
     tie = tie_of(spec, Draft(base))
     found: list[Extract] = []
     for name, (shard, one) in ours.items():
@@ -113,17 +119,31 @@ def plan_extract(
                 if tie is not None and name == tie.embedding
                 else None,
                 task_head=task_head,
-                unsayable=_unsayable(name, path, is_expert=path in stacked),
+                mixed=memory[name][0] in mixed,
+                unsayable=_unsayable(
+                    name, path, is_expert=path in stacked, has_layers=mixed.get(memory[name][0], False)
+                ),
             )
         )
+    if tie is not None:
+        found += _aliases(tie, {f"{one.path}.{one.tail}": one for one in found}, spec.model_type)
     return found, problems
 
 
-def _in_memory(name: str, one: TensorSpec, model_type: str | None) -> tuple[str, str]:
-    """Module and tensor; a stack of matrices that disk has as a module's weight is a parameter of the experts."""
+def _aliases(tie: Tie, found: Mapping[str, Extract], model_type: str | None) -> Iterator[Extract]:
+    """The output's matrix and bias under the names that are not stored: PEFT wants all of a module that is saved whole."""
+    for stored, name in ((tie.embedding, tie.head), tie.biases):
+        one = found.get(".".join(_split(stored, model_type)))
+        path, tail = _split(name, model_type)
+        if one is not None and f"{path}.{tail}" not in found:
+            yield Extract(path, tail, one.base, one.tuned, low_rank=False, alias=True)
+
+
+def _split(name: str, model_type: str | None, *, of_stack: bool = False) -> tuple[str, str]:
+    """Module in memory and tensor; a stack of matrices that disk has as a module's weight is a parameter of the experts."""
     path, _, tail = name.rpartition(".")
     found = in_memory(path, model_type)
-    if len(one.shape) > 2 and _EXPERTS in found and _EXPERTS not in name:
+    if of_stack and _EXPERTS in found and _EXPERTS not in name:
         path, _, tail = found.rpartition(".")
         return path, tail
     return found, tail
@@ -136,13 +156,31 @@ def _head(path: str, task: str | None) -> str | None:
     return ".".join(parts[:at]) if at is not None else None
 
 
+def saved_with(path: str, changed: Collection[str]) -> str | None:
+    """The outermost of the ``changed`` mixed modules that the module lies in, or is."""
+    return next((above for above in reversed([*upwards(path)]) if above in changed), None)
+
+
+def _mixed(paths: Collection[str]) -> dict[str, bool]:
+    """Of modules that have a tensor of their own, those that have other modules below them; and whether layers with numbers are
+    among these."""
+    found: dict[str, bool] = {}
+    for path in paths:
+        parts = path.split(".")
+        for length in range(len(parts)):
+            above = ".".join(parts[:length])
+            if above in paths:
+                found[above] = found.get(above, False) or any(part.isdecimal() for part in parts[length:])
+    return found
+
+
 def _is_bare(path: str, model_type: str | None, routed: Collection[str]) -> bool:
     """``routed`` are the modules that hold experts, and beside them their router."""
     above, _, name = path.rpartition(".")
     return above in routed or name in retargeted(model_type)
 
 
-def _unsayable(name: str, path: str, *, is_expert: bool) -> Misfit | None:
+def _unsayable(name: str, path: str, *, is_expert: bool, has_layers: bool) -> Misfit | None:
     fix = "keep the tuned model; merging and serving it needs no adapter"
     if is_expert:
         why = f"{path} is one of the experts that transformers 5 holds in one stack, for which this finds no LoRA"
@@ -150,4 +188,7 @@ def _unsayable(name: str, path: str, *, is_expert: bool) -> Misfit | None:
     if path.rpartition(".")[2] == "shared":
         why = f"{path} changed, which encoder and decoder have in common: a LoRA of it would change neither of theirs in PEFT"
         return error("tied-encoder-decoder", why, where=name, fix=fix)
+    if has_layers or not path:
+        why = f"{name} changed, which {path or 'the model'} itself holds beside its layers: PEFT could only save all of them whole"
+        return error("beside-layers", why, where=name, fix=fix)
     return None

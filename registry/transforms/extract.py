@@ -16,7 +16,7 @@ from registry.domain.checkpoint import Shard
 from registry.domain.tensors import TensorSpec
 from registry.errors import MalformedFileError, UnextractableError
 from registry.numerics.low_rank import balanced, randomized, rank_for_energy
-from registry.plans.extracting import TRAINED_BIAS, Extract
+from registry.plans.extracting import TRAINED_BIAS, Extract, saved_with
 from registry.plans.merging import Origin
 from registry.transforms.streaming import read
 from registry.variants.tensor_names import PREFIX
@@ -27,7 +27,8 @@ from registry.weights.writing import laid_out, write_tensors
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """``rank`` is None for a tensor that is saved whole. ``norm`` is ‖M − B‖, ``error`` what of it the stored factors miss."""
+    """``rank`` is None for a tensor that is saved whole, with the module ``saved``. ``norm`` is ‖M − B‖, ``error`` what of it the
+    stored factors miss."""
 
     path: str
     tail: str
@@ -36,6 +37,7 @@ class Extracted:
     error: float
     embedding: bool = False
     bare: bool = False
+    saved: str | None = None
 
 
 def extract(
@@ -57,20 +59,22 @@ def extract(
     has_trained = False
     problems: list[Misfit] = []
     with sources(_paths(wanted)) as files:
-        for path, parts in modules.items():
+        mixed = {one.path for one in wanted if one.mixed and _differs(one, files)}
+        for path, named in modules.items():
+            saved = named[0].task_head or saved_with(path, mixed)
+            parts = [one for one in named if saved is not None or not one.alias]
             changed = {one.tail for one in parts if _differs(one, files)}
             problems += [one.unsayable for one in parts if one.tail in changed and one.unsayable is not None][:1]
             if problems:
                 continue  # all reasons are said at once
             matrix = next((one for one in parts if one.low_rank), None)
-            if matrix is None or (changed and _is_whole(matrix, changed)):
-                for one in parts if changed or parts[0].task_head is not None else ():
+            if saved is not None or (changed and (matrix is None or _is_whole(matrix, changed))):
+                for one in parts:
                     made[f"{PREFIX}{path}.{one.tail}"] = read(files, Origin(*one.tuned))
-                    done.append(
-                        Extracted(path, one.tail, None, float(torch.linalg.vector_norm(_delta(one, files))), 0.0)
-                    )
+                    norm = float(torch.linalg.vector_norm(_delta(one, files)))
+                    done.append(Extracted(path, one.tail, None, norm, 0.0, saved=saved or path))
                 continue
-            if not changed:
+            if matrix is None or not changed:
                 continue
             delta = _delta(matrix, files)
             wide = delta.mT if matrix.embedding or matrix.transposed else delta
@@ -79,7 +83,7 @@ def extract(
             missed = float(torch.linalg.matrix_norm(wide - up.double() @ down.double()))
             norm = float(torch.linalg.vector_norm(delta))
             done.append(Extracted(path, matrix.tail, down.shape[0], norm, missed, matrix.embedding, matrix.bare))
-            if matrix.head is not None:
+            if matrix.head is not None and saved_with(matrix.head, mixed) is None:
                 made |= _named(matrix.head, up.mT.contiguous(), down.mT.contiguous())
                 done.append(replace(done[-1], path=matrix.head, embedding=False))
             biases.update((path, one) for one in parts if one.tail == "bias" and not matrix.bare)

@@ -179,3 +179,68 @@ def test_what_a_module_counts_comes_with_it(tmp_path: Path) -> None:
     with torch.no_grad():
         found, wanted = (each.eval()(pixel_values=images).logits for each in (adapted, model))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def gpt_oss() -> nn.Module:
+    config = transformers.GptOssConfig(**LLAMA, num_local_experts=4, num_experts_per_tok=2, head_dim=4)
+    return transformers.GptOssForCausalLM(config)
+
+
+def bert() -> nn.Module:
+    return transformers.BertForMaskedLM(transformers.BertConfig(**LLAMA, max_position_embeddings=32))
+
+
+@pytest.mark.parametrize(
+    ("make", "changed"),
+    [
+        (gpt_oss, ("self_attn", "norm")),
+        (gpt_oss, ("sinks", "v_proj", "router", "layers.1.self_attn.o_proj")),
+        (bert, ("",)),
+        (bert, ("query", "cls.predictions.bias")),
+    ],
+)
+def test_a_parameter_beside_modules_takes_them_along(make: Any, changed: tuple[str, ...], tmp_path: Path) -> None:
+    model = moved(moved(seeded(make), *changed), "embed")
+    base, other = saved(seeded(make), tmp_path / "base"), saved(model, tmp_path / "tuned")
+    connect(tmp_path / "registry").extract(base, other, tmp_path / "lora", rank=32)
+    adapted = PeftModel.from_pretrained(seeded(make), str(tmp_path / "lora"))
+    torch.testing.assert_close(logits(adapted), logits(model), rtol=1e-4, atol=1e-4)
+
+
+def test_where_modules_take_all_matrices_along_that_is_said(tmp_path: Path) -> None:
+    model = moved(seeded(gpt_oss), "self_attn")
+    base, other = saved(seeded(gpt_oss), tmp_path / "base"), saved(model, tmp_path / "tuned")
+    with pytest.raises(RegistryError, match=r"saved whole, such as model\.layers\.0\.self_attn") as caught:
+        connect(tmp_path / "registry").extract(base, other, tmp_path / "lora", rank=4)
+    assert (caught.value.exit_code, sorted(path.name for path in tmp_path.iterdir())) == (6, ["base", "tuned"])
+
+
+def vit() -> nn.Module:
+    config = transformers.ViTConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8, num_labels=2
+    )
+    return transformers.ViTForImageClassification(config)
+
+
+def test_the_token_of_an_image_comes_with_its_embeddings(tmp_path: Path) -> None:
+    model, images = moved(seeded(vit), ""), torch.rand(4, 3, 16, 16)
+    base, other = saved(seeded(vit), tmp_path / "base"), saved(model, tmp_path / "tuned")
+    connect(tmp_path / "registry").extract(base, other, tmp_path / "lora", rank=16)
+    adapted = PeftModel.from_pretrained(seeded(vit), str(tmp_path / "lora"))
+    with torch.no_grad():
+        found, wanted = (each.eval()(pixel_values=images).logits for each in (adapted, model))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def clip() -> nn.Module:
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = transformers.CLIPTextConfig(**sizes, vocab_size=32)
+    vision = transformers.CLIPVisionConfig(**sizes, image_size=16, patch_size=8)
+    return transformers.CLIPModel(transformers.CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict()))
+
+
+def test_a_parameter_beside_all_layers_may_not_change(tmp_path: Path) -> None:
+    base, other = saved(seeded(clip), tmp_path / "base"), saved(moved(seeded(clip), "q_proj", "logit_scale"), tmp_path / "tuned")
+    with pytest.raises(RegistryError, match="logit_scale changed") as caught:
+        connect(tmp_path / "registry").extract(base, other, tmp_path / "lora", rank=4)
+    assert (caught.value.exit_code, sorted(path.name for path in tmp_path.iterdir())) == (6, ["base", "tuned"])

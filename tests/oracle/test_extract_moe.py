@@ -107,6 +107,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[str], bool]]] = {
     "deepseek-shared": (deepseek, lambda name: "shared_experts" in name),
     "deepseek": (deepseek, without_experts),
     "granite": (granite, lambda _name: True),
+    "gpt-oss": (gpt_oss, without_experts),
     "gpt-oss-router-weight": (gpt_oss, lambda name: "q_proj.weight" in name or "router.weight" in name),
     "gpt-oss-biases": (gpt_oss, lambda name: "q_proj.bias" in name or "v_proj" in name or "router.weight" in name),
     "gpt-oss-router": (gpt_oss, lambda name: "q_proj" in name or "router" in name),
