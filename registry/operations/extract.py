@@ -154,6 +154,7 @@ def _config(
             "bias": "lora_only" if has_bias else "none",
             "fan_in_fan_out": has_transposed,
             "target_modules": sorted(modules),
+            **({"ensure_weight_tying": True} if any(one.head in modules for one in wanted) else {}),
             **({"target_parameters": sorted(parameters)} if parameters else {}),
             "modules_to_save": sorted({one.saved for one in done if one.saved is not None}) or None,
         },

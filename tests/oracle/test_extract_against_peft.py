@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -181,13 +182,30 @@ def test_what_a_module_counts_comes_with_it(tmp_path: Path) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+def bert() -> nn.Module:
+    return transformers.BertForMaskedLM(transformers.BertConfig(**LLAMA, max_position_embeddings=32))
+
+
+@pytest.mark.parametrize("make", [tiny.tied_llama, tiny.gpt2, bert])
+def test_what_is_tied_stays_one(make: Any, tmp_path: Path) -> None:
+    model = moved(seeded(make), "q_proj", "c_attn.weight", "query.weight", "embed_tokens", "wte", "word_embeddings")
+    base, other = saved(seeded(make), tmp_path / "base"), saved(model, tmp_path / "tuned")
+    registry = connect(tmp_path / "registry")
+    registry.extract(base, other, tmp_path / "lora", rank=32)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        adapted = PeftModel.from_pretrained(seeded(make), str(tmp_path / "lora"))
+    assert not [str(one.message) for one in said if "a tied layer is part" in str(one.message)]
+    torch.testing.assert_close(logits(adapted), logits(model), rtol=1e-4, atol=1e-4)
+    registry.merge(base, [tmp_path / "lora"], tmp_path / "merged")
+    assert load_file(tmp_path / "merged" / "model.safetensors").keys() == load_file(base / "model.safetensors").keys()
+    merged = type(model).from_pretrained(tmp_path / "merged")  # type: ignore[attr-defined]
+    torch.testing.assert_close(logits(merged), logits(model), rtol=1e-4, atol=1e-4)
+
+
 def gpt_oss() -> nn.Module:
     config = transformers.GptOssConfig(**LLAMA, num_local_experts=4, num_experts_per_tok=2, head_dim=4)
     return transformers.GptOssForCausalLM(config)
-
-
-def bert() -> nn.Module:
-    return transformers.BertForMaskedLM(transformers.BertConfig(**LLAMA, max_position_embeddings=32))
 
 
 @pytest.mark.parametrize(
