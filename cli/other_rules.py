@@ -65,6 +65,7 @@ note layers-replicated: Layers of the base are used more than once.
 #: merge, combine, extract and export: reasons why there is no result, which cannot be allowed.
 _PLANNED = """
 error base-changed-by-initialization: The initialisation changed the base, so the adapter is about another one.
+error beside-layers: A parameter changed that the model holds beside all its layers.
 error boft-butterfly: BOFT with these blocks cannot be computed for the layer.
 error different-bases: The adapters were trained on different bases.
 error different-shapes: The adapters have other shapes in the same layer.
