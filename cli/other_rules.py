@@ -76,6 +76,7 @@ error feedforward-unknown: Which inputs a vector scales cannot be known.
 error grouped-convolution: A grouped convolution has no such merged weight.
 error head-unknown: A head is brought of which not all can be known.
 error miss-bat: MISS in its form bat is no such change of the weight.
+warning module-pickled: A module of the base has no weights but in a pickle, which is not carried over.
 error multihead-attention: Weights of an attention in one piece, which PEFT treats in a way of its own.
 error nf4-conv1d: The base cannot be seen as QLoRA saw it.
 error no-weight: A layer is changed that the base does not have.
@@ -88,6 +89,7 @@ error other-count: The method wants another number of adapters.
 error other-form: The base holds a matrix as part of a larger one, or in parts.
 error other-shape: A tensor has another shape or type in the other model.
 error other-tensors: One model lacks tensors of the other.
+error other-transformer: The transformer of the base's modules.json lies in another folder.
 error rank-not-padded: The engine needs one rank, and this one cannot be padded.
 error replacements-differ: Two adapters replace the same tensor by different ones.
 error saved-experts: Experts that are brought whole, and that the base holds one by one.

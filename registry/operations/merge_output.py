@@ -1,19 +1,19 @@
-"""What lies beside the weights of a merged checkpoint: config, index, tokenizer, card, and the base's other files."""
+"""What lies beside the weights of a merged checkpoint: config, index, tokenizer, card, and the base's other files and modules."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.formats import model_config, shard_index
-from registry.formats.adapter_directory import CONFIG, TOKENIZER, WEIGHTS, Disposition, disposition
-
-if TYPE_CHECKING:
-    pass
-
+from registry.formats.adapter_directory import TOKENIZER
+from registry.operations.module_folders import belongs, module_files
+from registry.operations.placing import sync
 
 if TYPE_CHECKING:
     from registry.operations.merge_prepare import Prepared
@@ -28,6 +28,7 @@ def write_rest(prepared: Prepared, into: Path, text: str) -> None:
     for path in sorted(base.directory.iterdir()):
         if path.name not in replaced and _is_carried(path):
             _copy(path, into / path.name)
+    _copy_below(module_files(base.directory), into)
     if tokenizer is not None:
         for name in sorted(taken):
             _copy(tokenizer / name, into / name)
@@ -54,16 +55,25 @@ def _metadata(plan: MergePlan) -> dict[str, object]:
 
 
 def _is_carried(path: Path) -> bool:
-    """What belongs to the model besides weights: no code, no pickles, no other format, and nothing of an adapter."""
-    what = disposition(path.name)
-    own = path.name in (model_config.NAME, shard_index.NAME, "README.md", CONFIG, WEIGHTS)
+    """What belongs to the model besides weights."""
+    own = path.name in (model_config.NAME, shard_index.NAME, "README.md")
     weights = path.name.endswith((".safetensors", ".index.json"))
-    kept = what in (Disposition.SERVED, Disposition.SIDECAR)
-    return path.is_file() and kept and not own and not weights and not path.name.startswith(".")
+    return path.is_file() and belongs(path.name) and not own and not weights
+
+
+def _copy_below(files: Mapping[str, Path], into: Path) -> None:
+    for name, path in files.items():
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        _copy(path, into / name)
+    for folder in {above for name in files for above in (into / name).parents if into in above.parents}:
+        sync(folder)
 
 
 def _copy(source: Path, target: Path) -> None:
-    _write(source.read_bytes(), target)
+    with open(source, "rb") as data, open(target, "wb") as file:
+        shutil.copyfileobj(data, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _write(data: bytes, path: Path) -> None:

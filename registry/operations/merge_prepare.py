@@ -33,6 +33,7 @@ from registry.operations.check import CheckedAdapter, check
 from registry.operations.ingredients import base_directory, find_adapter, temporary
 from registry.operations.know_base import read_checkpoint, read_shard, spec_of, weights_fingerprint
 from registry.operations.merge_card import Recipe, Share
+from registry.operations.module_folders import objections
 from registry.plans.combining import LINEAR, Blend
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merge_plan import MergeOptions, SameNumbers, plan_merge
@@ -143,7 +144,7 @@ def prepare(
         identity = replace(identity, id=replace(identity.id, fingerprint=spec.fingerprint), spec=spec)
         adapters: list[Ingredient] = []
         directories: list[Path] = []
-        findings: list[Finding] = []
+        findings: list[Finding] = [*_around(stored, request.base)]
         own_weights = spec.weights_fingerprint  # reads every byte, so once, and only where one is recorded
         for number, (one, (_, weight)) in enumerate(zip(found, request.adapters, strict=True)):
             place, checked = one.directory, one.adapter
@@ -183,6 +184,14 @@ def _require_config(base: Checkpoint) -> None:
             hint=f"get it from where the weights come from; for a model that has none of its own, write {{}} into "
             f"{model_config.NAME}",
         )
+
+
+def _around(base: Checkpoint, name: str) -> Sequence[Finding]:
+    found = [*objections(base.directory)]
+    errors = [one for one in found if one.severity is Severity.ERROR]
+    if errors:
+        raise UnmergeableError(name, errors)
+    return found
 
 
 def _recognised(

@@ -17,6 +17,7 @@ from registry.errors import InvalidInputError
 from registry.operations.describe import AdapterPackage
 from registry.operations.directory import open_regular
 from registry.operations.know_base import read_checkpoint
+from registry.operations.module_folders import module_files
 from registry.operations.verify_files import stray_files
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ _LONGEST_NAME = 4096
 def merged_package(directory: Path, prepared: Prepared, verification: Verification) -> AdapterPackage:
     """What a push of the merged ``directory`` records. Reads every byte, for the digests."""
     files, paths = [], {}
-    for path in sorted(directory.iterdir()):
+    for path in sorted(path for path in directory.rglob("*") if not path.is_dir()):
         digest, size = _digest(path)
-        files.append(FileEntry(path.name, digest, size))
+        files.append(FileEntry(path.relative_to(directory).as_posix(), digest, size))
         paths[digest] = path
     recipe = prepared.recipe
     manifest = _made(
@@ -55,7 +56,8 @@ def require_merged(directory: Path, manifest: Manifest) -> None:
     """Whether the files of ``directory``, which are those that the manifest names, are the checkpoint that it says: what can be
     read of them is. What it was made of is told by nothing but the manifest. Raises InvalidInputError."""
     checkpoint = read_checkpoint(directory)
-    nested = next((entry.path for entry in manifest.files if "/" in entry.path), None)
+    modules = module_files(directory)
+    nested = next((entry.path for entry in manifest.files if "/" in entry.path and entry.path not in modules), None)
     stray = (*((nested,) if nested else ()), *stray_files(checkpoint))
     if stray:
         raise InvalidInputError(

@@ -3,7 +3,8 @@
 1. Read base and adapters, and plan the merge again.
 2. Every tensor of the plan is there under its name, with its type and shape, and nothing else is.
 3. Tensors that were not to change are the base's bytes; those that were are the float64 sum, rounded.
-4. The config is the base's but for what the merge changes, and nothing lies beside it that a loader might take up.
+4. The config is the base's but for what the merge changes, and nothing lies beside it that a loader might take up; modules
+   of an embedder are the base's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from registry.domain.checkpoint import Checkpoint, Shard
 from registry.errors import RejectedError
 from registry.formats import model_config
 from registry.operations.know_base import read_checkpoint, read_shard
+from registry.operations.module_folders import folder_differences
 from registry.operations.verify_files import config_differences, stray_files
 from registry.plans.merging import FLOATS, MergePlan
 from registry.variants.findings import some
@@ -72,10 +74,13 @@ class Verification:
     config: tuple[str, ...] = ()
     stray: tuple[str, ...] = ()
     converted_tensors: int = 0
+    #: Files of the base's modules that are missing or others.
+    modules: tuple[str, ...] = ()
 
     @property
     def is_sound(self) -> bool:
-        return not (self.wrong or self.altered or self.missing or self.unexpected or self.config or self.stray)
+        tensors = self.wrong or self.altered or self.missing or self.unexpected
+        return not (tensors or self.config or self.stray or self.modules)
 
     def document(self) -> dict[str, object]:
         """``verify --json``. Keys are only ever added."""
@@ -97,6 +102,7 @@ class Verification:
             "unexpected": list(self.unexpected),
             "config": list(self.config),
             "stray": list(self.stray),
+            "modules": list(self.modules),
         }
 
     def sentence(self) -> str:
@@ -129,6 +135,7 @@ class Verification:
         }
         said = [f"{some(names)} {what_is}" for what_is, names in parts.items() if names]
         said += [f"in {model_config.NAME}: {', '.join(self.config)}"] if self.config else []
+        said += [some(self.modules)] if self.modules else []
         said += [f"beside the weights lies what no merge writes: {some(self.stray)}"] if self.stray else []
         raise RejectedError(
             f"{what} is not this merge: {'; '.join(said)}",
@@ -150,6 +157,7 @@ def verify(
             _verified(made.plan, found, samples, workshop()),
             config=config_differences(made.plan, made.base, found),
             stray=stray_files(found),
+            modules=folder_differences(made.base.directory, found.directory),
         )
 
 

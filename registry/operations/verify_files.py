@@ -10,6 +10,7 @@ from pathlib import Path
 from registry.domain.checkpoint import Checkpoint
 from registry.formats import model_config
 from registry.formats.adapter_directory import CONFIG, Disposition, disposition
+from registry.operations.module_folders import module_files
 from registry.plans.merging import MergePlan
 
 #: What whoever saves a model writes about the saving.
@@ -28,9 +29,9 @@ def config_differences(plan: MergePlan, base: Checkpoint, found: Checkpoint) -> 
 
 
 def stray_files(found: Checkpoint) -> tuple[str, ...]:
-    """Weights that are not the checkpoint's, pickles, files of an adapter, and code; by their paths, folders that are not hidden
-    included."""
-    own = {shard.path.name for shard in found.shards}
+    """Weights that are neither the checkpoint's nor a module's of its own, pickles, files of an adapter, and code; by their paths,
+    folders that are not hidden included."""
+    own = {*(shard.path.name for shard in found.shards), *module_files(found.directory)}
     stray = []
     for folder, folders, files in os.walk(found.directory):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
