@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from registry.domain.base_model import BaseModelId, BaseModelSpec
@@ -36,6 +37,8 @@ WEIGHTS = "model.safetensors"
 MAX_HEADER = 16 << 20
 MAX_SHARDS = 1024
 _STEP = 1 << 20
+#: What transformers before 4.35, and Meta, call weights that they pickle.
+_PICKLED = ("pytorch_model*.bin", "consolidated*.pt", "consolidated*.pth")
 
 
 def know_base(directory: Path, *, hash_weights: bool = False) -> BaseModelSpec:
@@ -80,11 +83,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     config = _config(place)
     files = _files(place)
     if not files:
-        raise NotFoundError(
-            f"{directory} has no {WEIGHTS} and no {shard_index.NAME}",
-            code="no-checkpoint",
-            hint="give the directory that transformers' save_pretrained wrote, or a snapshot in the Hub's cache",
-        )
+        raise _no_safetensors(directory)
     absent = next((name for name in files if not (place / name).exists()), None)
     if absent is not None:
         raise NotFoundError(
@@ -96,6 +95,25 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     if WEIGHTS not in files:
         index = parse_index_metadata(_read(place / shard_index.NAME, shard_index.MAX_BYTES), where=str(directory))
     return Checkpoint(place, config.raw, _shards(place, files), index)
+
+
+def _no_safetensors(directory: Path) -> NotFoundError:
+    """With the weights that are there in another format, and how transformers makes safetensors of them."""
+    names = sorted(path.name for path in directory.iterdir())
+    found = next((name for name in names if name.lower().endswith(".gguf")), None)
+    hint = "give the directory that transformers' save_pretrained wrote, or a snapshot in the Hub's cache"
+    if found is not None:
+        hint = f'from_pretrained(DIR, gguf_file="{found}").save_pretrained(NEW) in transformers makes safetensors of it'
+        hint += ", if the original is nowhere to be had"
+    else:
+        found = next((name for name in names if any(fnmatchcase(name, each) for each in _PICKLED)), None)
+        if found is not None:
+            hint = "a pickle may run code, so it is not opened here: if you trust it, from_pretrained(DIR).save_pretrained(NEW) "
+            hint += "in transformers makes safetensors of it (before version 5 with safe_serialization=True)"
+    kept = f"; its weights are {found}" if found is not None else ""
+    return NotFoundError(
+        f"{directory} has no {WEIGHTS} and no {shard_index.NAME}{kept}", code="no-checkpoint", hint=hint
+    )
 
 
 def has_weights(directory: Path) -> bool:

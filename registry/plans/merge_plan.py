@@ -243,16 +243,29 @@ def _refuse_stacked(draft: Draft, adapters: Sequence[Ingredient]) -> None:
                 fix="merge only one of them",
             )
         foreign = [
-            origin
+            origin.adapter
             for origin in draft.replaced.get(name, [])
             if any(change.adapter != origin.adapter for change in changes)
         ]
-        if foreign or name in draft.rows:
+        of_rows = [each.adapter for each in draft.rows.get(name, [])]
+        changing = {change.adapter for change in changes}
+        others = [number for number in (*foreign, *of_rows) if {number} != changing]
+        if others:
+            first = adapters[others[0] or 0].name
+            second = adapters[min(changing - {others[0]})].name
             draft.refuse(
                 "stacked",
-                f"{name} is replaced, in part or whole, by one adapter and changed by another",
+                f"{first} replaces {name}, in part or whole, and {second} changes it",
                 where=name,
                 fix="merge only one of them",
+            )
+        elif of_rows:
+            draft.refuse(
+                "stacked",
+                f"{adapters[of_rows[0]].name} changes {name}, and replaces rows of it for single tokens as well (with tied "
+                "embeddings those of one side are the other's), and both on one matrix are not merged here",
+                where=name,
+                fix="serve it unmerged with PEFT, or train only one of the two: the layer, or single tokens",
             )
     for name, rows in draft.rows.items():
         indices = [index for each in rows for index in each.indices]

@@ -72,7 +72,9 @@ BROUGHT: dict[str, tuple[dict[str, torch.Tensor], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("weight", ["0", "-0.0", "0e3"])
 @pytest.mark.parametrize("brought", BROUGHT)
-def test_weight_0_gives_the_base_back(brought: str, weight: str, adapters: Adapters, base: Path, tmp_path: Path) -> None:
+def test_weight_0_gives_the_base_back(
+    brought: str, weight: str, adapters: Adapters, base: Path, tmp_path: Path
+) -> None:
     tensors, options = BROUGHT[brought]
     made, out = lora(tmp_path / "made", tensors, **options), tmp_path / "out"
     done = adapters.json("merge", str(base), f"{made}={weight}", "-o", str(out))
@@ -93,11 +95,43 @@ def test_any_other_weight_is_refused(brought: str, adapters: Adapters, base: Pat
     assert not (tmp_path / "out").exists()
 
 
+ROWS = {
+    f"{Q}.lora_A.weight": torch.rand(2, WIDTH),
+    "model.embed_tokens.token_adapter.trainable_tokens_delta": torch.rand(2, WIDTH),
+}
+HEAD = {"lm_head.lora_A.weight": torch.rand(2, WIDTH), "lm_head.lora_B.weight": torch.rand(WORDS, 2)}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_who_changes_and_who_replaces_is_said(count: int, adapters: Adapters, base: Path, tmp_path: Path) -> None:
+    """Rows of single tokens are of both sides where these are tied, and so meet a LoRA of the other."""
+    edited(tie_word_embeddings=True)(base)
+    tensors = load_file(base / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    tokens = {"trainable_token_indices": {"embed_tokens": [3, 5]}}
+    targets = {"target_modules": ["q_proj", "lm_head"]}
+    made = [lora(tmp_path / "rows", ROWS | HEAD, **tokens, **targets)]
+    if count == 2:
+        made = [lora(tmp_path / "both", ROWS, **tokens), lora(tmp_path / "head", HEAD, **targets)]
+    said = adapters("merge", str(base), *map(str, made), "-o", str(tmp_path / "out"))
+    assert (said.code, (tmp_path / "out").exists()) == (6, False)
+    wanted = f"{made[0]} changes lm_head.weight, and replaces rows of it"
+    assert (
+        wanted if count == 1 else f"{made[0]} replaces lm_head.weight, in part or whole, and {made[1]} changes it"
+    ) in said.err
+    assert ("one of them" in said.err) is (count == 2)
+
+
 def nothing(place: Path) -> None: ...
 
 
 def without_config(place: Path) -> None:
     (place / "base" / "config.json").unlink()
+
+
+def instead(name: str) -> Callable[[Path], object]:
+    return lambda place: (place / "base" / "model.safetensors").rename(place / "base" / name)
 
 
 #: What is done before, the arguments, the exit code, and words of the sentence.
@@ -117,10 +151,39 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "a base that nobody knows": (nothing, ["merge", "@nobase", "one", "-o", "out"], 4, "neither a directory here"),
     "the same at a revision": (nothing, ["merge", "@nobase@main", "one", "-o", "out"], 4, "neither a directory here"),
     "a base without a config": (without_config, ["merge", "base", "one", "-o", "out"], 4, "has no config.json"),
-    "a device that is not there": (nothing, ["merge", "base", "one", "-o", "out", "--device", "cuda:99"], 8, "no device cuda:99"),
+    "a pickled base": (
+        instead("pytorch_model.bin"),
+        ["merge", "base", "one", "-o", "out"],
+        4,
+        "its weights are pytorch_model.bin",
+    ),
+    "and its way out": (
+        instead("pytorch_model.bin"),
+        ["merge", "base", "one", "-o", "out"],
+        4,
+        "safe_serialization=True",
+    ),
+    "a GGUF base": (instead("tiny-Q4.gguf"), ["merge", "base", "one", "-o", "out"], 4, "its weights are tiny-Q4.gguf"),
+    "and its way": (instead("tiny-Q4.gguf"), ["merge", "base", "one", "-o", "out"], 4, 'gguf_file="tiny-Q4.gguf"'),
+    "a device that is not there": (
+        nothing,
+        ["merge", "base", "one", "-o", "out", "--device", "cuda:99"],
+        8,
+        "no device cuda:99",
+    ),
     "the same for a plan": (nothing, ["merge", "base", "one", "--plan", "--device", "cuda:99"], 8, "no device cuda:99"),
-    "a sample of nothing": (nothing, ["verify", "base", "--base", "base", "--adapter", "one", "--sample", "0"], 2, "from 1 on"),
-    "a sample of some": (nothing, ["verify", "base", "--base", "base", "--adapter", "one", "--sample", "some"], 2, "from 1 on"),
+    "a sample of nothing": (
+        nothing,
+        ["verify", "base", "--base", "base", "--adapter", "one", "--sample", "0"],
+        2,
+        "from 1 on",
+    ),
+    "a sample of some": (
+        nothing,
+        ["verify", "base", "--base", "base", "--adapter", "one", "--sample", "some"],
+        2,
+        "from 1 on",
+    ),
 }
 
 
@@ -198,10 +261,18 @@ def put(name: str) -> Callable[[Path], None]:
 CHANGED: dict[str, tuple[Callable[[Path], object], str, list[str]]] = {
     "a key of the config": (edited(vocab_size=9), "config", ["vocab_size is 9, expected 16"]),
     "a key that is gone": (edited(vocab_size=None), "config", ["vocab_size is absent, expected 16"]),
-    "a key more": (edited(auto_map={"AutoModel": "x.Y"}), "config", ["auto_map is {'AutoModel': 'x.Y'}, expected absent"]),
+    "a key more": (
+        edited(auto_map={"AutoModel": "x.Y"}),
+        "config",
+        ["auto_map is {'AutoModel': 'x.Y'}, expected absent"],
+    ),
     "a truth that is a number": (edited(tie_word_embeddings=0), "config", ["tie_word_embeddings is 0, expected False"]),
     "no config": (lambda out: (out / "config.json").unlink(), "config", ["config.json is not there"]),
-    "weights beside": (lambda out: shutil.copyfile(out / MADE[2], out / "more.safetensors"), "stray", ["more.safetensors"]),
+    "weights beside": (
+        lambda out: shutil.copyfile(out / MADE[2], out / "more.safetensors"),
+        "stray",
+        ["more.safetensors"],
+    ),
     "pickled weights": (put("pytorch_model.bin"), "stray", ["pytorch_model.bin"]),
     "a pickle": (put("consolidated.00.pth"), "stray", ["consolidated.00.pth"]),
     "an adapter": (put("adapter_config.json"), "stray", ["adapter_config.json"]),
