@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ from registry.connect import Registry, connect
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+# A runner in the background may have been started with Ctrl-C ignored, which programs that tests start would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CONFIG = {
     "peft_type": "LORA",
