@@ -9,14 +9,26 @@ _MAX_PATH, _MAX_PART, _MAX_DEPTH = 400, 255, 8
 
 def is_plain(path: str) -> bool:
     """Names separated by slashes: nothing that leads out of a directory, or that one system reads otherwise than another."""
+    return why_not_plain(path) is None
+
+
+def why_not_plain(path: str) -> str | None:
+    """In words, behind the path; None where it is plain."""
     parts = path.split("/")
-    return (
-        path.isprintable()
-        and "\\" not in path
-        and _length(path) <= _MAX_PATH
-        and len(parts) <= _MAX_DEPTH
-        and all(part not in ("", ".", "..") and part.lower() != ".git" and _length(part) <= _MAX_PART for part in parts)
-    )
+    odd = next((character for character in path if not character.isprintable()), None)
+    if odd is not None:
+        return f"has the character U+{ord(odd):04X}, which cannot be seen"
+    if "\\" in path:
+        return "has a backslash, which separates folders on some systems"
+    if any(part in ("", ".", "..") for part in parts):
+        return "has an empty name, '.' or '..'"
+    if any(part.lower() == ".git" for part in parts):
+        return "lies in .git"
+    if len(parts) > _MAX_DEPTH:
+        return f"is {len(parts)} names deep, expected at most {_MAX_DEPTH}"
+    if _length(path) > _MAX_PATH or any(_length(part) > _MAX_PART for part in parts):
+        return f"is too long, expected at most {_MAX_PATH} bytes and {_MAX_PART} for each name"
+    return None
 
 
 def clash(paths: Collection[str]) -> str | None:

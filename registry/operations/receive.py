@@ -17,7 +17,7 @@ from typing import Protocol
 
 from registry.blobs.protocol import BlobStore
 from registry.domain.digest import Digest
-from registry.domain.paths import is_plain
+from registry.domain.paths import why_not_plain
 from registry.errors import InvalidInputError, RegistryError
 
 #: Of one version.
@@ -63,9 +63,10 @@ def laid_out(files: Mapping[str, Digest], blobs: LinkedBlobs, *, called: str) ->
 
 def require_plain(path: str) -> None:
     """Raises InvalidInputError for anything but names separated by slashes."""
-    if not is_plain(path):
+    why = why_not_plain(path)
+    if why is not None:
         raise InvalidInputError(
-            f"{path!r:.120} is no path below an adapter",
+            f"{path!r:.120} is no path below an adapter: it {why}",
             code="invalid-path",
             hint="names separated by slashes, no '..'",
         )
