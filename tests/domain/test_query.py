@@ -41,14 +41,15 @@ def test_every_operator_is_read_whole(symbol: str, spaces: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "acc", ">=0.8", "acc>=", "acc>=good", "acc>=nan", "acc=>0.8", "acc!=0.8", "acc<>0.8", "acc>=0.8 0.9", "acc>>1", "task/>1"],
+    ["", "acc", ">=0.8", "acc>=", "acc>=good", "acc>=nan", "acc>=inf",
+     "acc>=1e999", "acc=>0.8", "acc!=0.8", "acc<>0.8", "acc>=0.8 0.9", "acc>>1", "task/>1"],
 )
 def test_not_conditions(text: str) -> None:
     with pytest.raises(InvalidNameError):
         MetricCondition.parse(text)
 
 
-@given(st.floats(allow_nan=False))
+@given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_condition_holds_the_number_that_was_written(value: float) -> None:
     assert MetricCondition.parse(f"loss<{value!r}").value == value
 
