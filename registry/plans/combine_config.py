@@ -1,7 +1,8 @@
 """The config of a combined adapter: made anew, so that nothing of one parent is said of the result that is not true of it.
 
-``r`` is the commonest rank and ``lora_alpha`` is ``r``; other layers have theirs in ``rank_pattern`` and ``alpha_pattern``, by
-whole names, anchored and escaped, with α = r everywhere: every scaling is 1.
+``r`` is the rank that the targets of a mixture have in common, else the commonest, and ``lora_alpha`` is ``r``; other layers
+have theirs in ``rank_pattern`` and ``alpha_pattern``, by whole names, anchored and escaped, with α = r everywhere: every scaling
+is 1.
 """
 
 from __future__ import annotations
@@ -12,12 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from registry.plans.combine_rows import united_indices
-from registry.plans.combining import Passed, Stack
+from registry.plans.combining import Passed, Stack, is_of_mixture
 from registry.plans.merge_draft import Ingredient
-from registry.variants.extras import without_base_layer
-from registry.variants.lora_parameters import wrapped_module
 from registry.variants.settings import saved_modules
-from registry.variants.tensor_names import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,8 +28,8 @@ def fresh_config(
     adapters: Sequence[Ingredient], stacks: Sequence[Stack], passed: Sequence[Passed], *, is_tied: bool
 ) -> Mapping[str, object]:
     """Without ranks, which :func:`with_ranks` adds."""
-    modules = [stack.path for stack in stacks if not is_parameter(stack)]
-    parameters = [stack.path for stack in stacks if is_parameter(stack)]
+    modules = [stack.path for stack in stacks if not stack.is_parameter]
+    parameters = [stack.path for stack in stacks if stack.is_parameter]
     config: dict[str, object] = {
         "peft_type": "LORA",
         "inference_mode": True,
@@ -60,21 +58,16 @@ def fresh_config(
 
 
 def with_ranks(config: Mapping[str, object], ranks: Mapping[str, int]) -> dict[str, object]:
-    """``ranks`` by target path. Those of bare parameters decide about ``r``: PEFT 0.21 heeds a pattern of theirs and says that it
-    had been ignored, since it looks for it among the modules."""
+    """``ranks`` by target path."""
     bare = _strings(config.get("target_parameters"))
-    usual = Counter(rank for path, rank in ranks.items() if path in bare or not bare).most_common(1)[0][0]
+    common = [rank for path, rank in ranks.items() if path in bare or is_of_mixture(path)]
+    usual = Counter(common or ranks.values()).most_common(1)[0][0]
     special = {f"^{re.escape(path)}": rank for path, rank in sorted(ranks.items()) if rank != usual}
     return {**config, "r": usual, "lora_alpha": usual, "rank_pattern": special, "alpha_pattern": dict(special)}
 
 
 def _strings(value: object) -> frozenset[str]:
     return frozenset(map(str, value)) if isinstance(value, list) else frozenset()
-
-
-def is_parameter(stack: Stack) -> bool:
-    """Whether the target is a bare parameter of the module that the stack's tensors stand below."""
-    return stack.path != without_base_layer(wrapped_module(stack.name.removeprefix(PREFIX))[0])
 
 
 def _targets(adapters: Sequence[Ingredient], modules: Sequence[str]) -> list[str]:

@@ -14,11 +14,15 @@ out in the files is the same in all of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from registry.domain.tensors import DTYPE_BITS, TensorSpec
+from registry.variants.extras import without_base_layer
+from registry.variants.lora_parameters import wrapped_module
+from registry.variants.tensor_names import PREFIX
 
 #: The weighted sum, which is exact in factors.
 LINEAR = "linear"
@@ -38,6 +42,9 @@ METHODS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "karcher": (),
     }
 )
+#: A layer of one expert, and a router: PEFT makes parameters of the mixture of them, of all experts one, with the rank ``r`` of the
+#: config whatever its pattern says (``peft/utils/transformers_weight_conversion.py``).
+_OF_A_MIXTURE = re.compile(r"(?:.*\.)?(?:experts\.\d+\..*|gate)")
 #: Methods that take so many adapters and no other number.
 EXACTLY: Mapping[str, int] = MappingProxyType({"slerp": 2})
 
@@ -96,6 +103,17 @@ class Stack:
         return sum(share.down.shape[0] for share in self.shares) // self.experts
 
     @property
+    def is_parameter(self) -> bool:
+        """Whether the target is a bare parameter of the module that the tensors stand below."""
+        return self.path != without_base_layer(wrapped_module(self.name.removeprefix(PREFIX))[0])
+
+    @property
+    def has_common_rank(self) -> bool:
+        """Whether all targets of this kind have one rank, for PEFT heeds no pattern of theirs, or says that it had not."""
+        is_linear = self.groups == 1 and not self.embedding
+        return self.is_parameter or (is_linear and is_of_mixture(self.path))
+
+    @property
     def tails(self) -> tuple[str, str]:
         if self.embedding:
             return "lora_embedding_A", "lora_embedding_B"
@@ -129,6 +147,10 @@ class Rows:
         return TensorSpec(
             self.name, widest(spec.dtype for _, spec in self.parts), (len(self.indices), *first.shape[1:])
         )
+
+
+def is_of_mixture(path: str) -> bool:
+    return _OF_A_MIXTURE.fullmatch(path) is not None
 
 
 def widest(dtypes: Iterable[str]) -> str:

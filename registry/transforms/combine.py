@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import hypot, inf, sqrt
+from math import hypot, inf, prod, sqrt
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from registry.numerics.low_rank import (
     balanced,
     decomposed,
     distance,
+    padded,
     product_norm,
     randomized,
     rank_for_energy,
@@ -73,8 +74,8 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One target of the result. ``norm`` is ‖Δ‖ of the exact sum, ``discarded`` the part that the truncation leaves away, in
-    Frobenius norms."""
+    """One target of the result. ``rank`` is that of its factors, which zeros fill up where targets have one rank in common.
+    ``norm`` is ‖Δ‖ of the exact sum, ``discarded`` the part that the truncation leaves away, in Frobenius norms."""
 
     path: str
     rank: int
@@ -85,18 +86,17 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What has to be known of a layer to say how many of its ``wanted`` ranks it may have. ``energies`` is what each saves of the
-    squared error, from large to small; ``shapes`` are (out, in) of its parts."""
+    """What has to be known of layers that have one rank to say how many of the ``wanted`` ones they may have. ``energies`` is
+    what each saves of the squared error, from large to small; of each layer (out, in) of its parts."""
 
-    stack: Stack
+    layers: Sequence[tuple[Stack, Sequence[tuple[int, int]]]]
     wanted: int
     energies: Tensor
-    shapes: Sequence[tuple[int, int]]
 
     @property
     def cost(self) -> int:
         """Bytes of one rank of every part: a row of A and a column of B."""
-        return sum(map(sum, self.shapes)) * DTYPE_BITS[self.stack.dtype] // 8
+        return sum(sum(map(sum, shapes)) * DTYPE_BITS[stack.dtype] // 8 for stack, shapes in self.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +114,23 @@ class Uncut:
     def offer(self) -> Offer:
         energies = torch.stack([one.values for one in self.parts]).square().sum(dim=0)[: self.wanted]
         shapes = [(one.left.shape[0], one.right.shape[1]) for one in self.parts]
-        return Offer(self.stack, self.wanted, energies, shapes)
+        return Offer([(self.stack, shapes)], self.wanted, energies)
 
     def cut(self, rank: int) -> tuple[Sequence[Pair], Layer]:
-        groups = _groups(self.stack)
-        norm = hypot(*self.norms)
+        pairs, lost = self._kept(rank)
+        if self.stack.has_common_rank:
+            pairs = [(padded(down, (rank, down.shape[1])), padded(up, (up.shape[0], rank))) for down, up in pairs]
+        found = pairs[0][0].shape[0] * _groups(self.stack)
+        return pairs, Layer(self.stack.path, found, self.stack.rank, hypot(*self.norms), lost)
+
+    def _kept(self, rank: int) -> tuple[Sequence[Pair], float]:
         if self.exact and rank >= self.exact[0][0].shape[0]:
-            return self.exact, Layer(self.stack.path, rank * groups, self.stack.rank, norm, 0.0)
+            return self.exact, 0.0
         kept = min(rank, *(len(one.values) for one in self.parts))
-        pairs = [balanced(one, kept) for one in self.parts]
         lost = hypot(
             *(_lost(one.values, kept, whole, self.exact) for one, whole in zip(self.parts, self.norms, strict=True))
         )
-        return pairs, Layer(self.stack.path, kept * groups, self.stack.rank, norm, lost)
+        return [balanced(one, kept) for one in self.parts], lost
 
 
 def combine(plan: CombinePlan, adapters: Sequence[Shard], method: Method, into: Path) -> list[Layer]:
@@ -163,62 +167,84 @@ def combine(plan: CombinePlan, adapters: Sequence[Shard], method: Method, into: 
 def _cuts(
     plan: CombinePlan, adapters: Sequence[Shard], files: Sources, method: Method
 ) -> Iterator[tuple[Sequence[Pair], Layer, Stack]]:
-    ranks: Sequence[int | None] = [None] * len(plan.stacks)
-    if method.max_bytes is not None:
-        # Every layer is looked at, and made again later: all of them together are too much to keep.
-        offers = [_uncut(stack, adapters, files, method).offer for stack in plan.stacks]
-        ranks = _alike(plan, _affordable(plan, offers, method.max_bytes))
-    for stack, rank in zip(plan.stacks, ranks, strict=True):
+    ranks = _ranks(plan, adapters, files, method)
+    for stack in plan.stacks:
         one = _uncut(stack, adapters, files, method)
-        yield *one.cut(one.wanted if rank is None else rank), stack
+        yield *one.cut(ranks.get(stack.path, one.wanted)), stack
 
 
-def _alike(plan: CombinePlan, ranks: Sequence[int]) -> list[int]:
+def _ranks(plan: CombinePlan, adapters: Sequence[Shard], files: Sources, method: Method) -> Mapping[str, int]:
+    """By path, of the layers whose rank hangs on others. These are looked at, and made again later: all of them together are too
+    much to keep."""
+    common = [stack for stack in plan.stacks if stack.has_common_rank]
+    if method.max_bytes is None:
+        most = max((_wanted(stack, adapters, files, method) for stack in common), default=0)
+        return {stack.path: most for stack in common}
+    offers = [_uncut(stack, adapters, files, method).offer for stack in plan.stacks if not stack.has_common_rank]
+    if common:
+        offers.append(_joined([_uncut(stack, adapters, files, method).offer for stack in common]))
+    return _alike(plan, _affordable(plan, offers, method.max_bytes))
+
+
+def _wanted(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Method) -> int:
+    """The rank that the method keeps of each of its parts."""
+    return _most(stack, method) if method.energy is None else _uncut(stack, adapters, files, method).wanted
+
+
+def _joined(offers: Sequence[Offer]) -> Offer:
+    """Of layers that have one rank, which is enough for each."""
+    wanted = max(one.wanted for one in offers)
+    energies = torch.zeros(max(len(one.energies) for one in offers), dtype=torch.float64)
+    for one in offers:
+        energies[: len(one.energies)] += one.energies
+    return Offer([layer for one in offers for layer in one.layers], wanted, energies)
+
+
+def _alike(plan: CombinePlan, ranks: Mapping[str, int]) -> Mapping[str, int]:
     """Two sides of one matrix have the same rank: the lower one, which costs no more."""
-    found = list(ranks)
-    for pair in plan.tied:
-        places = [plan.stacks.index(stack) for stack in pair]
-        least = min(found[place] for place in places)
-        for place in places:
-            found[place] = least
-    return found
+    least = [min(ranks[stack.path] for stack in pair) for pair in plan.tied]
+    tied = {stack.path: rank for pair, rank in zip(plan.tied, least, strict=True) for stack in pair}
+    return {**ranks, **tied}
 
 
-def _affordable(plan: CombinePlan, found: Sequence[Offer], budget: int) -> list[int]:
-    """The ranks with which the file has ``budget`` bytes at most."""
-    wanted = [one.wanted for one in found]
-    if _file_size(plan, found, wanted) <= budget:
-        return wanted
-    # The table at the file's beginning is no longer for a smaller rank, which has no more digits.
-    rest = _file_size(plan, found, wanted) - sum(one.cost * rank for one, rank in zip(found, wanted, strict=True))
-    least = rest + sum(one.cost for one in found)
-    if least > budget:
-        raise RejectedError(
-            f"rank 1 in every layer takes {least:,} bytes, and the file may have {budget:,}",
-            code="too-few-bytes",
-            hint="allow more bytes, or store it in a narrower type: --dtype bfloat16",
-        )
-    return ranks_within([one.energies for one in found], [one.cost for one in found], budget - rest)
+def _affordable(plan: CombinePlan, found: Sequence[Offer], budget: int) -> Mapping[str, int]:
+    """The ranks by path with which the file has ``budget`` bytes at most."""
+    ranks = [one.wanted for one in found]
+    whole = _file_size(plan, found, ranks)
+    if whole > budget:
+        # The table at the file's beginning is no longer for a smaller rank, which has no more digits.
+        rest = whole - sum(one.cost * rank for one, rank in zip(found, ranks, strict=True))
+        least = rest + sum(one.cost for one in found)
+        if least > budget:
+            raise RejectedError(
+                f"rank 1 in every layer takes {least:,} bytes, and the file may have {budget:,}",
+                code="too-few-bytes",
+                hint="allow more bytes, or store it in a narrower type: --dtype bfloat16",
+            )
+        ranks = ranks_within([one.energies for one in found], [one.cost for one in found], budget - rest)
+    return {stack.path: rank for one, rank in zip(found, ranks, strict=True) for stack, _ in one.layers}
 
 
 def _file_size(plan: CombinePlan, found: Sequence[Offer], ranks: Sequence[int]) -> int:
     """Of the file of weights, in bytes."""
     specs = [*(one.spec for one in plan.passed), *(one.spec for one in plan.rows)]
     for one, rank in zip(found, ranks, strict=True):
-        stack, first = one.stack, one.stack.shares[0]
-        pairs = [
-            (torch.empty(rank, inputs, device="meta"), torch.empty(out, rank, device="meta"))
-            for out, inputs in one.shapes
-        ]
-        tensors = unmatrices(pairs, like=first.down.shape, experts=stack.experts)
-        specs += [
-            TensorSpec(f"{stack.name}.{tail}", stack.dtype, tuple(tensor.shape))
-            for tail, tensor in zip(stack.tails, tensors, strict=True)
-        ]
-        if _has_bias(plan, stack):
-            specs.append(TensorSpec(f"{stack.name}.lora_B.bias", stack.dtype, (first.up.shape[0],)))
+        for stack, shapes in one.layers:
+            specs += _specs(plan, stack, shapes, rank)
     placed = laid_out(specs)
     return len(header_of(placed, _METADATA)) + sum(spec.bytes for spec in placed)
+
+
+def _specs(plan: CombinePlan, stack: Stack, shapes: Sequence[tuple[int, int]], rank: int) -> Iterator[TensorSpec]:
+    """Of the factors of a layer."""
+    first = stack.shares[0]
+    pairs = [
+        (torch.empty(rank, inputs, device="meta"), torch.empty(out, rank, device="meta")) for out, inputs in shapes
+    ]
+    for tail, tensor in zip(stack.tails, unmatrices(pairs, like=first.down.shape, experts=stack.experts), strict=True):
+        yield TensorSpec(f"{stack.name}.{tail}", stack.dtype, tuple(tensor.shape))
+    if _has_bias(plan, stack):
+        yield TensorSpec(f"{stack.name}.lora_B.bias", stack.dtype, (first.up.shape[0],))
 
 
 def errors(
@@ -255,25 +281,33 @@ def _apart(one: Factors, dense: Tensor) -> float:
 
 
 def _uncut(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Method) -> Uncut:
-    groups = _groups(stack)
+    most = _most(stack, method)
     if method.name != LINEAR:
-        return _dense_uncut(stack, adapters, files, method, max((method.rank or stack.rank) // groups, 1))
+        return _dense_uncut(stack, adapters, files, method, most)
     pairs = list(_sums(stack, adapters, files))
-    exact = pairs[0][0].shape[0]
     if method.is_exact:
-        return Uncut(stack, pairs, (), [product_norm(up, down) for down, up in pairs], exact)
+        return Uncut(stack, pairs, (), [product_norm(up, down) for down, up in pairs], most)
     parts = [decomposed(down, up) for down, up in pairs]
-    wanted = exact if method.rank is None else min(max(method.rank // groups, 1), exact)
     norms = [float(torch.linalg.vector_norm(one.values)) for one in parts]
-    return Uncut(stack, pairs, parts, norms, _enough(parts, norms, method, wanted))
+    return Uncut(stack, pairs, parts, norms, _enough(parts, norms, method, most))
 
 
 def _dense_uncut(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Method, wanted: int) -> Uncut:
     parts, norms = [], []
     for dense in _dense(stack, adapters, files, method):
-        parts.append(randomized(dense, min(wanted, *dense.shape), generator(method.seed, f"{stack.path} range")))
+        parts.append(randomized(dense, wanted, generator(method.seed, f"{stack.path} range")))
         norms.append(float(torch.linalg.vector_norm(dense, dtype=torch.float64)))
-    return Uncut(stack, (), parts, norms, _enough(parts, norms, method, min(len(one.values) for one in parts)))
+    return Uncut(stack, (), parts, norms, _enough(parts, norms, method, wanted))
+
+
+def _most(stack: Stack, method: Method) -> int:
+    """The rank that each part of the layer may have; of the sum no more than its factors have."""
+    groups, first = _groups(stack), stack.shares[0]
+    exact = stack.rank // groups
+    asked = exact if method.rank is None else max(method.rank // groups, 1)
+    if method.name == LINEAR:
+        return min(asked, exact)
+    return min(max(asked, 1), first.up.shape[0] // groups, prod(first.down.shape[1:]))
 
 
 def _enough(parts: Sequence[Decomposition], norms: Sequence[float], method: Method, most: int) -> int:

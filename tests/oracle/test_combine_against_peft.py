@@ -97,8 +97,6 @@ def changes(make: Any, adapter: Path, *, silently: bool = False) -> dict[str, Te
     with warnings.catch_warnings():
         warnings.simplefilter("error" if silently else "ignore")
         warnings.simplefilter("ignore", FutureWarning)
-        # PEFT heeds a pattern of a bare parameter, looks for it among the modules, and says it had been ignored.
-        warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys .*experts", RuntimeWarning)
         model = PeftModel.from_pretrained(seeded(make), str(adapter))
     found: dict[str, Tensor] = {}
     for name, module in model.named_modules():
@@ -134,7 +132,10 @@ def test_the_sum_is_what_peft_makes_of_each(pair: str, tmp_path: Path) -> None:
     assert done.discarded == 0
     config = json.loads((tmp_path / "both" / "adapter_config.json").read_text())
     assert not config.get("use_rslora")
-    assert all(layer.rank == layer.exact_rank for layer in done.layers)
+    exact = [layer.exact_rank for layer in done.layers]
+    if "experts" in pair:  # of which PEFT heeds no pattern without saying that it had not
+        exact = [max(exact) if ".experts." in layer.path else layer.exact_rank for layer in done.layers]
+    assert [layer.rank for layer in done.layers] == exact
 
 
 NOTHING: dict[str, dict[str, Any]] = {
@@ -279,17 +280,6 @@ def test_every_form_loads_in_peft_without_a_word_and_is_what_was_said(
         names = [name for name in wanted if not name.endswith(" bias")]
         apart = sum(float((found[name] - wanted[name]).square().sum()) for name in names) ** 0.5
         assert apart == pytest.approx(done.error * done.norm, rel=2e-3, abs=2e-6 * done.norm)
-
-
-@pytest.mark.parametrize("pair", ["experts of one rank"])
-def test_of_fused_experts_of_one_rank_peft_has_nothing_to_say(pair: str, tmp_path: Path) -> None:
-    make, first, second = PAIRS[pair]
-    adapters = [train(make, tmp_path / "one", 1, first), train(make, tmp_path / "other", 2, second)]
-    connect(tmp_path / "registry").combine(adapters, tmp_path / "both")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warnings.simplefilter("ignore", FutureWarning)
-        PeftModel.from_pretrained(seeded(make), str(tmp_path / "both"))
 
 
 def test_peft_svd_finds_the_same_optimum(tmp_path: Path) -> None:
