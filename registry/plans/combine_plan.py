@@ -80,8 +80,8 @@ def plan_combine(
         return None, draft.problems
     for one in draft.taking:
         _add(draft, one)  # 3
-    names = _names(draft)
-    stacks = tuple(_stacked(draft, path, names) for path in sorted(draft.shares, key=natural))
+    names, stored = _names(draft), _stored(draft)
+    stacks = tuple(_stacked(draft, path, names, stored) for path in sorted(draft.shares, key=natural))
     passed, rows = _whole(draft, same, {stack.path for stack in stacks})  # 4
     if not stacks and not draft.problems:
         draft.refuse("nothing-left", "no adapter has a factor to add up", fix="combine adapters that have LoRA factors")
@@ -245,7 +245,13 @@ def _names(draft: _Draft) -> dict[str, str]:
     return names
 
 
-def _stacked(draft: _Draft, path: str, names: Mapping[str, str]) -> Stack:
+def _stored(draft: _Draft) -> str:
+    """The type of all factors of the result."""
+    specs = (spec for held in draft.shares.values() for share, _, _ in held for spec in (share.down, share.up))
+    return draft.dtype or widest(spec.dtype for spec in specs)
+
+
+def _stacked(draft: _Draft, path: str, names: Mapping[str, str], dtype: str) -> Stack:
     shares = [share for share, _, _ in draft.shares[path]]
     layers = [layer for _, layer, _ in draft.shares[path]]
     first = shares[0]
@@ -268,7 +274,7 @@ def _stacked(draft: _Draft, path: str, names: Mapping[str, str]) -> Stack:
         path=path,
         name=f"{PREFIX}{names[path]}",
         shares=tuple(shares),
-        dtype=draft.dtype or widest(spec.dtype for share in shares for spec in (share.down, share.up)),
+        dtype=dtype,
         experts=draft.shares[path][0][2],
         embedding=layers[0].embedding,
         groups=groups,

@@ -156,7 +156,7 @@ def is_of_mixture(path: str) -> bool:
 def widest(dtypes: Iterable[str]) -> str:
     """The type with most bits; F16 and BF16 have only F32 in common, and what has 8 bits is no type of factors."""
     bits = {one: DTYPE_BITS[one] for one in dtypes}
-    most = max(bits.values())
+    most = max(bits.values(), default=0)
     names = {one for one, size in bits.items() if size == most}
     return "F32" if len(names) > 1 or most < 16 else next(iter(names))
 

@@ -204,6 +204,32 @@ def test_factors_of_other_types_are_widened_or_refused_by_name(dtype: torch.dtyp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("types", "stored"),
+    [
+        ((torch.float32, torch.bfloat16), torch.float32),
+        ((torch.bfloat16, torch.float32), torch.float32),
+        ((torch.float16, torch.bfloat16), torch.float32),
+        ((torch.bfloat16, torch.bfloat16), torch.bfloat16),
+    ],
+)
+def test_all_factors_have_the_widest_type_of_any_adapter(
+    types: tuple[torch.dtype, torch.dtype], stored: torch.dtype, tmp_path: Path
+) -> None:
+    """Layers that only one adapter has are no exception: in a narrower type they would lose what others keep."""
+    adapters = []
+    for number, (dtype, target) in enumerate(zip(types, ("q_proj", "o_proj"), strict=True)):
+        adapter = train(tiny.llama, tmp_path / str(number), number, {"target_modules": [target], "lora_alpha": 3, "r": 5, **LM})
+        path = adapter / "adapter_model.safetensors"
+        save_file({name: tensor.to(dtype) for name, tensor in load_file(path).items()}, path)
+        adapters.append((adapter, 0.7))
+    done = connect(tmp_path / "registry").combine(adapters, tmp_path / "both")
+    assert {tensor.dtype for tensor in load_file(tmp_path / "both" / "adapter_model.safetensors").values()} == {stored}
+    tolerance = 2e-6 if stored == torch.float32 else 1e-2
+    same(changes(tiny.llama, tmp_path / "both"), total([(changes(tiny.llama, one), w) for one, w in adapters]), tolerance)
+    assert done.error < tolerance
+
+
 BOTH = {"target_modules": ["embed_tokens", "lm_head"], "ensure_weight_tying": True, **LM}
 
 
