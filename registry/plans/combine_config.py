@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from registry.plans.combine_rows import united_indices
 from registry.plans.combining import Passed, Stack, is_of_mixture
 from registry.plans.merge_draft import Ingredient
+from registry.variants.patterns import MAX_PATTERN
 from registry.variants.settings import saved_modules
+from registry.variants.wanted import is_all_linear
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 #: Fields that say where the adapter belongs, and are the result's where all parents agree.
 _SHARED = ("task_type", "auto_mapping", "base_model_name_or_path", "revision", "peft_version", "fan_in_fan_out")
+_LAYER = re.compile(r"(?:^|\.)\d+\.")
 
 
 def fresh_config(
@@ -34,7 +37,7 @@ def fresh_config(
         "peft_type": "LORA",
         "inference_mode": True,
         "bias": _bias(adapters, passed),
-        "target_modules": _targets(adapters, modules),
+        "target_modules": _targets(adapters, modules, has_parameters=bool(parameters)),
         **{name: agreed for name in _SHARED if (agreed := _agreed(adapters, name)) is not None},
     }
     bases = {one.manifest.base_model.id for one in adapters} - {None}
@@ -70,22 +73,44 @@ def _strings(value: object) -> frozenset[str]:
     return frozenset(map(str, value)) if isinstance(value, list) else frozenset()
 
 
-def _targets(adapters: Sequence[Ingredient], modules: Sequence[str]) -> list[str]:
-    """The names that all parents give, if these mean the same modules in each; else every module by its whole name."""
+def _targets(adapters: Sequence[Ingredient], modules: Sequence[str], *, has_parameters: bool) -> list[str] | str:
+    """What all parents give, if it means the same modules in each; else every module by its whole name, and by an expression
+    where PEFT would take more modules for a name that is the end of theirs."""
     named = [one.config.names("target_modules") for one in adapters]
-    ours = set(modules)
-    alike = all(
-        isinstance(names, tuple)
-        and {target.path for target in one.manifest.targets} == ours
-        and not any(
-            one.config.truthy(field) for field in ("layers_to_transform", "exclude_modules", "target_parameters")
-        )
-        for names, one in zip(named, adapters, strict=True)
+    if all(_takes_all(one, set(modules)) for one in adapters):
+        (first, *others), ends = named, {path.rpartition(".")[2] for path in modules}
+        if isinstance(first, str) and not is_all_linear(first) and all(names == first for names in others):
+            return first
+        if all(isinstance(names, tuple) and ends == set(names) for names in named):
+            return sorted(ends)
+    exact = "|".join(map(re.escape, modules))
+    # PEFT makes names of an expression for a mixture: the last words of what it takes.
+    is_mixture = has_parameters or any(map(is_of_mixture, modules))
+    if is_mixture or len(exact) > MAX_PATTERN or not any(_may_be_an_end(path, adapters) for path in modules):
+        return list(modules)
+    return exact
+
+
+def _takes_all(one: Ingredient, modules: Collection[str]) -> bool:
+    """Whether these are the adapter's targets, and ``target_modules`` alone says which they are."""
+    narrowed = any(
+        one.config.truthy(field) for field in ("layers_to_transform", "exclude_modules", "target_parameters")
     )
-    ends = {path.rpartition(".")[2] for path in modules}
-    if alike and all(ends == set(names or ()) for names in named):
-        return sorted(ends)
-    return list(modules)
+    return {target.path for target in one.manifest.targets} == modules and not narrowed
+
+
+def _may_be_an_end(path: str, adapters: Sequence[Ingredient]) -> bool:
+    """Whether the base may have a module without factors whose path ends with this one: it has not where a parent was trained
+    by that name, and what is below a numbered layer is nothing's end."""
+    return not _LAYER.search(path) and not any(_is_taken_as_end(path, one) for one in adapters)
+
+
+def _is_taken_as_end(path: str, one: Ingredient) -> bool:
+    names = one.config.names("target_modules") or ()
+    if isinstance(names, str):
+        return is_all_linear(names)
+    has_it = any(target.path == path for target in one.manifest.targets) and not one.config.truthy("exclude_modules")
+    return has_it and any(path == name or path.endswith(f".{name}") for name in names)
 
 
 def _bias(adapters: Sequence[Ingredient], passed: Iterable[Passed]) -> str:

@@ -138,6 +138,55 @@ def test_the_sum_is_what_peft_makes_of_each(pair: str, tmp_path: Path) -> None:
     assert [layer.rank for layer in done.layers] == exact
 
 
+class Tower(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin, self.proj = nn.Linear(8, 8), nn.Linear(8, 8)
+
+
+class Towers(nn.Module):
+    """``lin`` is the end of the names of other modules, and so is ``a.lin``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.lin, self.tower = Tower(), nn.Linear(8, 8), nn.ModuleDict({"a": Tower()})
+
+
+#: How the parents say what they are of.
+ENDS: dict[str, tuple[dict[str, Any], ...]] = {
+    "an expression": ({"target_modules": "lin"}, {"target_modules": "lin"}),
+    "one alone": ({"target_modules": r"a\..*|lin"},),
+    "other expressions": ({"target_modules": r"a\..*|lin"}, {"target_modules": "lin"}),
+    "an expression and names": ({"target_modules": "lin"}, {"target_modules": ["proj"]}),
+    "names, but for some": ({"target_modules": ["lin"], "exclude_modules": ["a.lin"]}, {"target_modules": ["proj"]}),
+    "the end itself": ({"target_modules": ["lin"]}, {"target_modules": "lin"}),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_modules_that_have_no_factors_are_not_adapted(case: str, tmp_path: Path) -> None:
+    adapters = [train(Towers, tmp_path / str(n), n, {"r": 2 + n, **options}) for n, options in enumerate(ENDS[case])]
+    connect(tmp_path / "registry").combine(adapters, tmp_path / "both")
+    wanted = total([(changes(Towers, one), 1.0) for one in adapters])
+    found = changes(Towers, tmp_path / "both", silently=True)
+    assert found.keys() == wanted.keys()
+    same(found, wanted)
+
+
+def test_names_that_are_enough_stay_names(tmp_path: Path) -> None:
+    """Which more programs read than expressions."""
+    layers = [r".*layers\.0.*q_proj", r".*layers\.1.*(q|k)_proj"]
+    adapters = [train(tiny.llama, tmp_path / str(n), n, {"target_modules": asked, **LM}) for n, asked in enumerate(layers)]
+    connect(tmp_path / "registry").combine(adapters, tmp_path / "both")
+    config = json.loads((tmp_path / "both" / "adapter_config.json").read_text())
+    assert config["target_modules"] == [
+        "model.layers.0.self_attn.q_proj",
+        "model.layers.1.self_attn.k_proj",
+        "model.layers.1.self_attn.q_proj",
+    ]
+    changes(tiny.llama, tmp_path / "both", silently=True)
+
+
 NOTHING: dict[str, dict[str, Any]] = {
     "another head": {"modules_to_save": ["lm_head"], **LM},
     "dora": {"use_dora": True, **LM},
