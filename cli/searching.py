@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from typer import BadParameter
 
+from cli.numerals import number
 from cli.rendering import counted, note, say
 
 if TYPE_CHECKING:
@@ -78,11 +79,7 @@ def _weights(adapters: Sequence[str], trial: Trial) -> str:
 
 
 def _bounds(text: str) -> tuple[float, float]:
-    low, dots, high = text.partition("..")
-    try:
-        found = (float(low), float(high)) if dots else None
-    except ValueError:
-        found = None
-    if found is None:
+    low, high = map(number, text.partition("..")[::2])
+    if low is None or high is None:
         raise BadParameter(f"{text!r} is no range such as -1.5..1.5", param_hint="--bounds")
-    return found
+    return low, high

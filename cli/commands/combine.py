@@ -162,7 +162,7 @@ def kept(rank: str, energy: float | None, max_bytes: str | None) -> tuple[int | 
         return None, None, room
     if rank in ("auto", "exact"):
         return None, None if room is not None else energy or _ENERGY, room
-    if not rank.isdecimal() or int(rank) < 1:
+    if not (rank.isascii() and rank.isdecimal()) or int(rank) < 1:
         raise BadParameter(f"{rank!r} is neither exact, auto nor a whole number from 1 on", param_hint="--rank")
     return int(rank), energy, room
 

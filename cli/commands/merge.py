@@ -14,6 +14,7 @@ from typer import Argument, BadParameter, Exit, Option
 
 from cli.context import Session
 from cli.exits import INTERRUPTED
+from cli.numerals import number
 from cli.rendering import counted, emit, note, pairs, progress, say, size
 from registry.plans.combining import LINEAR, METHODS, Blend
 
@@ -163,11 +164,9 @@ def _interrupted(output: str) -> Iterator[None]:
 
 def weighted(text: str) -> tuple[str, float]:
     """``DIR=0.7``: what stands behind the last ``=`` is a weight if it is a number."""
-    before, equals, behind = text.rpartition("=")
-    try:
-        return (before, float(behind)) if equals and before else (text, 1.0)
-    except ValueError:
-        return text, 1.0
+    before, _, behind = text.rpartition("=")
+    weight = number(behind)
+    return (before, weight) if before and weight is not None else (text, 1.0)
 
 
 def blend_of(method: str, density: float, seed: int) -> Blend:
@@ -205,12 +204,9 @@ def _options(
 
 def byte_count(text: str, option: str) -> int:
     """``5GB`` → 5,000,000,000, as transformers counts."""
-    number = text.strip().upper().removesuffix("B")
-    unit = number[-1:] if number[-1:] in "KMGT" else ""
-    try:
-        count = float(number.removesuffix(unit)) * _UNITS[unit]
-    except ValueError:
-        count = 0.0
+    amount = text.strip().upper().removesuffix("B")
+    unit = amount[-1:] if amount[-1:] in "KMGT" else ""
+    count = (number(amount.removesuffix(unit).strip()) or 0.0) * _UNITS[unit]
     if not 0 < count < 1e18:
         raise BadParameter(f"{text!r} is no size such as 5GB or 500MB", param_hint=option)
     return int(count)

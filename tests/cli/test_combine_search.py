@@ -225,6 +225,7 @@ def test_two_searches_do_not_write_one_record(pair: list[str], tmp_path: Path) -
         (["--search", "--score", "python 'score.py {dir}"], 3, "score command"),
         (["--search", "--score", "{dir}"], 3, "score command"),
         (["--search", "--score", "x {dir}", "--bounds", "1"], 2, "range"),
+        (["--search", "--score", "x {dir}", "--bounds", "0..1_0"], 2, "range"),
         (["--search", "--score", "x {dir}", "--bounds", "1..0"], 3, "range"),
         (["--search", "--score", "x {dir}", "--bounds", "0..nan"], 3, "range"),
         (["--search", "--score", "x {dir}", "--bounds", "0.6..1"], 3, "weight to start from"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,18 @@ def two(tmp_path: Path) -> Path:
         ("./a=b", ("./a=b", 1.0)),
         ("./a=b=0", ("./a=b", 0.0)),
         ("=0.5", ("=0.5", 1.0)),
+        ("./a=.5", ("./a", 0.5)),
+        ("./a=+3.", ("./a", 3.0)),
+        ("./a=1E2", ("./a", 100.0)),
+        ("./a=1e400", ("./a", inf)),
+        ("./a=-Infinity", ("./a", -inf)),
+        ("./a=", ("./a=", 1.0)),
+        ("./a=1_0", ("./a=1_0", 1.0)),
+        ("./a=\uff11", ("./a=\uff11", 1.0)),
+        ("./a=\u0663.5", ("./a=\u0663.5", 1.0)),
+        ("./a= 1", ("./a= 1", 1.0)),
+        ("./a=1\n", ("./a=1\n", 1.0)),
+        ("./a=0x1p3", ("./a=0x1p3", 1.0)),
     ],
 )
 def test_what_stands_behind_the_last_sign_is_a_weight_if_it_is_a_number(text: str, meant: tuple[str, float]) -> None:
