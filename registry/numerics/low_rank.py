@@ -13,6 +13,9 @@ from torch import Tensor
 
 from registry.numerics.pieces import spans
 
+#: What products, QR and SVD in float64 leave of terms that cancel, as a share of their size: a few units of roundoff, whatever the
+#: shape.
+_NOISE = 2.0**-50
 _OVERSAMPLING = 16
 _ITERATIONS = 4
 #: Elements of a matrix that is copied to float64 as a whole, 512 MiB, and of a piece of a larger one: products of smaller pieces
@@ -49,6 +52,16 @@ def product_norm(up: Tensor, down: Tensor) -> float:
     """‖up·down‖ for up (out, r) and down (r, in)."""
     triangle = torch.linalg.qr(down.mT, mode="r").R
     return float(torch.linalg.matrix_norm(up @ triangle.mT))
+
+
+def size_of_terms(up: Tensor, down: Tensor) -> float:
+    """Σ ‖bₖ‖·‖aₖ‖ over the columns of up (out, r) and the rows of down (r, in): at least ‖|up|·|down|‖, and never far above."""
+    return float(torch.linalg.vector_norm(up, dim=0) @ torch.linalg.vector_norm(down, dim=1))
+
+
+def audible(number: float, terms: float) -> float:
+    """The number, a norm in float64, or 0 where it is what rounding leaves of terms of this size."""
+    return number if number > _NOISE * terms else 0.0
 
 
 def distance(ours: Factors, theirs: Factors) -> Distance:
@@ -94,6 +107,11 @@ def decomposed(down: Tensor, up: Tensor) -> Decomposition:
     left, right = torch.linalg.qr(_wide(up)), torch.linalg.qr(_wide(down).mT)
     u, values, v = torch.linalg.svd(left.R @ right.R.mT, full_matrices=False)
     return Decomposition(left.Q @ u, values, v @ right.Q.mT)
+
+
+def without_noise(found: Decomposition, terms: float) -> Decomposition:
+    """With 0 for the singular values that are but what rounding leaves of terms of this size."""
+    return found._replace(values=found.values.where(found.values > _NOISE * terms, 0.0))
 
 
 def spectrum(down: Tensor, up: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from registry.errors import RejectedError
 from registry.numerics.low_rank import (
     Decomposition,
     Factors,
+    audible,
     balanced,
     decomposed,
     distance,
@@ -28,6 +29,8 @@ from registry.numerics.low_rank import (
     product_norm,
     randomized,
     rank_for_energy,
+    size_of_terms,
+    without_noise,
 )
 from registry.numerics.pieces import spans
 from registry.numerics.rank_budget import ranks_within
@@ -270,7 +273,7 @@ def _error(
         sums = _sums(stack, adapters, files)
         apart = [distance(Factors(*pair, 1.0), one) for one, pair in zip(found, sums, strict=True)]
         terms = hypot(*(one.magnitude for one in apart))
-        return stack.path, hypot(*(one.difference for one in apart)), size, terms
+        return stack.path, audible(hypot(*(one.difference for one in apart)), terms + size), size, terms
     wanted = _dense(stack, adapters, files, method)
     return stack.path, hypot(*(_apart(one, theirs) for one, theirs in zip(found, wanted, strict=True))), size, size
 
@@ -285,10 +288,14 @@ def _uncut(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Meth
     if method.name != LINEAR:
         return _dense_uncut(stack, adapters, files, method, most)
     pairs = list(_sums(stack, adapters, files))
+    terms = [size_of_terms(up, down) for down, up in pairs]
     if method.is_exact:
-        return Uncut(stack, pairs, (), [product_norm(up, down) for down, up in pairs], most)
-    parts = [decomposed(down, up) for down, up in pairs]
+        sizes = [product_norm(up, down) for down, up in pairs]
+        return Uncut(stack, pairs, (), [audible(*one) for one in zip(sizes, terms, strict=True)], most)
+    parts = [without_noise(decomposed(*pair), size) for pair, size in zip(pairs, terms, strict=True)]
     norms = [float(torch.linalg.vector_norm(one.values)) for one in parts]
+    if most < pairs[0][0].shape[0]:
+        most = min(most, max(1, *(int(one.values.count_nonzero()) for one in parts)))
     return Uncut(stack, pairs, parts, norms, _enough(parts, norms, method, most))
 
 

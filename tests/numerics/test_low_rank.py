@@ -7,7 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.numerics.low_rank import Factors, distance, padded, product_norm
+from registry.numerics.low_rank import (
+    Factors,
+    audible,
+    decomposed,
+    distance,
+    padded,
+    product_norm,
+    size_of_terms,
+    without_noise,
+)
 from registry.numerics.precision import is_exact, scaled, unit_roundoff
 
 sizes = st.integers(1, 6)
@@ -78,3 +87,24 @@ def test_other_factors_are_not_and_cost_at_most_the_unit_roundoff(dtype: torch.d
     product = scaled(torch.randn(50).to(dtype), 2**0.5)
     assert not is_exact(product, dtype)
     assert float(((product.to(dtype).double() - product) / product).abs().max()) <= unit_roundoff(dtype)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 300, 4), (400, 20, 16), (64, 512, 60)])
+@pytest.mark.parametrize("spread", [0, 6])
+def test_what_cancels_is_noise_and_what_is_small_is_not(shape: tuple[int, int, int], spread: int) -> None:
+    out, inputs, rank = shape
+    generator = torch.Generator().manual_seed(rank)
+    scales = torch.logspace(-spread, spread, rank, dtype=torch.float64)
+    down = torch.randn(rank, inputs, dtype=torch.float64, generator=generator) * scales.unsqueeze(1)
+    up = torch.randn(out, rank, dtype=torch.float64, generator=generator) / scales
+    both = torch.cat([down, down]), torch.cat([up, -up], dim=1)
+    terms = size_of_terms(both[1], both[0])
+    assert terms >= product_norm(both[1].abs(), both[0].abs()) * (1 - 1e-12)
+    assert not without_noise(decomposed(*both), terms).values.any()
+    assert audible(product_norm(both[1], both[0]), terms) == 0
+    left = 1e-12 * terms
+    one = torch.ones(out, 1, dtype=torch.float64) / out**0.5, torch.ones(1, inputs, dtype=torch.float64) / inputs**0.5
+    found = decomposed(torch.cat([both[0], one[1]]), torch.cat([both[1], one[0] * left], dim=1))
+    values = without_noise(found, terms).values
+    assert int(values.count_nonzero()) == 1
+    assert float(values[0]) == pytest.approx(left, rel=1e-2)

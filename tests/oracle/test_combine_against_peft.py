@@ -445,10 +445,30 @@ def test_one_alone_is_itself_and_weight_0_drops_out(place: tuple[Registry, Path,
     assert {layer.path for layer in done.layers} == {"a", "b"}
 
 
-def test_plus_one_and_minus_one_is_zero(place: tuple[Registry, Path, Path, Path]) -> None:
+@pytest.mark.parametrize("options", [{}, {"energy": 0.99}, {"rank": 2}, {"max_bytes": 900}, {"dtype": "F64"}])
+@pytest.mark.parametrize("weights_", [(1.0, -1.0), (0.7, -0.7), (0.1, 0.2, -0.1 - 0.2)])
+def test_a_sum_that_vanishes_is_zero_and_nothing_else_is_said(
+    weights_: tuple[float, ...], options: dict[str, Any], place: tuple[Registry, Path, Path, Path]
+) -> None:
     registry, one, _, into = place
-    _, found = combined(registry, [(one, 1.0), (one, -1.0)], into)
-    assert all(float(delta.abs().max()) < 1e-12 for delta in found.values())
+    done, found = combined(registry, [(one, weight) for weight in weights_], into, **options)
+    # The exact factors are there still, each rounded to the stored type.
+    rounding = 0.0 if {"energy", "rank"} & options.keys() else len(weights_) * 1e-7
+    assert all(float(delta.norm()) <= rounding for delta in found.values())
+    assert (done.norm, done.discarded) == (0, 0)
+    assert done.error <= rounding
+    if {"energy", "rank"} & options.keys():
+        assert {layer.rank for layer in done.layers} == {1}
+        assert done.error == 0
+
+
+def test_what_vanishes_beside_what_does_not_is_no_rank(place: tuple[Registry, Path, Path, Path]) -> None:
+    """a, b of one cancel, and b and c of the other stay."""
+    registry, one, other, into = place
+    done, found = combined(registry, [(one, 1.0), (one, -1.0), (other, 1.0)], into, energy=1.0)
+    same(found, dense(other))
+    assert {layer.path: layer.rank for layer in done.layers} == {"a": 1, "b": 3, "c": 3}
+    assert next(layer for layer in done.layers if layer.path == "a").error == 0
 
 
 @quick
