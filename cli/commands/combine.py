@@ -45,7 +45,10 @@ def combine(
     method: METHOD = LINEAR,
     density: DENSITY = 0.5,
     seed: Annotated[
-        int, Option(metavar="N", help="For what is drawn at random: by some methods, and by --search.")
+        int,
+        Option(
+            metavar="N", help="For what is drawn at random, in any order of adapters: by some methods, and by --search."
+        ),
     ] = 0,
     dtype: Annotated[
         Dtype, Option(help="The type of the result's factors; keep: the widest of the inputs.")

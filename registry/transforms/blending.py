@@ -29,7 +29,7 @@ def multiplied(down: Tensor, up: Tensor, scaling: float) -> Tensor:
 
 def blended(blend: Blend, deltas: Sequence[Tensor], weights: Sequence[float], path: str, number: int) -> Tensor:
     """The deltas of one weight, made one. ``number`` is the expert, or group of a convolution. The draws of a place are the same
-    in every run, and sums do not depend on how many cores there are.
+    in every run and every order of the adapters, and sums do not depend on how many cores there are.
 
     Raises RejectedError where a delta is too large to be squared in float32."""
     for delta, weight in zip(deltas, weights, strict=True):
@@ -42,7 +42,15 @@ def blended(blend: Blend, deltas: Sequence[Tensor], weights: Sequence[float], pa
     combiner = COMBINERS[blend.method]
     given = {"density": blend.density, "generator": generator(blend.seed, f"{path} {number}")}
     with _one_thread():
+        deltas, weights = _in_order(deltas, weights)
         return combiner.combine(deltas, weights, **{name: given[name] for name in combiner.options})
+
+
+def _in_order(deltas: Sequence[Tensor], weights: Sequence[float]) -> tuple[list[Tensor], list[float]]:
+    """An order that they have by themselves, however they came: by size. What draws for one after the other draws the same."""
+    sizes = [(float(torch.linalg.vector_norm(delta)), float(delta.sum())) for delta in deltas]
+    order = sorted(range(len(deltas)), key=lambda i: (*sizes[i], weights[i]))
+    return [deltas[i] for i in order], [weights[i] for i in order]
 
 
 def generator(seed: int, place: str) -> torch.Generator:

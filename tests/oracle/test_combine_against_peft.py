@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from registry.connect import Registry, connect
 from registry.errors import RegistryError
 from registry.operations.combined import Combined
+from registry.plans.combining import METHODS
 from registry.plans.merge_plan import MergeOptions
 from tests.oracle import tiny_models as tiny
 from tests.oracle.tiny_models import seeded
@@ -433,6 +434,13 @@ def test_it_is_linear_in_the_weights_and_knows_no_order(
     same(found, total([(dense(one), w), (dense(other), v)]))
     same(combined(registry, [(other, v), (one, w)], into)[1], found)
     same(combined(registry, [(one, w * c), (other, v * c)], into)[1], {name: delta * c for name, delta in found.items()})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_knows_an_order(method: str, place: tuple[Registry, Path, Path, Path]) -> None:
+    registry, one, other, into = place
+    _, found = combined(registry, [(one, 0.7), (other, 0.4)], into, method=method, rank=5)
+    same(combined(registry, [(other, 0.4), (one, 0.7)], into, method=method, rank=5)[1], found)
 
 
 @quick

@@ -63,6 +63,8 @@ def draw(seed: int, path: str) -> torch.Generator:
 
 def blend(method: str, deltas: list[Tensor], weights: list[float], path: str, blend: Blend) -> Tensor:
     given = {"density": blend.density, "generator": draw(blend.seed, path)}
+    # The smaller delta draws first, whichever adapter was named first.
+    deltas, weights = map(list, zip(*sorted(zip(deltas, weights, strict=True), key=lambda one: float(one[0].norm())), strict=True))
     return COMBINERS[method].combine(deltas, weights, **{name: given[name] for name in COMBINERS[method].options})
 
 

@@ -1,8 +1,9 @@
 """Methods that make one delta of several, in delta space: however the deltas happen to be factored, the result is the same.
 
 A combiner takes the deltas τᵢ of one weight, all of one shape, their weights wᵢ, and the options it names; it returns a
-dense delta. COMBINERS is the table. Laws that all of them keep: order does not matter (up to the draw of random ones), a
-delta that is multiplied by c in all adapters is c times the result's, and weights likewise.
+dense delta. COMBINERS is the table. Laws that all of them keep: order does not matter (random ones draw for one delta after
+the other, and are handed them by size), a delta that is multiplied by c in all adapters is c times the result's, and weights
+likewise.
 
 The weighted sum itself, ``linear``, is not here: it is exact in factors (:mod:`registry.transforms.combine`).
 """
