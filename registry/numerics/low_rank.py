@@ -156,6 +156,16 @@ def balanced(found: Decomposition, rank: int) -> tuple[Tensor, Tensor]:
     return roots.unsqueeze(1) * found.right[:rank], found.left[:, :rank] * roots
 
 
+def evened(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors (r, in) and (out, r) of the same product, to the last bit, with each rank-one term bₖ·aₖ evened out by a power of
+    two: the largest elements of aₖ and bₖ differ by less than a factor of 4, so that neither leaves the range of a narrow type
+    before the other."""
+    rows, columns = down.abs().amax(dim=1), up.abs().amax(dim=0)
+    apart = columns.frexp().exponent - rows.frexp().exponent
+    twos = torch.pow(2.0, apart.double().div(2).floor()).where((rows > 0) & (columns > 0), 1.0)
+    return down * twos.unsqueeze(1), up / twos
+
+
 def inner(one: Factors, other: Factors) -> float:
     """⟨Δ, Δ'⟩ = s·s'·Σ (BᵀB') ⊙ (AA'ᵀ), in float64, without either product."""
     up = _wide(one.up).mT @ _wide(other.up)

@@ -1,8 +1,9 @@
 """A combination is computed, stack by stack, and measured in what was read back.
 
-Exact: factors are stacked and B multiplied by weight and scaling in float64, then rounded once to the result's type. A
-truncation is the best approximation of its rank, found from the factors in float64, so that what it leaves away is known
-before it is written. Where all layers together may take so many bytes, their ranks are chosen once all are decomposed.
+Exact: factors are stacked and B multiplied by weight and scaling in float64, then rounded once to the result's type; of float16,
+which has few exponents, A and B share the size of each term. A truncation is the best approximation of its rank, found from
+the factors in float64, so that what it leaves away is known before it is written. Where all layers together may take so many
+bytes, their ranks are chosen once all are decomposed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from registry.numerics.low_rank import (
     balanced,
     decomposed,
     distance,
+    evened,
     padded,
     product_norm,
     randomized,
@@ -145,6 +147,8 @@ def combine(plan: CombinePlan, adapters: Sequence[Shard], method: Method, into: 
     with sources(shard.path for shard in adapters) as files:
         for pairs, layer, stack in _cuts(plan, adapters, files, method):
             layers.append(layer)
+            if stack.dtype == "F16":  # B alone, times weight and scaling, may leave its range
+                pairs = [evened(*pair) for pair in pairs]
             tensors = dict(
                 zip(stack.tails, unmatrices(pairs, like=stack.shares[0].down.shape, experts=stack.experts), strict=True)
             )

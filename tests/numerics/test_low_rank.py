@@ -12,6 +12,7 @@ from registry.numerics.low_rank import (
     audible,
     decomposed,
     distance,
+    evened,
     padded,
     product_norm,
     size_of_terms,
@@ -108,3 +109,16 @@ def test_what_cancels_is_noise_and_what_is_small_is_not(shape: tuple[int, int, i
     values = without_noise(found, terms).values
     assert int(values.count_nonzero()) == 1
     assert float(values[0]) == pytest.approx(left, rel=1e-2)
+
+
+@given(sizes, sizes, sizes, st.integers(-140, 140), st.integers(-140, 140))
+def test_evening_out_changes_no_bit_of_the_product(out: int, rank: int, inputs: int, a: int, b: int) -> None:
+    one = factors(out, rank, inputs, 1.0, 0)
+    down, up = one.down.double() * 10.0**a, one.up.double() * 10.0**b
+    up[:, 0] = 0
+    even = evened(down, up)
+    for k in range(rank):
+        assert torch.equal(torch.outer(even[1][:, k], even[0][k]), torch.outer(up[:, k], down[k]))
+    largest = even[0].abs().amax(dim=1)[1:] / even[1].abs().amax(dim=0)[1:]
+    assert bool(((largest < 4) & (largest > 1 / 4)).all())
+    assert torch.equal(even[0][0], down[0])

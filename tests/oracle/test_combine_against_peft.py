@@ -470,6 +470,28 @@ def test_a_sum_that_vanishes_is_zero_and_nothing_else_is_said(
         assert done.error == 0
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.01, 1e-4, -1e-4, 3e5])
+@pytest.mark.parametrize(("down", "up"), [(0.1, 1e-3), (1e-3, 0.1), (30.0, 1e-4)])
+def test_in_float16_the_sum_is_as_exact_as_its_digits(down: float, up: float, weight: float, tmp_path: Path) -> None:
+    """B alone, times weight and scaling, would leave the exponents of float16, where A has many to spare."""
+    adapters = [write(tmp_path / str(seed), seed, rank=4) for seed in (1, 2)]
+    for adapter in adapters:
+        path = adapter / "adapter_model.safetensors"
+        sized = {name: tensor * (down if "lora_A" in name else up) for name, tensor in load_file(path).items()}
+        save_file({name: tensor.half() for name, tensor in sized.items()}, path)
+    done, found = combined(connect(tmp_path / "registry"), [(one, weight) for one in adapters], tmp_path)
+    wanted = total([(dense(one), weight) for one in adapters])
+    assert done.directory is not None
+    stored = load_file(Path(done.directory) / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    config = json.loads((Path(done.directory) / "adapter_config.json").read_text())
+    assert config["lora_alpha"] == config["r"]
+    apart = sum(float((found[name] - wanted[name]).square().sum()) for name in wanted) ** 0.5
+    size = sum(float(delta.square().sum()) for delta in wanted.values()) ** 0.5
+    assert apart / size == pytest.approx(done.error, rel=1e-6, abs=1e-15)
+    assert done.error < 2.0**-11
+
+
 def test_what_vanishes_beside_what_does_not_is_no_rank(place: tuple[Registry, Path, Path, Path]) -> None:
     """a, b of one cancel, and b and c of the other stay."""
     registry, one, other, into = place
