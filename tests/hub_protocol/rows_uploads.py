@@ -7,6 +7,9 @@ import json
 import os
 import shutil
 import struct
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, constants
@@ -278,3 +281,87 @@ def row_54_many_files_are_one_version(here: Here) -> None:
     assert len(here.api().list_repo_files(name)) == 273
     _, _, body = here.asked("GET", f"/v1/adapters/{name}/versions/1")
     assert len(json.loads(body)["files"]) == 273
+
+
+def row_55_two_who_push_at_once(here: Here) -> None:
+    """One has asked what is here already when the other's push comes in: each version is one of the two, whole."""
+    name, one, other = here.made(), here.work / "one", here.work / "other"
+    for folder, source, alpha in ((one, "b", None), (other, "b", 64)):
+        shutil.copytree(here.adapters / source, folder)
+        config = json.loads((folder / FILES[1]).read_text())
+        if alpha:
+            (folder / FILES[1]).write_text(json.dumps({**config, "lora_alpha": alpha}))
+            (folder / FILES[2]).write_bytes((here.adapters / "a" / FILES[2]).read_bytes()[:-4] + struct.pack("<f", 0.75))
+    with after_asking(lambda: here.api().upload_folder(repo_id=name, folder_path=str(other), commit_message="other")):
+        here.api().upload_folder(repo_id=name, folder_path=str(one), commit_message="one")
+    assert versions(here, name) == ["v1", "v2", "v3"]
+    for tag, folder in (("v2", other), ("v3", one), ("main", one)):
+        assert read(here, name, tag, *FILES[1:]) == [(folder / path).read_bytes() for path in FILES[1:]]
+
+
+def row_56_many_files_twice_are_two_versions(here: Here) -> None:
+    """What makes the adapter is asked about in two goes, between which newer clients commit."""
+    name, folder = here.fresh(), here.work / "twice"
+    shutil.copytree(here.adapters / "a", folder)
+    (folder / "data").mkdir()
+    here.api().create_repo(name)
+    paths = [*FILES[1:], "tokenizer.json"]
+    wanted = {}
+    for tag, alpha, adapter in (("v1", 4, "a"), ("v2", 8, "b")):
+        for number in range(260):
+            (folder / "data" / f"{number:03}.txt").write_text(f"{number} {alpha if number > 250 else ''}")
+        config = json.loads((folder / FILES[1]).read_text())
+        (folder / FILES[1]).write_text(json.dumps({**config, "lora_alpha": alpha}))
+        (folder / "tokenizer.json").write_text(json.dumps({"of": alpha}))
+        shutil.copy(here.adapters / adapter / FILES[2], folder / FILES[2])
+        here.api().upload_folder(repo_id=name, folder_path=str(folder))
+        wanted[tag] = [(folder / path).read_bytes() for path in paths]
+    assert versions(here, name) == ["v1", "v2"]
+    assert {tag: read(here, name, tag, *paths) for tag in wanted} == wanted
+    assert here.api().upload_folder(repo_id=name, folder_path=str(folder)).oid == here.api().model_info(name).sha
+    assert versions(here, name) == ["v1", "v2"]
+
+
+def row_57_upload_large_folder(here: Here) -> None:
+    """It commits what it has when it has it; newer clients do not have it any more."""
+    here.need("upload_large_folder")
+    name, folder = here.fresh(), here.work / "tool"
+    shutil.copytree(here.adapters / "large", folder)
+    (folder / "data").mkdir()
+    wanted = {}
+    for tag, alpha in (("v1", 4), ("v2", 8)):
+        for number in range(200):
+            (folder / "data" / f"{number:03}.txt").write_text(f"{number} {alpha}")
+        config = json.loads((folder / FILES[1]).read_text())
+        (folder / FILES[1]).write_text(json.dumps({**config, "lora_alpha": alpha}))
+        weights = (folder / FILES[2]).read_bytes()
+        (folder / FILES[2]).write_bytes(weights[:-4] + struct.pack("<f", alpha / 16))
+        here.api().upload_large_folder(repo_id=name, folder_path=str(folder), repo_type="model", print_report=False)
+        wanted[tag] = [(folder / path).read_bytes() for path in FILES[1:]]
+    assert versions(here, name) == ["v1", "v2"]
+    assert {tag: read(here, name, tag, *FILES[1:]) for tag in wanted} == wanted
+    assert here.api().model_info(name, revision="v2").sha in [each.commit_id for each in here.api().list_repo_commits(name)]
+
+
+def read(here: Here, name: str, revision: str, *paths: str) -> list[bytes]:
+    place = here.cache()
+    return [Path(here.api().hf_hub_download(name, path, revision=revision, cache_dir=place)).read_bytes() for path in paths]
+
+
+@contextmanager
+def after_asking(meanwhile: Callable[[], object]) -> Iterator[None]:
+    """Once, between what the client asks before it uploads and what it sends then."""
+    holders = [each for name, each in list(sys.modules.items()) if name.startswith("huggingface_hub.")]
+    holders = [each for each in holders if "_fetch_upload_modes" in vars(each)]
+    original = holders[0]._fetch_upload_modes
+
+    def ask(*arguments: object, **options: object) -> object:
+        answer = original(*arguments, **options)
+        for each in holders:
+            each._fetch_upload_modes = original
+        meanwhile()
+        return answer
+
+    for each in holders:
+        each._fetch_upload_modes = ask
+    yield

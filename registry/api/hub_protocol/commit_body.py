@@ -26,6 +26,8 @@ _MAX_LINE = 64 << 20
 _MAX_OPERATIONS = 20_000
 _MAX_FILES = 20_000
 _MAX_TITLE = 1000
+#: How ``upload_large_folder`` calls every commit, see huggingface_hub's _upload_large_folder.py (0.25 to 1.19).
+_TOOL = "Add files using upload-large-folder tool"
 _OID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PARENT = re.compile(r"[0-9a-f]{5,40}", re.ASCII | re.IGNORECASE)
 
@@ -44,6 +46,11 @@ class Changes:
     def is_continued(self) -> bool:
         """Whether a client says that this is not the first commit of an upload."""
         return re.search(r" \(part [0-9]{1,6}\)$", self.title.partition("\n")[0]) is not None
+
+    @property
+    def is_scattered(self) -> bool:
+        """Whether a tool made it that commits what it has when it has it, and says nothing of its last one."""
+        return self.title.partition("\n")[0] == _TOOL
 
     def applied_to(self, tree: Tree, shown: str, commit: str) -> Tree:
         """Raises EntryMissingError, InvalidInputError for a path that would be a file and a folder."""
