@@ -60,6 +60,7 @@ class Hub:
         title: str = "a commit",
         parent: str | None = None,
         deleted: tuple[str, ...] = (),
+        folders: tuple[str, ...] = (),
         who: str | None = "",
     ) -> Response:
         """Every file inside the commit."""
@@ -68,6 +69,7 @@ class Hub:
             content = base64.b64encode(data).decode()
             lines.append({"key": "file", "value": {"path": path, "encoding": "base64", "content": content}})
         lines += [{"key": "deletedFile", "value": {"path": path}} for path in deleted]
+        lines += [{"key": "deletedFolder", "value": {"path": path}} for path in folders]
         body = b"\n".join(json.dumps(line).encode() for line in lines)
         return self.ask("POST", f"/api/models/{name}/commit/main", content=body, who=who)
 

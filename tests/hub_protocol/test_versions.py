@@ -61,6 +61,25 @@ def test_cards_and_folders_make_no_version(here: Hub, first: dict[str, bytes]) -
     assert back not in (made, card)
 
 
+def test_of_folders_to_delete_the_one_that_is_named_goes(here: Hub, first: dict[str, bytes]) -> None:
+    """A hidden one is not the one without its dot."""
+    here.create("team/x")
+    here.committed("team/x", {**first, **{f"{folder}/a.txt": b"a" for folder in (".eval_results", "eval_results", ".hidden", "a")}})
+    assert here.commit("team/x", {}, folders=("hidden",), title="missing").status_code == 404
+    here.committed("team/x", {}, folders=(".eval_results/", ".hidden"), title="hidden ones")
+    assert here.files("team/x") == sorted([*first, "a/a.txt", "eval_results/a.txt"])
+    here.committed("team/x", {}, folders=("./a/",), title="one")
+    assert here.files("team/x") == sorted([*first, "eval_results/a.txt"])
+
+
+@pytest.mark.parametrize("everything", [".", "./", "/", ""])
+def test_all_folders_are_deleted_by_their_root(here: Hub, everything: str) -> None:
+    here.create("team/x")
+    here.committed("team/x", {".a/b.txt": b"a", "c.txt": b"c"})
+    here.committed("team/x", {}, folders=(everything,), title="nothing left")
+    assert here.files("team/x") == []
+
+
 def test_a_new_version_keeps_the_side_files(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:
     here.create("team/x")
     here.committed("team/x", {**first, "notes/a.txt": b"a"})

@@ -101,7 +101,7 @@ def _read(key: str, value: Mapping[str, Any], changes: Changes, asked: Asked) ->
     if key == "deletedFile":
         changes.deleted.append(path)
     elif key == "deletedFolder":
-        changes.deleted_folders.append(path.strip("/").removeprefix("./").removeprefix("."))
+        changes.deleted_folders.append(_folder(path))
     elif key in ("file", "lfsFile"):
         if welcome(path) is Welcome.LEFT_OUT:
             raise InvalidInputError(
@@ -112,6 +112,12 @@ def _read(key: str, value: Mapping[str, Any], changes: Changes, asked: Asked) ->
         changes.files[path] = _inline(path, value, asked) if key == "file" else _uploaded(path, value, asked)
     else:
         raise InvalidInputError(f"{key!r:.60} is no operation of a commit", code="invalid-body")
+
+
+def _folder(path: str) -> str:
+    """Empty for the repository's root."""
+    plain = path.removeprefix("./").strip("/")
+    return "" if plain == "." else plain
 
 
 def _inline(path: str, value: Mapping[str, Any], asked: Asked) -> Entry:
