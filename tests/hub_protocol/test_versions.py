@@ -152,6 +152,26 @@ def test_what_was_a_version_once_is_not_said_to_be_main_now(
     assert "adapters unyank" in answer.headers["x-error-message"]
 
 
+def test_what_is_yanked_is_said_to_be_yanked(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    """Nothing came after it that could be yanked too."""
+    here.create("team/x")
+    here.committed("team/x", first)
+    here.committed("team/x", second)
+    here.registry.yank("x@2", "a test")
+    answer = here.commit("team/x", second, title="once more")
+    assert (answer.status_code, answer.json()["code"]) == (409, "older-content")
+    said = answer.headers["x-error-message"]
+    assert "this is version 2 of team/x already, which is yanked" in said
+    assert "adapters unyank team/x@2" in said
+    assert "yank what came after" not in said
+    here.registry.unyank("x@2")
+    here.registry.yank("x@1", "a test")
+    said = here.commit("team/x", first, title="back").headers["x-error-message"]
+    assert "version 1 of team/x already, which is yanked, and main is version 2" in said
+    assert "adapters unyank team/x@1" in said
+    assert here.tags("team/x") == ["v1", "v2"]
+
+
 def test_of_an_upload_in_parts_nothing_is_mixed_with_what_only_looks_the_same(here: Hub, tmp_path: Path) -> None:
     """Retrained weights begin as the old ones do: with the same table. So they have to come, and nothing is a version before."""
     old = in_files(write_one(tmp_path / "old", width=200))

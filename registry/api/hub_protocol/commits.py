@@ -142,7 +142,9 @@ def _finished(changes: Changes, tree: Tree, head: Revision, asked: Asked) -> _Do
     published = asked.caller.registry.receive(_received(tree), name=str(repository.name))  # 5
     history, number, said = repository.history, published.version.number, _said(published)
     if history.newest is None or history.newest.number != number:
-        raise OlderContentError(repository.shown, number, history.newest.number if history.newest else None)
+        newest = history.newest.number if history.newest else None
+        yanked = published.version.yanked is not None
+        raise OlderContentError(repository.shown, number, newest=newest, yanked=yanked)
     return replace(_recorded(changes, tree, head, number, history, asked), said=said)
 
 

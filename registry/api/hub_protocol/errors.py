@@ -112,14 +112,18 @@ class OlderContentError(ConflictError):
 
     default_code = "older-content"
 
-    def __init__(self, shown: str, number: int, newest: int | None) -> None:
-        now = f"main is version {newest}, which stays the newest" if newest else "that is yanked"
-        super().__init__(
-            f"this is version {number} of {shown} already, and {now}",
-            hint=f"point an alias at version {number} (a branch, or adapters alias set), or yank what came after it"
-            if newest
-            else f"take it back: adapters unyank {shown}@{number}",
-        )
+    def __init__(self, shown: str, number: int, *, newest: int | None, yanked: bool) -> None:
+        facts = [f"this is version {number} of {shown} already"]
+        ways = []
+        if yanked:
+            facts.append("which is yanked")
+            ways.append(f"take it back: adapters unyank {shown}@{number}")
+        if newest is not None and newest > number:
+            facts.append(f"and main is version {newest}, which stays the newest")
+            ways.append(
+                f"point an alias at version {number} (a branch, or adapters alias set), or yank what came after it"
+            )
+        super().__init__(", ".join(facts), hint="; ".join(ways))
 
 
 class UnsupportedError(UnavailableError):
