@@ -214,6 +214,29 @@ def test_two_who_push_at_once_are_never_mixed(here: Hub, tmp_path: Path, first: 
     assert [here.read("team/x", WEIGHTS, tag) for tag in ("v2", "v3", "main")] == [other[WEIGHTS], one[WEIGHTS], one[WEIGHTS]]
 
 
+def test_a_tag_does_not_move(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    """Nobody makes an alias of its name in whatever spelling, nor a tag of an alias's; by another door it stays what it was."""
+    here.create("team/x")
+    old = here.committed("team/x", first)
+    new = here.committed("team/x", second)
+    tag, branch = "/api/models/team/x/tag/v1", "/api/models/team/x/branch"
+    assert here.ask("POST", f"{branch}/prod", json={"startingPoint": "v2"}).status_code == 201
+    for name in ("prod", "Prod"):
+        answer = here.ask("POST", tag, json={"tag": name})
+        assert (answer.status_code, answer.json()["code"]) == (403, "reserved-name")
+        assert "prod is an alias" in answer.headers["x-error-message"]
+    assert here.ask("POST", tag, json={"tag": "stable"}).status_code == 201
+    for name in ("stable", "Stable"):
+        answer = here.ask("POST", f"{branch}/{name}", json={"startingPoint": "v2"})
+        assert (answer.status_code, answer.json()["code"]) == (403, "reserved-name")
+        assert "stable is a tag" in answer.headers["x-error-message"]
+    assert here.tags("team/x") == ["stable", "v1", "v2"]
+    assert [each["name"] for each in here.get("/api/models/team/x/refs")["branches"]] == ["main", "prod"]
+    here.ask("PUT", "/v1/adapters/team/x/aliases/Stable", json={"version": 2})
+    assert here.sha("team/x", "stable") == here.sha("team/x", "refs%2Ftags%2Fstable") == old
+    assert here.sha("team/x", "refs%2Fheads%2Fstable") == here.sha("team/x", "prod") == new
+
+
 @pytest.mark.parametrize("kind", ["branch/dev", "tag/main"])
 def test_what_has_no_version_has_no_branch_and_no_tag_and_that_is_no_conflict(here: Hub, kind: str) -> None:
     """Clients take a conflict for a name that is there already, and go on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
@@ -98,6 +98,11 @@ def create_branch(asked: Asked) -> Response:
     if branch == MAIN or branch.lower() in {name.lower() for name in repository.history.aliases}:
         raise ConflictError(f"{repository.shown} has a branch {branch} already", code="branch-exists")
     alias = AliasName(branch)
+    if (taken := _alike(branch, repository.history.user_tags)) is not None:
+        raise ReservedNameError(
+            f"{taken} is a tag of {repository.shown}, and tags do not move",
+            hint="choose another name for the branch, or delete the tag first",
+        )
     number = repository.revision(start).number
     if number == 0:
         raise NoVersionError(repository.shown, start)
@@ -128,6 +133,11 @@ def create_tag(asked: Asked) -> Response:
             f"{tag!r:.80} is a name that the server gives",
             hint="choose another; versions have their tags v1, v2, … already",
         )
+    if (taken := _alike(tag, history.aliases)) is not None:
+        raise ReservedNameError(
+            f"{taken} is an alias of {repository.name}, which moves, and tags do not move",
+            hint="choose another name for the tag",
+        )
     wanted = checked_tags({USER_TAG + tag: _stored(revision, asked).commit})
     if revision.number == 0:
         raise NoVersionError(repository.shown, asked.params["revision"])
@@ -149,6 +159,11 @@ def delete_tag(asked: Asked) -> Response:
             hint="a version is taken back by adapters yank, or adapters delete",
         )
     raise RevisionMissingError(repository.shown, tag)
+
+
+def _alike(name: str, names: Iterable[str]) -> str | None:
+    """The one that differs in its spelling at most. It is no conflict, which clients take for a name that is there already."""
+    return next((each for each in names if each.lower() == name.lower()), None)
 
 
 def _stored(revision: Revision, asked: Asked) -> Revision:

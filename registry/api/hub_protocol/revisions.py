@@ -3,7 +3,8 @@
 1. ``main`` is the last commit that holds the newest version which is not yanked, or that version itself; before the first
    version the last commit, or the empty commit that every repository begins with.
 2. An alias is a branch, ``vN`` a tag: both are the commit that made the version, or the version itself.
-3. What a user tagged is kept as a tag of the version, ``hub-tag/NAME``, with the commit's id as its value.
+3. What a user tagged is kept as a tag of the version, ``hub-tag/NAME``, with the commit's id as its value. It does not move: no
+   branch is made of its name in whatever spelling, and where an alias of that name was made elsewhere, the tag wins.
 4. A commit is found by its id, and by the beginning of it if no other begins so. Ids name what is stored and what is served
    with another base (see :mod:`~registry.api.hub_protocol.rewriting`).
 """
@@ -125,7 +126,7 @@ class History:
         name = text.removeprefix("refs/heads/")
         if name == MAIN:
             found = self.main if main is None else self.of_number(main)
-        elif name.lower() in self._numbers:
+        elif name.lower() in self._numbers and text not in self.user_tags:
             found = self.of_number(self._numbers[name.lower()])
         else:
             found = self.tagged(text.removeprefix("refs/tags/"))
