@@ -506,6 +506,18 @@ def test_nobody_makes_an_adapter_that_clients_would_take_for_an_alias(
     assert (refused.status_code, refused.json()["code"]) == (409, "name-clash")
 
 
+def test_an_adapter_that_is_called_as_it_is_called_is_told_so(here: Hub, first: dict[str, bytes]) -> None:
+    """It is no other that has the name."""
+    here.create("team/x")
+    head = here.committed("team/x", first)
+    answer = here.ask("POST", "/api/repos/move", json={"fromRepo": "team/x", "toRepo": "team/X"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "same-name")
+    assert "team/X is the name that team/x has" in answer.headers["x-error-message"]
+    assert here.sha("team/x") == head
+    missing = here.ask("POST", "/api/repos/move", json={"fromRepo": "team/y", "toRepo": "team/Y"})
+    assert missing.status_code == 404
+
+
 def test_in_an_older_registry_the_alias_and_the_version_win(
     here: Hub, tmp_path: Path, first: dict[str, bytes], second: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

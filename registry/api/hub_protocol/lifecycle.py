@@ -66,7 +66,13 @@ def move(asked: Asked) -> Response:
     document = asked.json()
     _require_model(document)
     before, after = (AdapterName.parse(text_of(document, key)) for key in ("fromRepo", "toRepo"))
-    find_repository(asked.caller, str(before), asked.services.histories, action=Action.DELETE)
+    known = find_repository(asked.caller, str(before), asked.services.histories, action=Action.DELETE)
+    if before.key == after.key:
+        raise ConflictError(
+            f"{after} is the name that {known.name} has: names that differ only in case are the same name",
+            code="same-name",
+            hint="its spelling stays what it was made with; choose another name",
+        )
     asked.caller.require(Action.PUSH, after)
     with asked.caller.registry.catalog.writing() as writer:
         writer.rename_adapter(before, after)
