@@ -286,12 +286,12 @@ def row_54_many_files_are_one_version(here: Here) -> None:
 def row_55_two_who_push_at_once(here: Here) -> None:
     """One has asked what is here already when the other's push comes in: each version is one of the two, whole."""
     name, one, other = here.made(), here.work / "one", here.work / "other"
-    for folder, source, alpha in ((one, "b", None), (other, "b", 64)):
-        shutil.copytree(here.adapters / source, folder)
-        config = json.loads((folder / FILES[1]).read_text())
-        if alpha:
-            (folder / FILES[1]).write_text(json.dumps({**config, "lora_alpha": alpha}))
-            (folder / FILES[2]).write_bytes((here.adapters / "a" / FILES[2]).read_bytes()[:-4] + struct.pack("<f", 0.75))
+    shutil.copytree(here.adapters / "a", one)
+    weights = (one / FILES[2]).read_bytes()
+    (one / FILES[2]).write_bytes(weights[:-4] + struct.pack("<f", 0.75))  # as long, and with the same beginning
+    shutil.copytree(here.adapters / "b", other)
+    config = json.loads((other / FILES[1]).read_text())
+    (other / FILES[1]).write_text(json.dumps({**config, "lora_alpha": 64}))
     with after_asking(lambda: here.api().upload_folder(repo_id=name, folder_path=str(other), commit_message="other")):
         here.api().upload_folder(repo_id=name, folder_path=str(one), commit_message="one")
     assert versions(here, name) == ["v1", "v2", "v3"]
