@@ -26,7 +26,7 @@ _MAX_LINE = 64 << 20
 _MAX_OPERATIONS = 20_000
 _MAX_FILES = 20_000
 _MAX_TITLE = 1000
-#: How ``upload_large_folder`` calls every commit, see huggingface_hub's _upload_large_folder.py (0.25 to 1.19).
+#: How ``upload_large_folder`` calls every commit, see huggingface_hub's _upload_large_folder.py, which newer clients do not have.
 _TOOL = "Add files using upload-large-folder tool"
 _OID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PARENT = re.compile(r"[0-9a-f]{5,40}", re.ASCII | re.IGNORECASE)
