@@ -26,12 +26,12 @@ from registry.domain.names import AdapterName
 from registry.errors import DefectiveAdapterError, RejectedError, UncombinableError
 from registry.formats.adapter_directory import CONFIG, WEIGHTS
 from registry.operations.bases import Shelf
-from registry.operations.check import adapter_in
+from registry.operations.check import adapter_in, against_base
 from registry.operations.combined import Combined, CombinedLayer, CombineRequest
-from registry.operations.describe import describe
+from registry.operations.describe import AdapterPackage, describe
 from registry.operations.ingredients import Found, find_adapter, temporary
 from registry.operations.placing import placed
-from registry.operations.publish import Submission, publish
+from registry.operations.publish import Submission, publish, refuse_errors
 from registry.operations.writing import write_new
 from registry.plans.combine_config import with_ranks
 from registry.plans.combine_plan import SameNumbers, plan_combine
@@ -125,6 +125,8 @@ def combine_found(
     with placed(place) as copy:
         foresee(found)
         done = _made(plan, adapters, found, request, copy, workshop)
+        if name is not None:
+            refuse_errors(_package(copy, adapters, request, name, shelf), ())
     if name is not None:
         done = _stored(done, place, adapters, request, name, shelf, facts)
     return replace(done, directory=str(into) if into is not None else None)
@@ -244,11 +246,7 @@ def _stored(
     facts: Mapping[str, object],
 ) -> Combined:
     """The next version of ``name``, with its parents; the parents' scores are not its own."""  # 5
-    lineage = [LineageEdge(one.manifest.digest, request.kind, one.weight, one.name) for one in adapters]
-    bases = [one.manifest.base_model for one in adapters if one.weight != 0]
-    base = next((one for one in bases if one.id is not None), bases[0])
-    stated = f"{base.id}@{base.revision}" if base.id and base.revision else base.id
-    package = describe(directory, base=stated, lineage=lineage)
+    package = _package(directory, adapters, request, name, shelf)
     recipe = {
         "method": request.method,
         "rank": request.rank or ("exact" if request.is_exact else "auto"),
@@ -274,6 +272,18 @@ def _stored(
         [Submission(replace(package, manifest=manifest), name)], blobs=shelf.blobs, catalog=shelf.catalog
     )
     return replace(done, version=published[0].version)
+
+
+def _package(
+    directory: Path, adapters: Sequence[Ingredient], request: CombineRequest, name: AdapterName, shelf: Shelf
+) -> AdapterPackage:
+    """As a push of the directory would have it, held against its base; in sentences it is called as it will be."""
+    lineage = [LineageEdge(one.manifest.digest, request.kind, one.weight, one.name) for one in adapters]
+    bases = [one.manifest.base_model for one in adapters if one.weight != 0]
+    base = next((one for one in bases if one.id is not None), bases[0])
+    stated = f"{base.id}@{base.revision}" if base.id and base.revision else base.id
+    package = describe(directory, base=stated, lineage=lineage)
+    return replace(against_base(package, None, shelf), directory=Path(str(name)))
 
 
 def _uses(request: CombineRequest, key: str) -> bool:

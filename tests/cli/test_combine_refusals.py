@@ -146,3 +146,18 @@ def test_what_adapters_do_to_each_other_is_said_before_anything_is_written(place
     assert "signs conflict" in said.out
     assert said.out.index("signs conflict") < said.out.index("→ out")
     assert "signs conflict" not in adapters("combine", "one", "two=0.5", "-o", "quiet", "--quiet").out
+
+
+@pytest.mark.parametrize("line", ["combine of-base of-base=0.5", "rerank of-base --rank 1"])
+@pytest.mark.parametrize("into", ["", " -o out"])
+def test_a_version_is_held_against_its_base_as_a_push_is(adapters: Adapters, place: Path, line: str, into: str) -> None:
+    """Its weights may come from two that were stored before the base was known."""
+    assert adapters("base", "add", "base", "--name", "acme/base").code == 0
+    assert adapters(*line.split(), "--name", "blend").code == 0
+    shown = adapters("show", "blend", "--json").document
+    assert shown["base_model"]["fingerprint"] is not None
+    assert adapters("base", "add", "small", "--name", "acme/base").code == 0
+    refused = adapters(*line.split(), *into.split(), "--name", "other")
+    assert (refused.code, "other does not fit its base" in refused.err) == (6, True), refused.err
+    assert (str(place) in refused.err, (place / "out").exists()) == (False, False)
+    assert adapters("show", "other").code == 4
