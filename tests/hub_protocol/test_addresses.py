@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -53,3 +54,21 @@ def test_a_list_goes_on_where_its_page_ended(tmp_path: Path) -> None:
     assert found == ["team/n0", "team/n1", "team/n3", "team/n4"]
     assert here.ask("GET", "/api/models?cursor=b3RoZXIvbjJAMQ").status_code == 400
     assert here.get("/api/models?sort=createdAt", who="admin")[0]["id"] == "team/n4"
+
+
+@pytest.mark.parametrize("folder", ["50%25", "100%", "a b#1?x", "ü"])
+def test_a_folders_pages_go_on_whatever_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """A quoted sign in a name is that name's own, on the second page as on the first."""
+    monkeypatch.setattr(reading, "_PAGE", 2)
+    here = hub(tmp_path / "store")
+    here.create("team/x")
+    here.committed("team/x", {f"{folder}/f{number}.txt": b"%d" % number for number in range(5)})
+    found, path = [], f"/api/models/team/x/tree/main/{quote(folder, safe='')}?recursive=true"
+    while path:
+        answer = here.ask("GET", path)
+        assert answer.status_code == 200, (path, answer.text)
+        found += [each["path"] for each in answer.json()]
+        path = answer.headers.get("link", "").partition(">")[0].removeprefix("<http://localhost")
+    assert found == [f"{folder}/f{number}.txt" for number in range(5)]

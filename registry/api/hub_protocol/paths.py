@@ -19,10 +19,18 @@ _REFS = frozenset(["heads", "tags", "pr", "convert"])
 
 def segments(scope: Scope) -> list[str]:
     """Without empty ones at the ends. A byte that is no UTF-8 becomes U+FFFD, which nothing here is called."""
-    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    raw = raw.partition(b"?")[0]
-    parts = [unquote_to_bytes(part).decode("utf-8", "replace") for part in raw.strip(b"/").split(b"/")]
+    parts = [unquote_to_bytes(part).decode("utf-8", "replace") for part in _raw(scope).strip(b"/").split(b"/")]
     return joined_refs(parts)
+
+
+def path_asked_for(scope: Scope) -> str:
+    """As it was quoted, for an address that leads to the same."""
+    return quote(_raw(scope), safe="/%~!$&'()*+,;=:@")
+
+
+def _raw(scope: Scope) -> bytes:
+    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    return raw.partition(b"?")[0]
 
 
 def joined_refs(parts: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from registry.api.hub_protocol.errors import EntryMissingError, header_text
 from registry.api.hub_protocol.models import model_document, stamp
+from registry.api.hub_protocol.paths import path_asked_for
 from registry.api.hub_protocol.revisions import MAIN
 from registry.errors import InvalidInputError
 
@@ -151,7 +152,8 @@ def paged(asked: Asked, rows: Sequence[T], most: int) -> tuple[Sequence[T], str 
     if start + size >= len(rows):
         return rows[start : start + size], None
     following = [(key, value) for key, value in query.multi_items() if key != "cursor"]
-    address = f"{asked.address}{asked.request.url.path}?{urlencode([*following, ('cursor', str(start + size))])}"
+    place = f"{asked.address}{path_asked_for(asked.request.scope)}"
+    address = f"{place}?{urlencode([*following, ('cursor', str(start + size))])}"
     return rows[start : start + size], f'<{address}>; rel="next"'
 
 
