@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -34,6 +37,19 @@ class LikeTheHub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.answer()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        if "/paths-info/" not in self.path:
+            self.answer()
+            return
+        self.server.seen.append((self.path, self.headers.get("Authorization")))  # type: ignore[attr-defined]
+        if "json" in self.headers.get("Content-Type", ""):
+            asked = json.loads(body)["paths"]
+        else:
+            asked = parse_qs(body)["paths"]
+        found = [each for each in FILES if each["path"] in asked]
+        self.reply(200, json.dumps(found).encode(), {"Content-Type": "application/json", "X-Xet-Hash": "3" * 64})
 
     def answer(self) -> None:
         place, address = self.path, f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -94,7 +110,7 @@ def server(tmp_path: Path, upstream: ThreadingHTTPServer) -> Iterator[Server]:
 SCRIPT = """
 import hashlib, os, sys
 from pathlib import Path
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, HfFileSystem, hf_hub_download, snapshot_download
 found = Path(snapshot_download("org/base"))
 assert sorted(os.listdir(found)) == ["config.json", "model.safetensors"], os.listdir(found)
 assert hashlib.sha256((found / "model.safetensors").read_bytes()).hexdigest() == sys.argv[1]
@@ -103,14 +119,21 @@ assert HfApi().file_exists("org/base", "config.json")
 assert not HfApi().file_exists("org/base", "nothing.json")
 assert hf_hub_download("org/old", "config.json")
 assert len(HfApi().list_repo_files("org/base")) == 2
+for name in ("org/base", "gpt2"):
+    found = HfApi().get_paths_info(name, ["model.safetensors", "nothing"])
+    assert [(each.path, each.size, each.lfs.sha256) for each in found] == [("model.safetensors", 300_000, sys.argv[1])], found
+    assert getattr(found[0], "xet_hash", None) is None
+assert HfFileSystem().info("org/base/config.json")["size"] == 22
 print("same")
 """
 
 
-@pytest.mark.parametrize("version", ["installed", "0.36.2"])
+@pytest.mark.parametrize("version", ["installed", "0.36.2", "0.26.5"])
 def test_a_base_of_another_hub_is_read_through_ours(
     server: Server, upstream: ThreadingHTTPServer, tmp_path: Path, version: str
 ) -> None:
+    if version == "0.26.5" and not os.environ.get("ALL_CLIENTS"):
+        pytest.skip(f"huggingface_hub {version}: make conformance")
     done = run_client(server, tmp_path / "home", "-c", SCRIPT, OID, version=version)
     assert done.stdout.endswith("same\n"), done.stderr
     seen: list[tuple[str, str | None]] = upstream.seen  # type: ignore[attr-defined]
@@ -132,9 +155,9 @@ def test_a_name_of_ours_never_comes_from_elsewhere(
     write_adapters(tmp_path / "adapters")
     connect(server.store, namespace="org").push(tmp_path / "adapters" / "a", name="mine")
 
-    def status(method: str, path: str, token: str | None) -> int:
+    def status(method: str, path: str, token: str | None, body: bytes | None = None) -> int:
         headers = {"Authorization": f"Bearer {server.tokens[token]}"} if token else {}
-        body = b"{}" if method == "POST" else None
+        body = body or (b"{}" if method == "POST" else None)
         try:
             with urllib.request.urlopen(urllib.request.Request(server.address + path, body, headers, method=method)) as answer:
                 return int(answer.status)
@@ -145,6 +168,27 @@ def test_a_name_of_ours_never_comes_from_elsewhere(
     assert status("GET", "/api/models/org/base", "admin") == 404
     assert status("POST", "/api/models/elsewhere/base/preupload/main", "admin") == 404
     assert status("GET", "/elsewhere/base/resolve/main/config.json", None) == 401
+    assert status("POST", "/api/models/elsewhere/base/paths-info/main", None) == 401
+    assert status("POST", "/api/models/gpt2/preupload/main", "admin") == 404
+    assert status("POST", "/api/models/elsewhere/base/paths-info/main", "admin", b"paths=" + b"x" * (1 << 20)) == 413
     assert not upstream.seen  # type: ignore[attr-defined]
     assert status("GET", "/api/models/gpt2", "admin") == 404
     assert [path for path, _ in upstream.seen] == ["/api/models/gpt2"]  # type: ignore[attr-defined]
+
+
+def test_an_adapter_of_another_server_is_pulled_through_ours(
+    tmp_path: Path, write_adapters: Callable[[Path], None]
+) -> None:
+    """By our own command, every byte held against its digest."""
+    write_adapters(tmp_path / "adapters")
+    connect(tmp_path / "there", namespace="org").push(tmp_path / "adapters" / "a", name="theirs")
+    command = str(Path(sys.executable).with_name("adapters"))
+    with (
+        serving(tmp_path / "there", anonymous_read=True) as there,
+        serving(tmp_path / "here", upstream=there.address) as here,
+    ):
+        done = run_client(here, tmp_path / "home", command, "pull", "hf://org/theirs", "-o", str(tmp_path / "got"))
+    assert done.returncode == 0, done.stderr
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "got" / name).read_bytes() == (tmp_path / "adapters" / "a" / name).read_bytes()
+    assert not [each for each in there.requests if each["authorized"]]

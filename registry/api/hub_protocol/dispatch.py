@@ -17,6 +17,7 @@ from registry.api.hub_protocol import table
 from registry.api.hub_protocol.asked import Asked, GoneError
 from registry.api.hub_protocol.errors import ForeignRepositoryError, OtherSiteError, refusal
 from registry.api.hub_protocol.paths import segments
+from registry.api.hub_protocol.reading import MAX_PATHS_INFO
 from registry.api.hub_protocol.repositories import find_repository
 from registry.api.hub_protocol.services import Services
 from registry.api.limits import Limits
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 #: Threads for bodies that may be long in coming, so that they take none from look-ups.
 _UPLOADS = 64
 _UNKNOWN = "this server does not speak this part of the protocol"
+_WITHOUT_BODY = ("GET", "HEAD")
 #: First segments of this registry's own API.
 _OWN = frozenset(["v1", "healthz", "readyz", "metrics"])
 
@@ -60,15 +62,13 @@ class HubProtocol:
         parts = segments(scope)
         found = table.find(request.method, parts)
         if parts[0] in _OWN:
-            response: Response = problems.problem(404, "not-found", "there is no such route")
+            response: Response | None = problems.problem(404, "not-found", "there is no such route")
         elif found is None:
-            response = await self._unknown(request, parts)
+            response = await self._unknown(request, receive, parts)
         else:
-            answered = await self._answered(request, receive, *found)
-            if answered is None:
-                return
-            response = answered
-        await response(scope, receive, send)
+            response = await self._answered(request, receive, *found)
+        if response is not None:
+            await response(scope, receive, send)
 
     async def _answered(
         self, request: Request, receive: Receive, route: Route, params: Mapping[str, str]
@@ -80,8 +80,8 @@ class HubProtocol:
         except GoneError:
             return None
         except ForeignRepositoryError as error:
-            if self._upstream is not None and request.method in ("GET", "HEAD"):
-                return await self._passed_through(self._upstream, request)
+            if self._upstream is not None and route.action is Action.READ:
+                return await self._passed_through(self._upstream, request, receive)
             return refusal(error)
         except RegistryError as error:
             return refusal(error)
@@ -113,24 +113,30 @@ class HubProtocol:
         ):
             raise TooManyRequestsError(after)
 
-    async def _unknown(self, request: Request, parts: list[str]) -> Response:
+    async def _unknown(self, request: Request, receive: Receive, parts: list[str]) -> Response | None:
         """Clients try what a server may not have: they are told at once, and go on."""
         if methods := table.methods_of(parts):
             return JSONResponse(
                 {"error": f"{request.method} is not among {', '.join(methods)}"}, 405, {"Allow": ", ".join(methods)}
             )
-        if self._upstream is not None and request.method in ("GET", "HEAD") and self._upstream.knows(parts):
-            return await self._passed_through(self._upstream, request)
-        headers = {"X-Error-Message": _UNKNOWN} if request.method not in ("GET", "HEAD") else None
+        if self._upstream is not None and self._upstream.knows(request.method, parts):
+            return await self._passed_through(self._upstream, request, receive)
+        headers = {"X-Error-Message": _UNKNOWN} if request.method not in _WITHOUT_BODY else None
         return JSONResponse({"error": _UNKNOWN}, 404, headers)
 
-    async def _passed_through(self, upstream: PassThrough, request: Request) -> Response:
-        """For those who may read anything here at all: nobody else makes this server ask another."""
+    async def _passed_through(self, upstream: PassThrough, request: Request, receive: Receive) -> Response | None:
+        """For those who may read anything here at all: nobody else makes this server ask another. None if the client is gone."""
         try:
             caller = await to_thread.run_sync(partial(self._gatekeeper.caller, request, writes=False))
             if not (caller.open or caller.token or caller.anonymous_read):
                 caller.require(Action.READ)
-            return await upstream.answer(request)
+            body = b""
+            if request.method not in _WITHOUT_BODY:
+                asked = Asked(request, receive, {}, self._services)
+                body = await to_thread.run_sync(partial(asked.body, limit=MAX_PATHS_INFO))
+            return await upstream.answer(request, body)
+        except GoneError:
+            return None
         except RegistryError as error:
             return refusal(error)
 

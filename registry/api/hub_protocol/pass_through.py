@@ -29,6 +29,7 @@ _PATIENCE = 9.0
 _MAX_JSON = 32 << 20
 _MAX_REDIRECTS = 5
 _API = re.compile(r"/api/models(?:$|[/?])")
+_PATHS_INFO = re.compile(r"/api/models/[^/]+(?:/[^/]+)?/paths-info/[^/]+")
 _FILE = re.compile(r"/[^/]+(?:/[^/]+)?/(?:resolve|raw)/")
 _XET = re.compile(r"xet", re.IGNORECASE)
 _GIVEN_ON = (
@@ -36,6 +37,7 @@ _GIVEN_ON = (
     "x-error-code", "x-error-message", "content-disposition", "last-modified", "location",
 )  # fmt: skip
 _SENT = ("range", "accept-encoding", "accept", "if-range")
+_JSON, _FORM = "application/json", "application/x-www-form-urlencoded"
 
 
 class PassThrough:
@@ -47,28 +49,34 @@ class PassThrough:
         self._host = parts.netloc
         self._client: httpx2.AsyncClient | None = None
 
-    def knows(self, parts: list[str]) -> bool:
+    def knows(self, method: str, parts: list[str]) -> bool:
         """Whether a path without a namespace (``gpt2``) is one of reading models and their files."""
         path = "/" + "/".join(parts)
-        return bool(_API.match(path) or _FILE.match(path))
+        if method == "POST":
+            return bool(_PATHS_INFO.fullmatch(path))
+        return method in ("GET", "HEAD") and bool(_API.match(path) or _FILE.match(path))
 
-    async def answer(self, request: Request) -> Response:
-        """Raises UnavailableError."""
+    async def answer(self, request: Request, body: bytes = b"") -> Response:
+        """``body`` is what a question for paths consists of. Raises UnavailableError."""
         raw = request.scope.get("raw_path", request.url.path.encode()).decode("ascii", "replace")
         query = request.scope["query_string"].decode("ascii", "replace")
         url = f"{self._upstream}{raw}{'?' + query if query else ''}"
         headers = {name: value for name, value in request.headers.items() if name in _SENT}
         headers["accept-encoding"] = "identity"
+        if body:
+            is_json = request.headers.get("content-type", "").startswith(_JSON)
+            headers["content-type"] = _JSON if is_json else _FORM
         try:
-            return await self._asked(request, url, headers)
+            return await self._asked(request, url, headers, body)
         except httpx2.HTTPError as error:
             raise UnavailableError(f"{self._host} does not answer: {type(error).__name__}", hint="try again") from None
 
-    async def _asked(self, request: Request, url: str, headers: dict[str, str]) -> Response:
+    async def _asked(self, request: Request, url: str, headers: dict[str, str], body: bytes) -> Response:
         """Redirects within upstream are followed here; one that leads elsewhere is given on with what upstream said of the file."""
         client = self._opened()
         for _ in range(_MAX_REDIRECTS):
-            response = await client.send(client.build_request(request.method, url, headers=headers), stream=True)
+            asking = client.build_request(request.method, url, headers=headers, content=body or None)
+            response = await client.send(asking, stream=True)
             target = response.headers.get("location")
             if response.status_code not in (301, 302, 303, 307, 308) or target is None:
                 break
@@ -86,9 +94,9 @@ class PassThrough:
         if link := _link(response.headers.get("link", ""), self._upstream, public_url(request)):
             found["Link"] = link
         if (
-            request.method == "GET"
-            and response.headers.get("content-type", "").startswith("application/json")
-            and (urlsplit(url).path.startswith("/api/"))
+            request.method != "HEAD"
+            and response.headers.get("content-type", "").startswith(_JSON)
+            and urlsplit(url).path.startswith("/api/")
         ):
             data = await _whole(response)
             found.pop("content-length", None)

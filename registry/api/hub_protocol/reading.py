@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _PAGE, _EXPANDED_PAGE = 1000, 50
 _MAX_PATHS = 1000
+#: Bytes of a question for paths.
+MAX_PATHS_INFO = 1 << 20
 
 T = TypeVar("T")
 
@@ -61,9 +63,9 @@ def paths_info(asked: Asked) -> Response:
     """Of the paths that are there; the others are left out. Clients send forms, and JSON."""
     revision = asked.repository.revision(asked.params["revision"])
     if asked.request.headers.get("content-type", "").startswith("application/json"):
-        document: Mapping[str, Any] = asked.json()
+        document: Mapping[str, Any] = asked.json(limit=MAX_PATHS_INFO)
     else:
-        form = parse_qs(asked.body(limit=1 << 20).decode("utf-8", "replace"), keep_blank_values=True)
+        form = parse_qs(asked.body(limit=MAX_PATHS_INFO).decode("utf-8", "replace"), keep_blank_values=True)
         document = {"paths": form.get("paths", []), "expand": (form.get("expand") or [""])[0].lower() == "true"}
     paths = document.get("paths", [])
     if isinstance(paths, str):
