@@ -47,6 +47,24 @@ def row_06_upload_a_whole_model(here: Here) -> None:
     assert here.api().list_repo_files(name) == []
 
 
+def row_06_gitignore(here: Here) -> None:
+    """What the folder's own rules leave out stays at home; so it does when the rules are in the repository already."""
+    name, folder = here.fresh(), here.work / "ignoring"
+    shutil.copytree(here.adapters / "a", folder)
+    (folder / ".gitignore").write_text("secret.txt\n*.log\n!keep.log\n/drafts/\n")
+    (folder / "drafts").mkdir()
+    for path in ("secret.txt", "x.log", "keep.log", "drafts/a.txt", "notes.txt"):
+        (folder / path).write_text("kept from others")
+    here.api().create_repo(name)
+    here.api().upload_folder(repo_id=name, folder_path=str(folder))
+    kept = sorted([".gitignore", *FILES, "keep.log", "notes.txt"])
+    assert sorted(here.api().list_repo_files(name)) == kept
+    assert versions(here, name) == ["v1"]
+    for path, what in (("sub/secret.txt", b"secret"), ("sub/other.txt", b"other")):
+        here.api().upload_file(repo_id=name, path_in_repo=path, path_or_fileobj=what)
+    assert sorted(here.api().list_repo_files(name)) == sorted([*kept, "sub/other.txt"])
+
+
 def row_07_upload_again(here: Here) -> None:
     name = here.made()
     api = here.api()

@@ -14,12 +14,14 @@ from starlette.responses import JSONResponse, Response
 from registry.api.hub_protocol.announcements import LONGEST
 from registry.api.hub_protocol.asked import text_of
 from registry.api.hub_protocol.errors import TooLargeError, header_text
+from registry.api.hub_protocol.ignoring import GITIGNORE, MAX_BYTES, ignored_by
 from registry.api.hub_protocol.policy import Welcome, makes_version, require_adapter_beside, require_writable, welcome
 from registry.api.hub_protocol.trees import is_large
 from registry.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from registry.api.hub_protocol.asked import Asked
+    from registry.api.hub_protocol.revisions import Revision
 
 _MOST = 1000
 
@@ -27,14 +29,20 @@ _MOST = 1000
 def preupload(asked: Asked) -> Response:
     require_writable(asked.repository, asked.params["revision"], asked)
     asked.services.tidy()
-    files = asked.json().get("files", [])
+    body = asked.json()
+    files = body.get("files", [])
     if not isinstance(files, list) or len(files) > _MOST or not all(isinstance(file, dict) for file in files):
         raise InvalidInputError(f"files is expected as a list of at most {_MOST:,} objects", code="invalid-body")
     history, announcements = asked.repository.history, asked.services.announcements
     head, actor, key = history.main, asked.caller.actor, asked.repository.name.key
-    answers, left_out = [], []
+    ignored = ignored_by(_gitignore(body, head, asked))
+    answers, left_out, unwanted = [], [], []
     for file in files:
-        path, size = text_of(file, "path"), _size(file, asked.settings.max_blob)
+        path = text_of(file, "path")
+        if ignored(path):
+            unwanted.append({"path": path, "uploadMode": "regular", "shouldIgnore": True})
+            continue
+        size = _size(file, asked.settings.max_blob)
         kept = welcome(path) is Welcome.KEPT
         answer: dict[str, Any] = {
             "path": path,
@@ -55,11 +63,28 @@ def preupload(asked: Asked) -> Response:
     expected = {*named, *head.tree, *announcements.all_of(actor, key)}
     require_adapter_beside(named - set(head.tree), expected, asked.repository.shown)
     announcements.add(actor, key, coming, last=last)
-    headers = {}
+    reasons = []
     if left_out:
-        text = f"left-out; {', '.join(left_out[:5])}: pickles can run code when they are opened, and are not stored"
-        headers["X-HF-Warning"] = header_text(text)
-    return JSONResponse({"files": answers, "commitOid": history.served(head).commit}, headers=headers)
+        reasons.append(f"{', '.join(left_out[:5])}: pickles can run code when they are opened, and are not stored")
+    if unwanted:
+        reasons.append(f"{', '.join(str(each['path']) for each in unwanted[:5])}: {GITIGNORE} leaves them out")
+    headers = {"X-HF-Warning": header_text(f"left-out; {'; '.join(reasons)}")} if reasons else None
+    return JSONResponse({"files": answers + unwanted, "commitOid": history.served(head).commit}, headers=headers)
+
+
+def _gitignore(body: Mapping[str, Any], head: Revision, asked: Asked) -> str:
+    """What the client brings, else what is on main. Raises IgnoreRulesError."""
+    if body.get("gitIgnore") is not None:
+        return text_of(body, "gitIgnore")
+    there = head.tree.get(GITIGNORE)
+    if there is None:
+        return ""
+    start = bytearray()
+    for chunk in asked.services.trees.chunks(there):
+        start += chunk
+        if len(start) > MAX_BYTES:
+            break
+    return start.decode("utf-8", "replace")
 
 
 def _size(file: Mapping[str, Any], most: int) -> int:
