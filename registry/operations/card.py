@@ -17,6 +17,7 @@ from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import Manifest
 from registry.errors import MalformedFileError
 from registry.formats.base_model_text import is_repository, resolve_base
+from registry.formats.local_paths import without_path
 from registry.formats.model_card import Card, front_matter, parse_card
 from registry.formats.model_index import read_model_index, write_model_index
 from registry.formats.plain_data import mapping
@@ -134,7 +135,7 @@ def _text(body: str, trained_on: str | None, base: str | None) -> str:
     before, begins, rest = body.partition(_BEGIN)
     own = (before + rest.partition(_END)[2]) if begins else body
     if trained_on and base and is_local(trained_on):
-        own = own.replace(trained_on, base)
+        own = without_path(own, trained_on.strip(), base)
     return "" if _TEMPLATE in own else own.strip("\n")
 
 

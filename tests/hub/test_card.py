@@ -164,6 +164,36 @@ def test_an_empty_template_goes_and_a_broken_card_is_said() -> None:
     assert [each.rule for each in findings] == ["unreadable-card"]
 
 
+LOCAL = "/home/alice/secret/llama"
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        (f"Of {LOCAL}.", "Of org/base."),
+        (f'`AutoModel.from_pretrained("{LOCAL}/")`', '`AutoModel.from_pretrained("org/base/")`'),
+        (f"{LOCAL}, and {LOCAL}/config.json", "org/base, and org/base/config.json"),
+        (f"{LOCAL}-2 is newer", f"{LOCAL}-2 is newer"),
+        (f"{LOCAL}.v2, {LOCAL}2 and {LOCAL}_old", f"{LOCAL}.v2, {LOCAL}2 and {LOCAL}_old"),
+        (f"a copy: /mnt{LOCAL}", f"a copy: /mnt{LOCAL}"),
+    ],
+)
+def test_only_the_base_itself_is_called_by_its_repository(written: str, sent: str) -> None:
+    """Another directory whose name begins so is another model."""
+    for raw in (LOCAL, f"{LOCAL}/"):
+        local = manifest(base_model=BaseModelId(None, raw=raw))
+        text, _ = model_card(CardSubject("acme/x", local, "org/base", written=f"# Mine\n{written}\n".encode()))
+        assert f"# Mine\n{sent}\n" in text
+
+
+@pytest.mark.parametrize("raw", [".", "./", "~", "a.b\\", r"C:\models\llama"])
+def test_a_base_that_could_be_any_word_changes_no_word(raw: str) -> None:
+    local = manifest(base_model=BaseModelId(None, raw=raw))
+    words = "One. Two, a.b ~ three; C:\\models\\llama-2."
+    text, _ = model_card(CardSubject("acme/x", local, "org/base", written=f"# Mine\n{words}\n".encode()))
+    assert words in text
+
+
 def test_fields_that_the_hub_takes_in_several_shapes_are_kept() -> None:
     written = b"---\nlicense: [mit, apache-2.0]\nlicense_name: own\nwidget: [{text: hi}]\ntags: {a: b}\nself: 1\n---\n"
     data = ModelCard(model_card(CardSubject("acme/x", manifest(), "org/base", written=written))[0]).data.to_dict()
