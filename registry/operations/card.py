@@ -17,7 +17,7 @@ from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import Manifest
 from registry.errors import MalformedFileError
 from registry.formats.base_model_text import is_repository, resolve_base
-from registry.formats.local_paths import without_path
+from registry.formats.local_paths import local_paths, without_path
 from registry.formats.model_card import Card, front_matter, parse_card
 from registry.formats.model_index import read_model_index, write_model_index
 from registry.formats.plain_data import mapping
@@ -29,6 +29,8 @@ _BEGIN, _END = "<!-- adapter-registry -->", "<!-- /adapter-registry -->"
 _TEMPLATE = "# Model Card for Model ID"
 _ADAPTER_OF = "base_model:adapter:"
 _LONGEST = 200
+#: Paths that a warning names.
+_NAMED = 3
 
 #: PEFT's task → the Hub's tag, and the class of transformers that loads its base.
 _TASKS = {
@@ -61,7 +63,7 @@ class CardSubject:
 
 
 def model_card(subject: CardSubject) -> tuple[str, tuple[Finding, ...]]:
-    """The text of ``README.md``, and a warning where what the adapter brings could not be read."""
+    """The text of ``README.md``, and warnings: where what the adapter brings could not be read, and of paths of a machine."""
     card, fields, findings = _written(subject.written)
     scores = _scores(subject, card)
     front = write_yaml(_front(subject, card, fields, scores))
@@ -77,7 +79,18 @@ def model_card(subject: CardSubject) -> tuple[str, tuple[Finding, ...]]:
         *_section(subject, scores),
         "",
     ]
-    return "\n".join(lines), findings
+    whole = "\n".join(lines)
+    return whole, (*findings, *says_paths("README.md", local_paths(whole)))
+
+
+def says_paths(file: str, paths: Sequence[str]) -> Iterator[Finding]:
+    """A warning about paths of somebody's machine that go out with a file."""
+    if paths:
+        more = f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else ""
+        named = ", ".join(f"{path!r:.200}" for path in paths[:_NAMED])
+        message = f"{file} names {named}{more}: as it seems a path on somebody's machine, and sent as it is"
+        fix = "edit the file and push it anew, if that matters"
+        yield Finding("local-path", Severity.WARNING, message, file, fix)
 
 
 def _written(data: bytes | None) -> tuple[Card, Mapping[str, object], tuple[Finding, ...]]:

@@ -1,9 +1,10 @@
-"""What goes to the Hub: an adapter's served files, with a card of its own and without a path of the trainer's machine.
+"""What goes to the Hub: an adapter's served files, with a card of its own and without where its trainer had the base.
 
 1. Which repository the base is; one that only the trainer's machine has is refused.
-2. The config, byte for byte, unless it says a path: then that repository.
+2. The config and other settings, byte for byte, unless a value is where the trainer had the base: then that repository.
 3. The card, made of the one the adapter brings and of what is known.
 4. Every byte is copied aside while it is hashed, so that what is sent is what was described.
+5. Other paths of a machine, in what is text, go as they are and are said.
 
 No sidecar goes, and the manifest holds neither pickle nor optimizer state nor checkpoint.
 """
@@ -17,16 +18,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from registry.domain.evaluation import Evaluation
-from registry.domain.finding import Finding, Severity
+from registry.domain.finding import Finding
 from registry.domain.manifest import FileEntry, FileRole, Manifest
 from registry.domain.version import Version
 from registry.errors import InvalidInputError, UnavailableError
 from registry.formats.adapter_config import AdapterConfig, parse_adapter_config
 from registry.formats.adapter_directory import CONFIG
 from registry.formats.base_model_text import WHERE, resolve_base
+from registry.formats.local_paths import local_paths, paths_in_json, without_value
 from registry.hub.protocol import OutgoingFile
 from registry.operations.bases import Shelf, repository_and_revision
-from registry.operations.card import CardSubject, is_local, model_card
+from registry.operations.card import CardSubject, is_local, model_card, says_paths
 from registry.operations.check import require_adapter
 from registry.operations.contents import contents
 from registry.operations.describe import AdapterPackage
@@ -34,11 +36,13 @@ from registry.operations.directory import open_regular
 from registry.operations.manifests import manifest_of
 
 CARD = "README.md"
-#: Fields of a config in which trainers leave where they had the base.
-_PATHS = (WHERE, "tokenizer_name_or_path")
 _STEP = 1 << 20
-#: Bytes; settings are smaller, vocabularies are not looked through.
+#: Bytes; settings are smaller.
 _MAX_SETTINGS = 1 << 20
+#: A token may look like a path.
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
+_NO_TEXT = (".safetensors", ".model", ".tiktoken")
+_CHANGED = "it changed while it was read, or the store is damaged: `adapters doctor --deep`"
 
 Read = Callable[[FileEntry], Iterable[bytes]]
 
@@ -155,38 +159,51 @@ def _packed(
     subject: CardSubject, config: AdapterConfig, read: Read, work: Path
 ) -> tuple[tuple[OutgoingFile, ...], tuple[Finding, ...]]:
     card, findings = model_card(subject)  # 3
+    local = _local_base(config)
     made = {CARD: card.encode()}
     if (changed := _sent_config(config, subject.base)) is not None:  # 2
         made[CONFIG] = changed
+    for entry in subject.manifest.files:
+        if local is not None and subject.base is not None and _is_settings(entry) and entry.path not in made:
+            data = b"".join(contents(entry, read(entry), hint=_CHANGED))
+            if (changed := without_value(data, local, subject.base)) != data:
+                made[entry.path] = changed
     files = [_made(path, data, work / f"made-{number}") for number, (path, data) in enumerate(made.items())]
     for number, entry in enumerate(subject.manifest.files):  # 4
         if entry.role is FileRole.SERVED and entry.path not in made:
             files.append(_copied(entry, read(entry), work / f"file-{number}"))
-            findings += tuple(_says_a_path(files[-1], config))
+    for file in files:  # 5
+        if file.path != CARD:
+            findings += tuple(says_paths(file.path, _paths_in(file, local)))
     return tuple(sorted(files, key=lambda file: file.path)), findings
 
 
-def _says_a_path(file: OutgoingFile, config: AdapterConfig) -> Iterator[Finding]:
-    """Of a tokenizer's settings and the like, which go as they are."""
+def _local_base(config: AdapterConfig) -> str | None:
+    """Where the trainer had the base, if that is a path."""
     raw = config.raw.get(WHERE)
-    if not isinstance(raw, str) or len(raw) < 2 or not is_local(raw) or file.size > _MAX_SETTINGS:
-        return
-    if raw.encode("utf-8", "replace") in file.source.read_bytes():
-        message = f"{file.path} names {raw!r:.200}, a path on the machine that trained it, and is sent as it is"
-        fix = "edit the file and push it anew, if that matters"
-        yield Finding("local-path", Severity.WARNING, message, file.path, fix)
+    return raw if isinstance(raw, str) and is_local(raw.strip()) else None
+
+
+def _is_settings(entry: FileEntry) -> bool:
+    return entry.role is FileRole.SERVED and entry.path.endswith(".json") and entry.size <= _MAX_SETTINGS
+
+
+def _paths_in(file: OutgoingFile, local: str | None) -> tuple[str, ...]:
+    if file.size > _MAX_SETTINGS or file.path in _VOCABULARIES or file.path.endswith(_NO_TEXT):
+        return ()
+    data = file.source.read_bytes()
+    if file.path.endswith(".json"):
+        return paths_in_json(data, local)
+    return local_paths(data.decode("utf-8", "replace"), local)
 
 
 def _sent_config(config: AdapterConfig, base: str | None) -> bytes | None:
     """None where the config may go as it is."""
-    was = config.raw.get(WHERE)
-    said = dict(config.raw)
-    for field in _PATHS:
-        if field == WHERE or (said.get(field) == was and isinstance(was, str) and is_local(was)):
-            said[field] = base
-    if said == config.raw:
+    if config.raw.get(WHERE) == base:
         return None
-    return json.dumps(said, indent=2, ensure_ascii=False).encode() + b"\n"
+    data = json.dumps({**config.raw, WHERE: base}, indent=2, ensure_ascii=False).encode() + b"\n"
+    local = _local_base(config)
+    return data if local is None or base is None else without_value(data, local, base)
 
 
 def _made(path: str, data: bytes, place: Path) -> OutgoingFile:
@@ -194,8 +211,7 @@ def _made(path: str, data: bytes, place: Path) -> OutgoingFile:
 
 
 def _copied(entry: FileEntry, chunks: Iterable[bytes], place: Path) -> OutgoingFile:
-    hint = "it changed while it was read, or the store is damaged: `adapters doctor --deep`"
-    return _write(entry.path, entry.size, contents(entry, chunks, hint=hint), place)
+    return _write(entry.path, entry.size, contents(entry, chunks, hint=_CHANGED), place)
 
 
 def _write(path: str, size: int, chunks: Iterable[bytes], place: Path) -> OutgoingFile:

@@ -114,29 +114,57 @@ def test_the_next_version_takes_the_place_of_the_last(
     assert (again["commit"], repository.head, server.writes()) == (first["commit"], sent["commit"], [])
 
 
-def test_a_path_of_this_machine_does_not_leave_it(
-    command: Command, server: PeerServer, write_adapter: WriteAdapter
-) -> None:
-    local = "/home/me/models/base"
-    directory = write_adapter("mine", base_model_name_or_path=local, tokenizer_name_or_path=local)
-    (directory / "README.md").write_text(
-        f"---\nbase_model: {local}\ntags: ['base_model:adapter:{local}']\n---\nOf {local}.\n"
+LOCAL = "/home/me/models/base"
+
+
+@pytest.fixture
+def local(write_adapter: WriteAdapter) -> Path:
+    """Trained on a directory, and every file says so."""
+    auto = {"base_model_class": "X", "parent_library": "/home/me/lib"}
+    directory = write_adapter(
+        "mine", base_model_name_or_path=LOCAL, tokenizer_name_or_path=LOCAL, auto_mapping=auto
     )
-    (directory / "tokenizer.json").write_text(json.dumps({"name_or_path": local}))
-    command("push", directory)
+    text = f"Of {LOCAL}, with `{LOCAL}/config.json` and /home/me/data.jsonl; see https://example.com/a/b and and/or.\n"
+    (directory / "README.md").write_text(
+        f"---\nbase_model: {LOCAL}\ntags: ['base_model:adapter:{LOCAL}']\n---\n{text}"
+    )
+    settings = f'{{"name_or_path" :"{LOCAL}/", "extra": [1e-05, "{LOCAL}-2", {{"{LOCAL}": "{LOCAL}"}}]}}'
+    (directory / "tokenizer_config.json").write_text(settings)
+    (directory / "tokenizer.json").write_text(json.dumps({"name_or_path": LOCAL, "vocab": {"/usr/bin": 0}}))
+    (directory / "chat_template.jinja").write_text("{# ~/templates/mine.jinja #}<a></b></c>{{ x }}")
+    return directory
+
+
+def test_where_the_base_was_on_this_machine_does_not_leave_it(
+    command: Command, server: PeerServer, local: Path
+) -> None:
+    """A value that is the base's path becomes its repository, and nothing else of a file changes."""
+    command("push", local)
     refused = command("push", "mine", "--to", "hf://acme/mine")
     assert (refused.code, refused.error["code"]) == (3, "base-unnamed")
-    assert local in refused.error["message"]
+    assert LOCAL in refused.error["message"]
     assert (server.asked, server.repositories) == ([], {})
-    sent = command("push", "mine", "--to", "hf://acme/mine", "--base", BASE).document
+    assert command("push", "mine", "--to", "hf://acme/mine", "--base", BASE).code == 0
     tree = server.repositories["acme/mine"].tree
-    assert {path for path, data in tree.items() if local.encode() in data} == {"tokenizer.json"}  # which goes as it is
-    assert [(each["rule"], each["where"]) for each in sent["findings"]] == [("local-path", "tokenizer.json")]
+    own = json.loads((local / "adapter_config.json").read_text())
     config = json.loads(tree["adapter_config.json"])
-    assert (config["base_model_name_or_path"], config["tokenizer_name_or_path"]) == (BASE, BASE)
-    own = json.loads((directory / "adapter_config.json").read_text())
     assert config == {**own, "base_model_name_or_path": BASE, "tokenizer_name_or_path": BASE}
-    assert f"Of {BASE}." in tree["README.md"].decode()
+    settings = tree["tokenizer_config.json"].decode()
+    assert settings == f'{{"name_or_path" :"{BASE}", "extra": [1e-05, "{LOCAL}-2", {{"{LOCAL}": "{BASE}"}}]}}'
+    assert json.loads(tree["tokenizer.json"]) == {"name_or_path": BASE, "vocab": {"/usr/bin": 0}}
+    assert f"Of {BASE}, with `{BASE}/config.json` and" in tree["README.md"].decode()
+
+
+def test_other_paths_of_a_machine_are_said(command: Command, server: PeerServer, local: Path) -> None:
+    sent = command("push", local, "--to", "hf://acme/mine", "--base", BASE).document
+    said = {each["where"]: each for each in sent["findings"] if each["rule"] == "local-path"}
+    assert set(said) == {"README.md", "adapter_config.json", "tokenizer_config.json", "chat_template.jinja"}
+    assert {each["severity"] for each in said.values()} == {"warning"}
+    assert "'/home/me/data.jsonl':" in said["README.md"]["message"]
+    assert "'/home/me/lib':" in said["adapter_config.json"]["message"]
+    assert f"'{LOCAL}-2', '{LOCAL}':" in said["tokenizer_config.json"]["message"]
+    assert "'~/templates/mine.jinja':" in said["chat_template.jinja"]["message"]
+    assert server.repositories["acme/mine"].tree["chat_template.jinja"] == (local / "chat_template.jinja").read_bytes()
 
 
 def test_the_base_that_a_push_was_told_is_what_is_sent(
