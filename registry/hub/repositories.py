@@ -26,6 +26,7 @@ MAX_PATHS = 10_000
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LIBRARY = "adapter-registry"
+_PUBLIC = "https://huggingface.co"
 
 
 class HuggingFaceHub:
@@ -134,6 +135,8 @@ class HuggingFaceHub:
 
     def numbers_versions(self) -> bool:
         with asking("the Hub"):
+            if self._api.endpoint == _PUBLIC:
+                return False
             answer = _utils().get_session().get(f"{self._api.endpoint}/healthz", headers=self._headers())
             try:
                 said = answer.json()

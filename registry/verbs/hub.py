@@ -6,11 +6,13 @@ Endpoint, token and offline mode are huggingface_hub's own settings: HF_ENDPOINT
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.domain.names import AdapterName, AliasName, fitted
 from registry.domain.tags import checked_tags
+from registry.errors import UnavailableError
 from registry.verbs.store import Store
 
 if TYPE_CHECKING:
@@ -148,7 +150,8 @@ class HubVerbs(Store):
     def card(
         self, reference: str, *, to: str | None = None, base: str | None = None
     ) -> tuple[str, tuple[Finding, ...]]:
-        """The model card that :meth:`push_to_hub` gives a version; ``to`` is where it would stand."""
+        """The model card that :meth:`push_to_hub` gives a version. ``to`` is where it would stand; a server that is not the public
+        Hub is asked whether it numbers versions itself, and a warning says so if it does not answer."""
         from registry.operations.card import model_card
         from registry.operations.check import require_adapter
         from registry.operations.hub_address import HubAddress
@@ -161,7 +164,9 @@ class HubVerbs(Store):
         require_adapter(version.reference, manifest)
         scores = self.catalog.evaluations(version)
         subject, _ = card_subject(version, manifest, scores, base, self.shelf(), repository, needs_base=False)
-        return model_card(subject)
+        is_numbered, unasked = _numbering() if to is not None else (False, ())
+        text, findings = model_card(replace(subject, revision=None) if is_numbered else subject)
+        return text, (*unasked, *findings)
 
     def _called(self, address: HubAddress, name: str | None) -> AdapterName:
         """The name that was given, else the repository's, made to fit."""
@@ -175,3 +180,15 @@ def _hub() -> HuggingFaceHub:
     from registry.hub.repositories import HuggingFaceHub
 
     return HuggingFaceHub()
+
+
+def _numbering() -> tuple[bool, tuple[Finding, ...]]:
+    """Whether the Hub makes the numbers of versions, and a warning where it could not be asked."""
+    from registry.domain.finding import Finding, Severity
+
+    try:
+        with _hub() as hub:
+            return hub.numbers_versions(), ()
+    except UnavailableError as error:
+        message = f"whether the Hub numbers versions itself is not known ({error.message}); the card takes it that it does not"
+        return False, (Finding("hub-not-asked", Severity.WARNING, message, "README.md", error.hint),)

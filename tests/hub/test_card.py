@@ -217,3 +217,12 @@ def test_the_command_prints_what_a_file_should_have(command: Command, write_adap
     assert (printed.code, printed.out) == (0, command("card", "mine").document["card"])
     refused = command("card", "other")
     assert (refused.code, refused.error["code"]) == (4, "unknown-adapter")
+
+
+def test_a_hub_that_does_not_answer_is_said(command: Command, write_adapter: WriteAdapter) -> None:
+    """The card is what the public Hub would get."""
+    command("push", write_adapter("mine", base_model_name_or_path="org/base"))
+    away = Command(command.place, "http://127.0.0.1:9")("card", "mine", "--to", "hf://acme/mine").document
+    assert [each["rule"] for each in away["findings"]] == ["hub-not-asked"]
+    assert 'from_pretrained(base, "acme/mine", revision="v1")' in away["card"]
+    assert command("card", "mine", "--to", "hf://acme/mine").document == {"card": away["card"], "findings": []}

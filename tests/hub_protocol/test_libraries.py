@@ -123,6 +123,9 @@ def test_a_version_that_is_sent_here_has_the_number_that_it_gets_here(
         card = next(entry for entry in manifest.files if entry.path == "README.md")
         assert b"team/sl" in (said := b"".join(registry.blobs.read(card.digest)))
         assert b"revision=" not in said
+        number = 1 if sent is first else 2
+        shown = json.loads(_adapters(server, tmp_path, "card", f"acme/support@{number}", "--to", "hf://team/sl", "--json"))
+        assert (shown["card"].encode(), shown["findings"]) == (said, [])
     for force in ((), ("--force",)):
         again = json.loads(_adapters(server, tmp_path, "push", "acme/support@1", *to, *force))
         assert (again["tag"], again["commit"], again["added"]) == ("v2", first["commit"], [])
