@@ -29,6 +29,21 @@ def row_22_model_info(here: Here) -> None:
         assert api.model_info(name, expand=["sha", "tags"]).sha == info.sha
 
 
+def row_22_card(here: Here) -> None:
+    """What its README says is found, also by those who look for it."""
+    name = here.made()
+    api = here.api()
+    card = b"---\nlicense: mit\nlanguage: de\ntags: [from-the-card]\ndatasets: [org/data]\n---\n# Mine\n"
+    api.upload_file(repo_id=name, path_in_repo="README.md", path_or_fileobj=card)
+    info = api.model_info(name)
+    data = info.card_data
+    assert (data.license, data.language, data.datasets, data.base_model) == ("mit", "de", ["org/data"], BASE)
+    assert {"from-the-card", "de", "dataset:org/data", "license:mit", "peft"} <= set(info.tags)
+    for words in ("license:mit", ["de", "dataset:org/data"]):
+        assert name in {model.id for model in api.list_models(author="team", filter=words, limit=1000)}
+    assert not list(api.list_models(author="team", filter="license:none"))
+
+
 def row_23_listing(here: Here) -> None:
     """The server gives four files at a time."""
     name = here.made()

@@ -1,14 +1,19 @@
-"""``list_models``: the registry's own search, asked in the Hub's words."""
+"""``list_models``: the registry's own search, asked in the Hub's words.
+
+The catalog knows bases, methods, tasks and tags of versions. What only a README says (its license, its languages) is looked for in
+the READMEs of what else fits, so many for one answer; a page may then have fewer rows than were asked for and still a next one.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from starlette.responses import JSONResponse, Response
 
 from registry.api.cursors import cursor_behind, position_at
+from registry.api.hub_protocol.cards import BASE
 from registry.api.hub_protocol.models import PIPELINES, model_document
 from registry.api.hub_protocol.repositories import Repository
 from registry.api.hub_protocol.revisions import MAIN
@@ -21,63 +26,99 @@ if TYPE_CHECKING:
     from starlette.datastructures import QueryParams
 
     from registry.api.hub_protocol.asked import Asked
+    from registry.domain.version import Adapter, Version
 
 _PAGE = 1000
 _DEFAULT_PAGE = 100
-_BASE = "base_model:"
+#: Repositories whose README is looked into for one answer.
+_LOOKED_THROUGH = 200
 _RELATIONS = ("adapter", "merge", "finetune", "quantized")
 _SORTS = {"lastModified": "created", "last_modified": "created", "createdAt": "created", "created_at": "created"}
 #: Tags that every adapter has.
 _OF_ALL = frozenset(["peft", "safetensors", "adapter"])
 
 
+@dataclass(frozen=True)
+class _Question:
+    """``words`` are what the catalog does not know: tags of a README, or of a version."""
+
+    query: VersionQuery
+    words: frozenset[str] = frozenset()
+
+
 def list_models(asked: Asked) -> Response:
     query = asked.request.query_params
-    wanted = _query(query)
-    if wanted is None:
+    question = _question(query)
+    if question is None:
         return JSONResponse([])
+    wanted, most = question.query, question.query.limit
+    if question.words:
+        wanted = replace(wanted, limit=_LOOKED_THROUGH)
     if cursor := query.get("cursor"):
         wanted = replace(wanted, after=position_at(cursor, wanted, asked.caller))
     found = asked.caller.registry.catalog.search(wanted.seen_by(asked.caller.visible))
-    rows = []
+    rows: list[dict[str, Any]] = []
+    looked_at = 0
     for version in found:
-        adapter = asked.caller.registry.catalog.find_adapter(version.adapter)
-        if adapter is None:
-            continue
-        repository = Repository(adapter, str(adapter.name), asked.services.histories)
-        document = model_document(repository, repository.revision(MAIN), asked.services)
-        if asked.flag("full"):
-            document["siblings"] = [{"rfilename": path} for path in repository.revision(MAIN).tree]
-        rows.append(document)
+        if len(rows) == most:
+            break
+        looked_at += 1
+        row = _row(version, question, asked)
+        if row is not None:
+            rows.append(row)
+    is_last = looked_at == len(found) < wanted.limit
+    found = found[:looked_at]
     headers = {}
-    if len(found) == wanted.limit:
+    if not is_last:
         following = [(key, value) for key, value in query.multi_items() if key != "cursor"]
         address = f"{asked.address}/api/models?{urlencode([*following, ('cursor', cursor_behind(wanted, found[-1]))])}"
         headers["Link"] = f'<{address}>; rel="next"'
     return JSONResponse(rows, headers=headers)
 
 
-def _query(query: QueryParams) -> VersionQuery | None:
-    """None for what nothing here can fit. Words it does not know are tags of versions."""
+def _row(version: Version, question: _Question, asked: Asked) -> dict[str, Any] | None:
+    """None for what does not fit, or is gone meanwhile."""
+    adapter = asked.caller.registry.catalog.find_adapter(version.adapter)
+    if adapter is None:
+        return None
+    document = _document(adapter, asked)
+    return document if question.words <= {*document["tags"], document["library_name"], *version.tags} else None
+
+
+def _document(adapter: Adapter, asked: Asked) -> dict[str, Any]:
+    repository = Repository(adapter, str(adapter.name), asked.services.histories)
+    document = model_document(repository, repository.revision(MAIN), asked.services)
+    if asked.flag("full"):
+        document["siblings"] = [{"rfilename": path} for path in repository.revision(MAIN).tree]
+    return document
+
+
+def _question(query: QueryParams) -> _Question | None:
+    """None for what nothing here can fit."""
     limit = query.get("limit", "")
     size = min(_PAGE, max(1, int(limit))) if limit.isascii() and limit.isdecimal() and len(limit) < 9 else _DEFAULT_PAGE
     wanted = VersionQuery(limit=size, sort=_SORTS.get(query.get("sort", "")))
+    words: set[str] = set()
     filters = [word for text in query.getlist("filter") for word in text.split(",") if word]
     filters += [word for key in ("pipeline_tag", "library") for word in query.getlist(key)]
     for word in filters:
         if word in _OF_ALL:
             continue
-        if word.startswith(_BASE):
-            name = word.removeprefix(_BASE)
+        if word.startswith(BASE):
+            name = word.removeprefix(BASE)
             relation, colon, rest = name.partition(":")
-            wanted = replace(wanted, base=canonical_base(rest if colon and relation in _RELATIONS else name))
+            if colon and relation in _RELATIONS:
+                name = rest
+            wanted = replace(wanted, base=canonical_base(name))
         elif task := next((task for task, pipeline in PIPELINES.items() if pipeline == word), None):
             wanted = replace(wanted, task_type=task)
         elif word in ("lora", "ia3", "loha", "lokr", "adalora"):
             wanted = replace(wanted, peft_type=word.upper())
+        elif "=" in word:
+            key, _, value = word.partition("=")
+            wanted = replace(wanted, tags=(*wanted.tags, (key, value)))
         else:
-            key, equals, value = word.partition("=")
-            wanted = replace(wanted, tags=(*wanted.tags, (key, value if equals else None)))
+            words.add(word)
     if text := query.get("search"):
         if not text.isprintable():
             return None
@@ -87,4 +128,4 @@ def _query(query: QueryParams) -> VersionQuery | None:
             wanted = replace(wanted, namespace=str(Namespace(author)))
         except InvalidNameError:
             return None
-    return wanted
+    return _Question(wanted, frozenset(words))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from registry.api.hub_protocol.cards import BASE
 from registry.domain.manifest import MERGED
+from registry.formats.plain_data import text
 
 if TYPE_CHECKING:
+    from registry.api.hub_protocol.cards import CardHead
     from registry.api.hub_protocol.repositories import Repository
     from registry.api.hub_protocol.revisions import Revision
     from registry.api.hub_protocol.services import Services
@@ -25,12 +28,15 @@ PIPELINES = {
 
 
 def model_document(repository: Repository, revision: Revision, services: Services) -> dict[str, Any]:
-    """Without its files. No field says anything of Xet, which is not served."""
+    """Without its files: what the version knows of itself, and what its README says; of the base the former counts. No field says
+    anything of Xet, which is not served."""
     shown, adapter = repository.shown, repository.adapter
     version = repository.history.version(revision.number)
     facts = version.summary if version is not None else {}
     base = base_of(facts, services)
-    tags = list(tags_of(facts, base))
+    card = services.cards.of(revision)
+    known = list(tags_of(facts, base)) if version is not None else []
+    pipeline = PIPELINES.get(str(facts.get("task_type"))) or text(card.fields.get("pipeline_tag"))
     document: dict[str, Any] = {
         "_id": hashlib.sha256(adapter.name.key.encode()).hexdigest()[:24],
         "id": shown,
@@ -44,13 +50,19 @@ def model_document(repository: Repository, revision: Revision, services: Service
         "disabled": False,
         "downloads": 0,
         "likes": 0,
-        "tags": tags,
-        "cardData": {"library_name": "peft", "tags": tags} | ({"base_model": base} if base else {}),
+        "tags": list(dict.fromkeys([*known, *card.tags()])),
+        "cardData": card_data(card, known, base),
         "library_name": "transformers" if facts.get("peft_type") == MERGED else "peft",
     }
-    if pipeline := PIPELINES.get(str(facts.get("task_type"))):
+    if pipeline:
         document["pipeline_tag"] = pipeline
     return document
+
+
+def card_data(card: CardHead, known: Sequence[str], base: str | None) -> dict[str, Any]:
+    """The README's fields. Its author's tags if there are any, else the ``known`` ones; which the base is, the latter say."""
+    tags = [*card.own_tags, *(tag for tag in known if tag.startswith(BASE))] if card.own_tags else known
+    return {"library_name": "peft", **card.fields, "tags": list(tags)} | ({"base_model": base} if base else {})
 
 
 def base_of(facts: Mapping[str, object], services: Services) -> str | None:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from registry.api.hub_protocol.announcements import Announcements
+from registry.api.hub_protocol.cards import Cards
 from registry.api.hub_protocol.revisions import Histories
 from registry.api.hub_protocol.rewriting import Rewriting
 from registry.api.hub_protocol.signing import Signer
@@ -31,6 +32,7 @@ class Services:
         self.settings = settings
         self.gatekeeper = gatekeeper
         self.trees = Trees(registry.blobs)
+        self.cards = Cards(self.trees)
         self.rewriting = Rewriting(self.trees)
         self.histories = Histories(registry.catalog, self.trees, self.rewriting)
         place = settings.location / "server"
