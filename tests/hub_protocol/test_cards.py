@@ -115,6 +115,42 @@ def test_models_are_found_by_what_their_cards_say(here: Hub, tmp_path: Path, mon
     assert listed(here, "filter=stage=open") == []
 
 
+def test_an_adapter_and_a_merged_checkpoint_are_of_a_base_in_their_own_way(here: Hub, tmp_path: Path) -> None:
+    """As their own tags say."""
+    from safetensors.torch import save_file
+    from torch import ones
+
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text('{"model_type": "llama"}')
+    save_file({"model.layers.0.self_attn.q_proj.weight": ones(64, 64)}, base / "model.safetensors")
+    here.registry.merge(base, [str(tmp_path / "a")], tmp_path / "merged", name="whole")
+    assert f"base_model:merge:{BASE}" in (info(here, "team/whole").tags or [])
+    assert listed(here, f"filter=base_model:{BASE}") == ["team/whole", "team/x"]
+    relations = {"merge": ["team/whole"], "adapter": ["team/x"], "finetune": [], "quantized": []}
+    for relation, found in relations.items():
+        assert listed(here, f"filter=base_model:{relation}:{BASE}&author=team") == found
+    assert listed(here, f"filter=base_model:adapter:{BASE}&filter=base_model:merge:{BASE}") == []
+    assert listed(here, f"filter=base_model:merge:{BASE}&filter=lora") == []
+
+
+def test_what_has_no_version_yet_is_listed_with_its_namespace(here: Hub) -> None:
+    """For those who may see it, and where nothing is asked that only a version has."""
+    for name in ("team/empty", "other/empty"):
+        assert here.ask("POST", "/api/repos/create", who="admin", json={"organization": name.split("/")[0], "name": "empty"})
+    here.create("team/hidden", private=True)
+    here.committed("team/empty", {CARD: b"---\nlicense: mit\n---\n"})
+    assert listed(here, "author=team") == ["team/x", "team/empty", "team/hidden"]
+    assert listed(here, "author=team&limit=1")[:2] == ["team/x", "team/empty"]
+    assert listed(here, "author=team&search=EMP") == listed(here, "author=team&filter=license:mit") == ["team/empty"]
+    for query in ("filter=peft", "filter=lora", "pipeline_tag=text-generation", f"filter=base_model:{BASE}", "filter=license:none"):
+        assert "team/empty" not in listed(here, f"author=team&{query}")
+    assert listed(here, "search=empty") == []
+    assert here.get("/api/models?author=team", who="other") == []
+    here.registry.yank("x@1", "a test")
+    assert listed(here, "author=team") == ["team/empty", "team/hidden"]
+
+
 def test_a_card_that_lies_damaged_does_not_keep_others_from_being_listed(here: Hub) -> None:
     data = b"---\nlicense: mit\n---\n"
     here.committed("team/x", {CARD: data})

@@ -1,12 +1,14 @@
 """``list_models``: the registry's own search, asked in the Hub's words.
 
 The catalog knows bases, methods, tasks and tags of versions. What only a README says (its license, its languages) is looked for in
-the READMEs of what else fits, so many for one answer; a page may then have fewer rows than were asked for and still a next one.
+the READMEs of what else fits, so many for one answer; a page may then have fewer rows than were asked for and still a next one. A
+repository without a version is listed with its namespace alone, behind the others.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -17,12 +19,16 @@ from registry.api.hub_protocol.cards import BASE
 from registry.api.hub_protocol.models import PIPELINES, model_document
 from registry.api.hub_protocol.repositories import Repository
 from registry.api.hub_protocol.revisions import MAIN
+from registry.domain.access import Action
+from registry.domain.manifest import MERGED
 from registry.domain.names import Namespace
 from registry.domain.query import VersionQuery
-from registry.errors import InvalidNameError
+from registry.errors import InvalidNameError, NotFoundError
 from registry.operations.find import canonical_base
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from starlette.datastructures import QueryParams
 
     from registry.api.hub_protocol.asked import Asked
@@ -32,6 +38,7 @@ _PAGE = 1000
 _DEFAULT_PAGE = 100
 #: Repositories whose README is looked into for one answer.
 _LOOKED_THROUGH = 200
+#: What may stand between :data:`BASE` and a base; an adapter, or a checkpoint that some were merged into, is none of the others.
 _RELATIONS = ("adapter", "merge", "finetune", "quantized")
 _SORTS = {"lastModified": "created", "last_modified": "created", "createdAt": "created", "created_at": "created"}
 #: Tags that every adapter has.
@@ -44,6 +51,8 @@ class _Question:
 
     query: VersionQuery
     words: frozenset[str] = frozenset()
+    takes_empty: bool = False  #: whether a repository without a version may fit
+    adapters_alone: bool = False  #: and no checkpoints that adapters were merged into
 
 
 def list_models(asked: Asked) -> Response:
@@ -67,6 +76,8 @@ def list_models(asked: Asked) -> Response:
         if row is not None:
             rows.append(row)
     is_last = looked_at == len(found) < wanted.limit
+    if is_last and question.takes_empty:
+        rows += islice(_without_version(question, asked), _PAGE)
     found = found[:looked_at]
     headers = {}
     if not is_last:
@@ -78,11 +89,27 @@ def list_models(asked: Asked) -> Response:
 
 def _row(version: Version, question: _Question, asked: Asked) -> dict[str, Any] | None:
     """None for what does not fit, or is gone meanwhile."""
+    if question.adapters_alone and version.summary.get("peft_type") == MERGED:
+        return None
     adapter = asked.caller.registry.catalog.find_adapter(version.adapter)
     if adapter is None:
         return None
     document = _document(adapter, asked)
     return document if question.words <= {*document["tags"], document["library_name"], *version.tags} else None
+
+
+def _without_version(question: _Question, asked: Asked) -> Iterator[dict[str, Any]]:
+    """Those of the namespace that was asked for that hold no adapter yet. No index knows them, so each name is looked at."""
+    catalog = asked.caller.registry.catalog
+    text = (question.query.text or "").lower()
+    for adapter in catalog.adapters(namespace=question.query.namespace):
+        if text in adapter.name.key and asked.caller.may(Action.READ, adapter.name):
+            try:
+                document = None if catalog.versions(adapter.name, limit=1) else _document(adapter, asked)
+            except NotFoundError:  # it went meanwhile
+                continue
+            if document is not None and question.words <= set(document["tags"]):
+                yield document
 
 
 def _document(adapter: Adapter, asked: Asked) -> dict[str, Any]:
@@ -99,6 +126,7 @@ def _question(query: QueryParams) -> _Question | None:
     size = min(_PAGE, max(1, int(limit))) if limit.isascii() and limit.isdecimal() and len(limit) < 9 else _DEFAULT_PAGE
     wanted = VersionQuery(limit=size, sort=_SORTS.get(query.get("sort", "")))
     words: set[str] = set()
+    relations: set[str] = set()
     filters = [word for text in query.getlist("filter") for word in text.split(",") if word]
     filters += [word for key in ("pipeline_tag", "library") for word in query.getlist(key)]
     for word in filters:
@@ -108,6 +136,7 @@ def _question(query: QueryParams) -> _Question | None:
             name = word.removeprefix(BASE)
             relation, colon, rest = name.partition(":")
             if colon and relation in _RELATIONS:
+                relations.add(relation)
                 name = rest
             wanted = replace(wanted, base=canonical_base(name))
         elif task := next((task for task, pipeline in PIPELINES.items() if pipeline == word), None):
@@ -119,6 +148,12 @@ def _question(query: QueryParams) -> _Question | None:
             wanted = replace(wanted, tags=(*wanted.tags, (key, value)))
         else:
             words.add(word)
+    if relations - {"adapter", "merge"} or len(relations) > 1:
+        return None
+    if relations == {"merge"}:
+        if wanted.peft_type is not None:
+            return None
+        wanted = replace(wanted, peft_type=MERGED)
     if text := query.get("search"):
         if not text.isprintable():
             return None
@@ -128,4 +163,5 @@ def _question(query: QueryParams) -> _Question | None:
             wanted = replace(wanted, namespace=str(Namespace(author)))
         except InvalidNameError:
             return None
-    return _Question(wanted, frozenset(words))
+    takes_empty = wanted.namespace is not None and words >= set(filters)
+    return _Question(wanted, frozenset(words), takes_empty, relations == {"adapter"})
