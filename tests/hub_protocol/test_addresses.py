@@ -7,8 +7,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from huggingface_hub.hf_api import RepoStorageInfo
 
-from registry.api.hub_protocol import reading
+from registry.api.hub_protocol import account, reading
 from tests.hub_protocol.conftest import write_one
 from tests.hub_protocol.in_process import hub, in_files
 
@@ -54,6 +55,32 @@ def test_a_list_goes_on_where_its_page_ended(tmp_path: Path) -> None:
     assert found == ["team/n0", "team/n1", "team/n3", "team/n4"]
     assert here.ask("GET", "/api/models?cursor=b3RoZXIvbjJAMQ").status_code == 400
     assert here.get("/api/models?sort=createdAt", who="admin")[0]["id"] == "team/n4"
+
+
+def test_what_a_namespace_holds_is_told_to_those_who_may_see_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the client's own class for it reads it."""
+    here = hub(tmp_path / "store", anonymous_read=True)
+    write_one(tmp_path / "a")
+    here.registry.push(tmp_path / "a", name="team/a")
+    here.create("team/empty", private=True)
+    size = sum(path.stat().st_size for path in (tmp_path / "a").iterdir())
+    organization = "/api/organizations/team/settings/repositories"
+    for path in (organization, "/api/settings/repositories"):
+        found = [RepoStorageInfo(**row) for row in here.get(path)]
+        assert [(each.id, each.type, each.visibility) for each in found] == [
+            ("team/a", "model", "public"),
+            ("team/empty", "model", "private"),
+        ]
+        assert [(each.storage, each.storage_percent) for each in found] == [(size, 100), (0, 0)]
+        assert found[0].updated_at <= found[1].updated_at
+    assert [each["id"] for each in here.get(organization, who="other")] == ["team/a"]
+    assert here.ask("GET", organization, who=None).status_code == 401
+    assert here.ask("GET", "/api/organizations/nobody/settings/repositories").status_code == 404
+    monkeypatch.setattr(account, "_PAGE", 1)
+    page = here.ask("GET", organization)
+    assert page.headers["link"].startswith(f"<http://localhost{organization}?cursor=1>")
 
 
 @pytest.mark.parametrize("folder", ["50%25", "100%", "a b#1?x", "ü"])

@@ -87,6 +87,10 @@ def test_the_hf_command(server: Server, tmp_path: Path, write_adapters: Callable
         assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "adapters" / "a" / name).read_bytes()
     assert "team/from-cli" in hf("models", "ls", "--author", "team")
     assert "team/from-cli" in hf("models", "info", "team/from-cli")
+    for of in ((), ("--namespace", "team")):
+        listed = hf("repos", "list", *of)
+        assert "team/from-cli" in listed
+        assert "100.0%" in listed
     hf("repos", "delete", "team/from-cli", "--yes")
     shutil.rmtree(tmp_path / "back")
 

@@ -40,7 +40,7 @@ def make_reader(here: Hub) -> str:
 def path_of(route: Route, sha: str) -> str:
     words = {
         "ns": "team", "name": "x", "revision": sha, "path": "adapter_config.json", "kind": "read", "branch": "b", "version": "1",
-        "signature": "none.such", "nonce": "0" * 32, "hash": "0" * 64, "prefix": "default",
+        "signature": "none.such", "namespace": "team", "nonce": "0" * 32, "hash": "0" * 64, "prefix": "default",
     }  # fmt: skip
     if "/tree/" in route.pattern:
         words["path"] = ""

@@ -9,13 +9,18 @@ from starlette.responses import JSONResponse, Response
 
 from registry.api.callers import UnauthenticatedError
 from registry.api.hub_protocol.asked import text_of
+from registry.api.hub_protocol.models import stamp
+from registry.api.hub_protocol.reading import paged
+from registry.api.hub_protocol.repositories import is_ours
 from registry.domain.access import Action
-from registry.errors import DeniedError
+from registry.errors import DeniedError, NotFoundError
 
 if TYPE_CHECKING:
     from registry.api.callers import Caller
     from registry.api.hub_protocol.asked import Asked
+    from registry.domain.version import Adapter
 
+_PAGE = 1000
 #: Bytes of a card's head that are looked at.
 _MAX_HEAD = 64 << 10
 #: Bytes of a card that anybody may have looked at.
@@ -89,6 +94,43 @@ def _trouble_with(card: str) -> str | None:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         return f"the card's head is no YAML: {' '.join(str(error).split())[:300]}"
     return None if document is None or isinstance(document, dict) else "the card's head is no YAML mapping"
+
+
+def repositories(asked: Asked) -> Response:
+    """``hf repos list``: what a namespace holds, of what the caller may see, and how large the newest versions are. Without a
+    namespace that of the caller. Raises UnauthenticatedError, NotFoundError."""
+    caller, namespace = asked.caller, asked.params.get("namespace")
+    if caller.token is None and not caller.open:
+        raise UnauthenticatedError("Invalid user token.")
+    if namespace is None:
+        namespace = namespaces(caller)[0]
+    elif not is_ours(caller, f"{namespace}/"):
+        raise NotFoundError(f"nothing is in a namespace {namespace!r:.120}", code="unknown-namespace")
+    adapters = [
+        each for each in caller.registry.catalog.adapters(namespace=namespace) if caller.may(Action.READ, each.name)
+    ]
+    page, link = paged(asked, adapters, _PAGE)
+    rows = [row for adapter in page if (row := _stored(adapter, asked)) is not None]
+    if len(page) == len(adapters):  # else nobody knows the whole
+        whole = sum(row["storage"] for row in rows)
+        rows = [{**row, "storagePercent": 100 * row["storage"] / whole if whole else 0} for row in rows]
+    return JSONResponse(rows, headers={"Link": link} if link else None)
+
+
+def _stored(adapter: Adapter, asked: Asked) -> dict[str, Any] | None:
+    """None for one that went meanwhile."""
+    try:
+        newest = next(iter(asked.caller.registry.catalog.versions(adapter.name, limit=1)), None)
+        at = newest.created_at if newest is not None else asked.services.histories.of(adapter.name).created_at
+    except NotFoundError:
+        return None
+    return {
+        "id": str(adapter.name),
+        "type": "model",
+        "updatedAt": stamp(at),
+        "visibility": "private" if adapter.private else "public",
+        "storage": newest.summary.get("bytes", 0) if newest is not None else 0,
+    }
 
 
 def pbase(asked: Asked) -> Response:

@@ -77,11 +77,14 @@ class Route:
 
 
 _MODEL = "/api/models/{ns}/{name}"
+_ORGANIZATION = "/api/organizations/{namespace}"
 _LFS = "/{ns}/{name}.git/info/lfs/objects"
 _CAS = "/xet/{nonce}"
 
 ROUTES: tuple[Route, ...] = (
     Route(_GET, "/api/whoami-v2", Action.READ, account.whoami, somewhere=True),
+    Route(_GET, "/api/settings/repositories", Action.READ, account.repositories, somewhere=True),
+    Route(_GET, f"{_ORGANIZATION}/settings/repositories", Action.READ, account.repositories, somewhere=True),
     Route(_GET, "/api/models", Action.READ, listing.list_models, somewhere=True),
     Route(("POST",), "/api/validate-yaml", Action.READ, account.validate_yaml, anybody=True),
     Route(("POST",), "/api/repos/create", Action.PUSH, lifecycle.create, somewhere=True),
