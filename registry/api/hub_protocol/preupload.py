@@ -6,7 +6,7 @@ A client that is told what a file here is leaves it out of its commit if its own
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
@@ -36,40 +36,42 @@ def preupload(asked: Asked) -> Response:
     history, announcements = asked.repository.history, asked.services.announcements
     head, actor, key = history.main, asked.caller.actor, asked.repository.name.key
     ignored = ignored_by(_gitignore(body, head, asked))
-    answers, left_out, unwanted = [], [], []
-    for file in files:
-        path = text_of(file, "path")
-        if ignored(path):
-            unwanted.append({"path": path, "uploadMode": "regular", "shouldIgnore": True})
-            continue
-        size = _size(file, asked.settings.max_blob)
-        kept = welcome(path) is Welcome.KEPT
-        answer: dict[str, Any] = {
-            "path": path,
-            "uploadMode": "lfs" if is_large(path, size) else "regular",
-            "shouldIgnore": not kept,
-        }
-        if not kept:
-            left_out.append(path)
-        answers.append(answer)
-    paths = [answer["path"] for answer in answers if not answer["shouldIgnore"]]
-    coming = {path for path in paths if makes_version(path)}
-    last = paths[-1] if paths and len(files) >= LONGEST else ""
+    answers = [_answer(file, ignored, asked) for file in files]
+    kept = [answer["path"] for answer in answers if not answer["shouldIgnore"]]
+    coming = {path for path in kept if makes_version(path)}
+    last = kept[-1] if kept and len(files) >= LONGEST else ""
     for answer in answers:
         there = head.tree.get(answer["path"])
-        if there is not None and answer["path"] not in coming | {last}:
+        if there is not None and not answer["shouldIgnore"] and answer["path"] not in coming | {last}:
             answer["oid"] = asked.services.trees.etag(there)
-    named = {answer["path"] for answer in answers}
+    named = {answer["path"] for answer in answers if not ignored(answer["path"])}
     expected = {*named, *head.tree, *announcements.all_of(actor, key)}
     require_adapter_beside(named - set(head.tree), expected, asked.repository.shown)
     announcements.add(actor, key, coming, last=last)
+    document = {"files": answers, "commitOid": history.served(head).commit}
+    left_out = [answer["path"] for answer in answers if answer["shouldIgnore"]]
+    return JSONResponse(document, headers=_warning(left_out, ignored))
+
+
+def _warning(left_out: Sequence[str], ignored: Callable[[str], bool]) -> dict[str, str] | None:
+    """What clients show of the files that are left out."""
+    unwanted = [path for path in left_out if ignored(path)]
+    pickles = [path for path in left_out if not ignored(path)]
     reasons = []
-    if left_out:
-        reasons.append(f"{', '.join(left_out[:5])}: pickles can run code when they are opened, and are not stored")
+    if pickles:
+        reasons.append(f"{', '.join(pickles[:5])}: pickles can run code when they are opened, and are not stored")
     if unwanted:
-        reasons.append(f"{', '.join(str(each['path']) for each in unwanted[:5])}: {GITIGNORE} leaves them out")
-    headers = {"X-HF-Warning": header_text(f"left-out; {'; '.join(reasons)}")} if reasons else None
-    return JSONResponse({"files": answers + unwanted, "commitOid": history.served(head).commit}, headers=headers)
+        reasons.append(f"{', '.join(unwanted[:5])}: {GITIGNORE} leaves them out")
+    return {"X-HF-Warning": header_text(f"left-out; {'; '.join(reasons)}")} if reasons else None
+
+
+def _answer(file: Mapping[str, Any], ignored: Callable[[str], bool], asked: Asked) -> dict[str, Any]:
+    path = text_of(file, "path")
+    if ignored(path):
+        return {"path": path, "uploadMode": "regular", "shouldIgnore": True}
+    size = _size(file, asked.settings.max_blob)
+    mode = "lfs" if is_large(path, size) else "regular"
+    return {"path": path, "uploadMode": mode, "shouldIgnore": welcome(path) is not Welcome.KEPT}
 
 
 def _gitignore(body: Mapping[str, Any], head: Revision, asked: Asked) -> str:
