@@ -14,7 +14,7 @@ from registry.errors import InvalidNameError, MalformedFileError
 from registry.formats.gate_file import MAX_BYTES, parse_gate
 
 NAMES = st.builds(MetricName, st.sampled_from(["acc", "pass@1"]), st.none() | st.sampled_from(["arc", "a/b", "x|y:z|5"]))
-MINIMUMS = st.builds(MetricCondition, NAMES, st.sampled_from(sorted(OPERATORS)), st.floats(allow_nan=False))
+MINIMUMS = st.builds(MetricCondition, NAMES, st.sampled_from(sorted(OPERATORS)), st.floats(allow_nan=False, allow_infinity=False))
 TOLERATED = st.builds(NoRegression, NAMES, st.floats(0, 1e100))
 
 
