@@ -108,6 +108,7 @@ error weight-on-hra: HRA is no delta of which there is a share.
 error weight-on-ia3: IA3 is no delta of which there is a share.
 error weight-on-oft: OFT is no delta of which there is a share.
 error weight-on-replacement: What replaces the base's has no share.
+warning layers-called-otherwise: Layers that may be the same have other names in two adapters of a combination.
 warning weight-without-effect: What replaces the base's does so whole, whatever the weights of a combination.
 error wrong-layer: The method has no form for a layer of this kind.
 """

@@ -18,7 +18,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from registry.checks.misfit import warning
 from registry.domain.checkpoint import Shard
 from registry.domain.finding import Finding, Severity
 from registry.domain.lineage import LineageEdge
@@ -34,10 +33,10 @@ from registry.operations.placing import placed
 from registry.operations.publish import Submission, publish, refuse_errors
 from registry.operations.writing import write_new
 from registry.plans.combine_config import with_ranks
+from registry.plans.combine_findings import remarks
 from registry.plans.combine_plan import SameNumbers, plan_combine
 from registry.plans.combining import METHODS, CombinePlan
 from registry.plans.merge_draft import Ingredient
-from registry.variants.findings import some
 from registry.variants.lora_targets import LoraDelta, deltas
 
 #: Unit roundoff of the types that factors are stored in. Both factors are rounded, each by as much at most.
@@ -174,21 +173,8 @@ def _made(
     measured = {path: numbers for path, *numbers in workshop.errors(plan, files, method, copy / WEIGHTS, found_there)}
     _require_stated(plan, layers, measured)
     size = os.stat(copy / WEIGHTS).st_size
-    findings = (*written.findings, *_whole_anyway(plan))
+    findings = (*written.findings, *remarks(plan, adapters))
     return _combined(adapters, layers, {path: error for path, (error, *_) in measured.items()}, size, findings)
-
-
-def _whole_anyway(plan: CombinePlan) -> Iterator[Finding]:
-    """What replaces the base's does so whole, whatever the weights, of which there would be a share only with the base at hand."""
-    names = [one.spec.name for one in plan.passed if one.is_replacement and abs(one.weight - 1) > 1e-9]
-    if names:
-        yield warning(
-            "weight-without-effect",
-            f"{some(names)} {'replaces' if len(names) == 1 else 'replace'} the base's whole, as in the adapters; their weights, "
-            "which do not add up to 1, have no effect there",
-            where=names[0],
-            fix="give weights that add up to 1, or merge the adapters into the base",
-        )
 
 
 def _require_stated(plan: CombinePlan, layers: Sequence[Layer], measured: Mapping[str, Sequence[float]]) -> None:
