@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -25,11 +26,11 @@ from registry.errors import NotFoundError
 _PAGE = 500
 
 
-class SqlReads:
+class SqlReads(ABC):
     """Each answer comes from one consistent snapshot."""
 
-    def _reading(self) -> AbstractContextManager[Session]:
-        raise NotImplementedError
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[Session]: ...
 
     def resolve(self, reference: Reference) -> Version:
         with self._reading() as session:

@@ -26,7 +26,7 @@ from registry.plans.merge_config import ConfigEdit
 from registry.plans.merge_draft import Draft, Ingredient
 from registry.plans.merge_lora import add_lora, consumed
 from registry.plans.merge_methods import add_method
-from registry.plans.merge_refusals import refuse_unmergeable
+from registry.plans.merge_refusals import refuse_stacked, refuse_unmergeable
 from registry.plans.merge_shards import ONE_FILE, laid_out
 from registry.plans.merge_tied import (
     Tie,
@@ -46,8 +46,6 @@ from registry.variants.lora import MARK
 from registry.variants.lora_layers import TAILS, gather, is_of_training
 from registry.variants.tensor_names import Place, places
 
-#: Formulas whose results add up, so that several may act on one weight.
-ADDITIVE = frozenset({"adalora", "bias", "loha", "loha_kernel", "lokr", "lokr_sequence", "lora", "miss"})
 #: The last layer of a head, with a row for each label; before it there may be layers of any width.
 _LABELLED = frozenset({"classifier", "out_proj", "score"})
 
@@ -109,7 +107,7 @@ def plan_merge(
     untied = tie is not None and not is_kept(draft, tie)
     refuse_entangled(draft, tie, spec)
     _settle_replacements(draft, same)  # 5
-    _refuse_stacked(draft, adapters)
+    refuse_stacked(draft, adapters)
     blend_changes(draft, adapters, options.blend)
     tensors = {name: _planned(draft, name, options) for name in draft.tensors}
     extra = [name for name in (*draft.changes, *draft.replaced, *draft.rows) if name not in draft.tensors]
@@ -223,59 +221,6 @@ def _settle_replacements(draft: Draft, same: SameNumbers) -> None:
                     where=name,
                     fix="merge only one of them, or leave the module out of one's modules_to_save",
                 )
-
-
-def _refuse_stacked(draft: Draft, adapters: Sequence[Ingredient]) -> None:
-    for name, changes in draft.changes.items():
-        whole = [change for change in changes if change.formula not in ADDITIVE]
-        beside = [
-            other
-            for change in whole
-            for other in changes
-            if other is not change and other.start < change.stop and change.start < other.stop
-        ]
-        if beside:
-            draft.refuse(
-                "stacked",
-                f"{adapters[whole[0].adapter].name} ({whole[0].formula}) and {adapters[beside[0].adapter].name} both change "
-                f"{name}, and what the first does is about the base as it was",
-                where=name,
-                fix="merge only one of them",
-            )
-        foreign = [
-            origin.adapter
-            for origin in draft.replaced.get(name, [])
-            if any(change.adapter != origin.adapter for change in changes)
-        ]
-        of_rows = [each.adapter for each in draft.rows.get(name, [])]
-        changing = {change.adapter for change in changes}
-        others = [number for number in (*foreign, *of_rows) if {number} != changing]
-        if others:
-            first = adapters[others[0] or 0].name
-            second = adapters[min(changing - {others[0]})].name
-            draft.refuse(
-                "stacked",
-                f"{first} replaces {name}, in part or whole, and {second} changes it",
-                where=name,
-                fix="merge only one of them",
-            )
-        elif of_rows:
-            draft.refuse(
-                "stacked",
-                f"{adapters[of_rows[0]].name} changes {name}, and replaces rows of it for single tokens as well (with tied "
-                "embeddings those of one side are the other's), and both on one matrix are not merged here",
-                where=name,
-                fix="serve it unmerged with PEFT, or train only one of the two: the layer, or single tokens",
-            )
-    for name, rows in draft.rows.items():
-        indices = [index for each in rows for index in each.indices]
-        if len(set(indices)) < len(indices):
-            draft.refuse(
-                "stacked",
-                f"two adapters replace the same rows of {name}",
-                where=name,
-                fix="merge only one of them",
-            )
 
 
 def _planned(draft: Draft, name: str, options: MergeOptions, origin: Origin | None = None) -> PlannedTensor:

@@ -12,6 +12,7 @@ from registry.formats.nf4 import MARK
 from registry.formats.packing import NF4, packing_of
 from registry.plans.merge_draft import Draft, Ingredient
 from registry.plans.merge_methods import PLANNERS
+from registry.plans.merging import Change
 from registry.variants.settings import layer_spans
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _NO_DELTA = {
     "ia3": ("IA3", "peft_type"),
     "oft": ("OFT", "peft_type"),
 }
+#: Formulas whose results add up, so that several may act on one weight.
+ADDITIVE = frozenset({"adalora", "bias", "loha", "loha_kernel", "lokr", "lokr_sequence", "lora", "miss"})
 
 
 def refuse_unmergeable(
@@ -118,4 +121,62 @@ def refuse_weight(draft: Draft, one: Ingredient) -> None:
             f"{one.name}: {name} is no delta that a share of {one.weight:g} could be taken of",
             where=field,
             fix="merge it with weight 1",
+        )
+
+
+def refuse_stacked(draft: Draft, adapters: Sequence[Ingredient]) -> None:
+    """Changes of one tensor that do not add up, since one of them is about the base as it was or takes the base's place."""
+    for name, changes in draft.changes.items():
+        _refuse_beside(draft, adapters, name, changes)
+        _refuse_replaced(draft, adapters, name, {change.adapter for change in changes})
+    for name, rows in draft.rows.items():
+        indices = [index for each in rows for index in each.indices]
+        if len(set(indices)) < len(indices):
+            draft.refuse(
+                "stacked",
+                f"two adapters replace the same rows of {name}",
+                where=name,
+                fix="merge only one of them",
+            )
+
+
+def _refuse_beside(draft: Draft, adapters: Sequence[Ingredient], name: str, changes: Sequence[Change]) -> None:
+    whole = [change for change in changes if change.formula not in ADDITIVE]
+    beside = [
+        other
+        for change in whole
+        for other in changes
+        if other is not change and other.start < change.stop and change.start < other.stop
+    ]
+    if beside:
+        draft.refuse(
+            "stacked",
+            f"{adapters[whole[0].adapter].name} ({whole[0].formula}) and {adapters[beside[0].adapter].name} both change "
+            f"{name}, and what the first does is about the base as it was",
+            where=name,
+            fix="merge only one of them",
+        )
+
+
+def _refuse_replaced(draft: Draft, adapters: Sequence[Ingredient], name: str, changing: set[int]) -> None:
+    """``changing`` are the numbers of the adapters that change the tensor."""
+    whole = [origin.adapter for origin in draft.replaced.get(name, [])]
+    of_rows = [each.adapter for each in draft.rows.get(name, [])]
+    others = [number for number in (*whole, *of_rows) if {number} != changing]
+    if others:
+        first = adapters[others[0] or 0].name
+        second = adapters[min(changing - {others[0]})].name
+        draft.refuse(
+            "stacked",
+            f"{first} replaces {name}, in part or whole, and {second} changes it",
+            where=name,
+            fix="merge only one of them",
+        )
+    elif of_rows:
+        draft.refuse(
+            "stacked",
+            f"{adapters[of_rows[0]].name} changes {name}, and replaces rows of it for single tokens as well (with tied "
+            "embeddings those of one side are the other's), and both on one matrix are not merged here",
+            where=name,
+            fix="serve it unmerged with PEFT, or train only one of the two: the layer, or single tokens",
         )

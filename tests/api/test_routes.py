@@ -12,7 +12,6 @@ from starlette.testclient import TestClient
 
 from registry.api.app import create_app
 from registry.api.settings import Settings
-from registry.catalog.reads import SqlReads
 from registry.catalog.sql import SqlCatalog
 from registry.connect import Registry, connect
 from registry.domain.access import Action, NamespacePattern, new_token
@@ -273,7 +272,6 @@ def test_a_catalog_that_cannot_be_asked_is_said(
         raise UnavailableError("the catalog is locked", code="busy")
 
     monkeypatch.setattr(SqlCatalog, "generation", lost)
-    monkeypatch.setattr(SqlReads, "_reading", lost)
     answer = open_server.get(path)
     assert (answer.status_code, answer.headers.get("retry-after"), "x-request-id" in answer.headers) == (503, "1", True)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from registry.numerics.merging import IN, MERGERS, OUT, Merger, hra, lokr, oft
-from registry.plans.merge_plan import ADDITIVE
+from registry.plans.merge_refusals import ADDITIVE
 from tests.numerics.merging_samples import INPUTS, OUTPUTS, Sample, sample
 
 every_formula = pytest.mark.parametrize("formula", MERGERS)
