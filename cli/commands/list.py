@@ -29,6 +29,7 @@ def list_(
     metric: Annotated[
         list[str] | None, Option(metavar="CONDITION", help="acc>=0.8, or arc_easy/acc>=0.8 for one task.")
     ] = None,
+    parent: Annotated[str | None, Option(metavar="REF", help="Was made from this version.")] = None,
     sort: Annotated[
         str | None, Option(metavar="KEY", help="name, created, rank, bytes, parameters, or a metric: best first.")
     ] = None,
@@ -56,6 +57,7 @@ def list_(
         tags=tag or (),
         alias=alias,
         metrics=metric or (),
+        parent=parent,
         sort=sort,
         reverse=reverse,
         all_versions=all_versions,

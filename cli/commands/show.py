@@ -77,6 +77,9 @@ def _print(details: Details) -> None:
     if manifest.lineage:
         say("")
         table(["parent", "kind", "weight"], [(e.reference or e.parent, e.kind, e.weight) for e in manifest.lineage])
+    if details.children:
+        say("")
+        table(["made from it"], [(child.reference,) for child in details.children])
     for finding in version.findings:
         say(f"{finding.severity.value}: {finding.message} [{finding.rule}]", "yellow")
 

@@ -185,6 +185,7 @@ class Query(Arguments):
     metrics: list[_pairs(tuple[Text, Text | None, Annotated[str, _one_of(OPERATORS)], float])] = Field(  # type: ignore[valid-type]
         [], max_length=50
     )
+    parent: Digest | None = None
     sort: Annotated[str, StringConstraints(max_length=400)] | None = None
     reverse: bool = False
     limit: Limit = 50

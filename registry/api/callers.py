@@ -69,6 +69,17 @@ class Caller:
         holders = (adapter for adapter in catalog.holders(found.digest) if self.may(Action.READ, adapter))
         return next((version for adapter in holders if (version := catalog.find_version(adapter, found.digest))), None)
 
+    def reference(self, text: str) -> Reference:
+        """What a reference means to them. Raises NotFoundError as for nothing, for what they may not read."""
+        reference = Reference.parse(text, namespace=self.registry.namespace)
+        if reference.adapter is not None:
+            self.require(Action.READ, reference.adapter)
+            return reference
+        version = self.own_view_of(self.registry.catalog.resolve(reference))
+        if version is None:
+            raise NotFoundError(f"no version has digest {text}", code="unknown-version")
+        return Reference(version.adapter, number=version.number)
+
     def may_read(self, reference: object) -> bool:
         """Whether a reference, as a fact or a manifest has it, is of an adapter that they may read; what is none, is of none."""
         try:

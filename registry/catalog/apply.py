@@ -18,6 +18,7 @@ from registry.catalog.tables import (
     AuditRow,
     BlobRow,
     EvaluationRow,
+    LineageRow,
     TagRow,
     TargetRow,
     VersionRow,
@@ -142,6 +143,7 @@ def _publish(session: Session, event: Event, manifest: Manifest | None) -> None:
     session.add_all(BlobRow(digest=digest, version_id=version_id) for digest in sorted(digests))
     if manifest is not None:
         session.add_all(TargetRow(name=name, version_id=version_id) for name in manifest.target_modules)
+        session.add_all(LineageRow(parent=parent, version_id=version_id) for parent in manifest.parents)
     _mark_newest(session, key)
 
 
@@ -179,7 +181,7 @@ def _delete(session: Session, adapter: str, facts: Facts) -> None:
     row.deleted = facts["reason"]
     for column in _DESCRIPTION:
         setattr(row, column, VersionRow.model_fields[column].default)
-    for table in (TargetRow, BlobRow, TagRow, EvaluationRow):
+    for table in (TargetRow, LineageRow, BlobRow, TagRow, EvaluationRow):
         session.exec(delete(table).where(col(table.version_id) == _id(row)))
     forget_commits(session, adapter, row.number)
     _mark_newest(session, adapter)

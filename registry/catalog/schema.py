@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from registry.catalog.tables import AuditRow
 from registry.errors import UnavailableError
 
 #: The newest migration. A test compares it with the scripts.
-HEAD = "0003"
+HEAD = "0004"
+
+#: The parents that the manifest with a digest names; none if it is gone.
+ParentsOf = Callable[[str], Sequence[str]]
 
 
 def current(connection: Connection) -> str | None:
@@ -22,8 +26,9 @@ def current(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def ensure(engine: Engine) -> None:
-    """Migrate up to :data:`HEAD` in one transaction. Raises UnavailableError for a database of a newer program."""
+def ensure(engine: Engine, parents_of: ParentsOf) -> None:
+    """Migrate up to :data:`HEAD` in one transaction; ``parents_of`` is asked for what the tables do not hold yet. Raises
+    UnavailableError for a database of a newer program."""
     with reading(engine) as connection:
         if current(connection) == HEAD:
             return
@@ -33,7 +38,7 @@ def ensure(engine: Engine) -> None:
         if revision is None and not inspect(connection).get_table_names():
             create(connection)
         elif revision != HEAD:
-            migrate(connection, HEAD)
+            migrate(connection, HEAD, parents_of)
 
 
 def create(connection: Connection) -> None:
@@ -65,14 +70,14 @@ def require_head(connection: Connection) -> None:
         )
 
 
-def migrate(connection: Connection, revision: str, *, down: bool = False) -> None:
+def migrate(connection: Connection, revision: str, parents_of: ParentsOf, *, down: bool = False) -> None:
     """Run the migration scripts inside the connection's transaction."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
-    config.attributes["connection"] = connection
+    config.attributes.update(connection=connection, parents_of=parents_of)
     (command.downgrade if down else command.upgrade)(config, revision)
 
 

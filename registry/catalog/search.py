@@ -18,7 +18,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from registry.catalog.apply import version_row
 from registry.catalog.bases import names_of
 from registry.catalog.resolve import evaluation_of, resolve, versions_of
-from registry.catalog.tables import AdapterRow, AliasRow, EvaluationRow, TagRow, TargetRow, VersionRow
+from registry.catalog.tables import AdapterRow, AliasRow, EvaluationRow, LineageRow, TagRow, TargetRow, VersionRow
 from registry.domain.evaluation import usual_direction
 from registry.domain.names import Reference
 from registry.domain.query import OPERATORS, SORTS, MetricCondition, MetricName, Position, VersionQuery, Visible
@@ -92,6 +92,8 @@ def _selective(query: VersionQuery, bases: Sequence[str]) -> Iterator[SelectOfSc
             )
             .where(AliasRow.key == query.alias.lower())
         )
+    if query.parent is not None:
+        yield select(LineageRow.version_id).where(LineageRow.parent == query.parent)
     for key, value in query.tags:
         tagged = select(TagRow.version_id).where(TagRow.key == key)
         yield tagged if value is None else tagged.where(TagRow.value == value)
@@ -131,6 +133,8 @@ def _conditions(query: VersionQuery, version: type[VersionRow], bases: Sequence[
     if query.alias is not None:
         here = (col(AliasRow.adapter) == version.adapter, col(AliasRow.number) == version.number)
         found.append(exists().where(*here, col(AliasRow.key) == query.alias.lower()))
+    if query.parent is not None:
+        found.append(exists().where(col(LineageRow.parent) == query.parent, col(LineageRow.version_id) == version.id))
     for target in query.targets:
         found.append(exists().where(col(TargetRow.name) == target, col(TargetRow.version_id) == version.id))
     for key, value in query.tags:

@@ -87,7 +87,7 @@ class SqlCatalog(SqlReads):
                     hint="choose another place with --registry or ADAPTERS_REGISTRY",
                 ) from error
         if not self._ready:
-            schema.ensure(self._engine)
+            schema.ensure(self._engine, self._parents_of)
             self._ready = True
 
     def revision(self) -> str | None:
@@ -120,7 +120,7 @@ class SqlCatalog(SqlReads):
             revision = schema.current(connection)
             schema.check(connection)
         if revision is not None and revision != schema.HEAD:
-            schema.ensure(self._engine)
+            schema.ensure(self._engine, self._parents_of)
         self._ready = revision is not None
         if not self._ready and len(list(islice(self._journal.firsts(), 2))) > 1:
             raise self._lost()
@@ -244,6 +244,10 @@ class SqlCatalog(SqlReads):
             if head(session)[0] < first:
                 self._journal.remove(first)
 
+    def _parents_of(self, digest: str) -> list[str]:
+        manifest = self._manifest_of(Digest(digest))
+        return manifest.parents if manifest is not None else []
+
     def verify(self, manifest_of: Callable[[Digest], Manifest | None]) -> list[str]:
         with self._reading() as session:
             return list(problems(session, self._journal, manifest_of))
@@ -283,7 +287,7 @@ class SqlCatalog(SqlReads):
         _discard(fresh)
         try:
             engine = sqlite_engine(fresh)
-            schema.ensure(engine)
+            schema.ensure(engine, self._parents_of)
             with writing(engine) as connection, Session(bind=connection) as session:
                 replay(session, events, lambda digest: manifest_of(Digest(digest)))
             _discard(path, only_companions=True)

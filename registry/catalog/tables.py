@@ -81,6 +81,14 @@ class BlobRow(SQLModel, table=True):
     version_id: int = Field(primary_key=True, foreign_key="version.id", index=True)
 
 
+class LineageRow(SQLModel, table=True):
+    """Which versions were made from which: ``parent`` is the digest of the parent's manifest."""
+
+    __tablename__ = "lineage"
+    parent: str = Field(primary_key=True, sa_type=String)
+    version_id: int = Field(primary_key=True, foreign_key="version.id", index=True)
+
+
 class AliasRow(SQLModel, table=True):
     __tablename__ = "alias"
     adapter: str = Field(primary_key=True, foreign_key="adapter.key", sa_type=String)

@@ -120,6 +120,11 @@ class Manifest:
         return sorted({int(part) for part in found if part is not None})
 
     @property
+    def parents(self) -> list[str]:
+        """Digests of the versions that it was made from, each once, sorted."""
+        return sorted({edge.parent for edge in self.lineage})
+
+    @property
     def dtype(self) -> str | None:
         return commonest(tensor.dtype for tensor in self.tensors)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Self
 
+from registry.domain.digest import Digest
 from registry.errors import InvalidNameError
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "==": operator.eq,
 }
+
+#: Rows of a page at most.
+MAX_PAGE = 1000
 
 #: Sorts that are not metrics, and whether the natural order is the largest first.
 SORTS = {"name": False, "created": True, "rank": True, "bytes": True, "parameters": True}
@@ -90,7 +94,8 @@ class VersionQuery:
     """Every condition must hold. Without ``all_versions`` or ``alias`` a row is an adapter's newest version not yanked.
 
     ``visible`` is what the asker may see, None for everything. ``base`` is compared by canonical id, ``targets`` must all be
-    there, ``ranks`` are inclusive bounds, ``after`` is where the page before ended.
+    there, ``ranks`` are inclusive bounds, ``parent`` is the digest of a version that it was made from, ``after`` is where the page
+    before ended.
     """
 
     text: str | None = None
@@ -102,6 +107,7 @@ class VersionQuery:
     tags: tuple[tuple[str, str | None], ...] = ()
     alias: str | None = None
     metrics: tuple[MetricCondition, ...] = ()
+    parent: Digest | None = None
     sort: str | None = None
     reverse: bool = False
     limit: int = 50

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
+from registry.domain.digest import Digest
 from registry.domain.names import AliasName, Namespace, Reference
-from registry.domain.query import SORTS, MetricCondition, MetricName, Position, VersionQuery, parse_ranks
+from registry.domain.query import MAX_PAGE, SORTS, MetricCondition, MetricName, Position, VersionQuery, parse_ranks
 from registry.errors import InvalidNameError
 from registry.formats.base_model_text import resolve_base
-
-MAX_PAGE = 1000
 
 
 class Conditions(TypedDict, total=False):
@@ -34,8 +33,11 @@ class Conditions(TypedDict, total=False):
     namespace: str | None
 
 
-def asked(text: str | None, *, namespace_of_names: str, **conditions: Unpack[Conditions]) -> VersionQuery:
-    """Raises InvalidNameError for the first condition that is outside its grammar."""
+def asked(
+    text: str | None, *, namespace_of_names: str, parent: Digest | None = None, **conditions: Unpack[Conditions]
+) -> VersionQuery:
+    """``parent`` is the digest of a version that it was made from. Raises InvalidNameError for the first condition that is outside
+    its grammar."""
     sort, limit, rank = conditions.get("sort"), conditions.get("limit", 50), conditions.get("rank")
     base, alias, after = conditions.get("base"), conditions.get("alias"), conditions.get("after")
     namespace = conditions.get("namespace")
@@ -56,6 +58,7 @@ def asked(text: str | None, *, namespace_of_names: str, **conditions: Unpack[Con
         tags=tuple((key, value if equals else None) for key, equals, value in tags),
         alias=str(AliasName(alias)) if alias is not None else None,
         metrics=tuple(MetricCondition.parse(metric) for metric in conditions.get("metrics", ())),
+        parent=parent,
         sort=sort,
         reverse=conditions.get("reverse", False),
         limit=limit,

@@ -9,6 +9,7 @@ from registry.catalog.protocol import Catalog
 from registry.domain.evaluation import Evaluation
 from registry.domain.manifest import Manifest
 from registry.domain.names import Reference
+from registry.domain.query import MAX_PAGE, VersionQuery, Visible
 from registry.domain.version import Version
 from registry.operations.manifests import manifest_of
 
@@ -18,6 +19,8 @@ class Details:
     version: Version
     manifest: Manifest
     evaluations: tuple[Evaluation, ...]
+    #: What was made from it, by name.
+    children: tuple[Version, ...] = ()
 
     def document(self) -> dict[str, object]:
         """``show --json``. Keys are only ever added."""
@@ -38,6 +41,7 @@ class Details:
             ],
             "evaluations": [evaluation.document() for evaluation in self.evaluations],
             "lineage": [edge.document() for edge in manifest.lineage],
+            "children": [child.reference for child in self.children],
             "findings": [finding.document() for finding in self.version.findings],
         }
 
@@ -60,7 +64,13 @@ def summary_document(version: Version) -> dict[str, object]:
     }
 
 
-def show(reference: Reference, *, blobs: BlobStore, catalog: Catalog) -> Details:
-    """Raises NotFoundError, CorruptionError."""
+def show(reference: Reference, *, blobs: BlobStore, catalog: Catalog, visible: Visible | None = None) -> Details:
+    """``visible`` are the children that may be shown. Raises NotFoundError, CorruptionError."""
     version = catalog.resolve(reference)
-    return Details(version, manifest_of(version.digest, blobs), tuple(catalog.evaluations(version)))
+    made_from_it = VersionQuery(parent=version.digest, all_versions=True, limit=MAX_PAGE, visible=visible)
+    return Details(
+        version,
+        manifest_of(version.digest, blobs),
+        tuple(catalog.evaluations(version)),
+        tuple(catalog.search(made_from_it)),
+    )

@@ -45,9 +45,13 @@ class ReadVerbs(Store):
     def show(self, reference: str) -> Details:
         return show(self.reference(reference), blobs=self.blobs, catalog=self.catalog)
 
-    def list(self, text: str | None = None, **conditions: Unpack[Conditions]) -> Sequence[Version]:
-        """One page; ``text`` is part of a name. Raises InvalidNameError for a condition outside its grammar."""
-        return self.catalog.search(asked(text, namespace_of_names=self.namespace, **conditions))
+    def list(
+        self, text: str | None = None, *, parent: str | None = None, **conditions: Unpack[Conditions]
+    ) -> Sequence[Version]:
+        """One page; ``text`` is part of a name, ``parent`` a reference to what it was made from. Raises InvalidNameError for a
+        condition outside its grammar, NotFoundError."""
+        digest = self.catalog.resolve(self.reference(parent)).digest if parent is not None else None
+        return self.catalog.search(asked(text, namespace_of_names=self.namespace, parent=digest, **conditions))
 
     def compare(self, *references: str) -> Comparison:
         from registry.operations.compare import compare

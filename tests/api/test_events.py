@@ -100,6 +100,18 @@ def test_a_parent_that_one_may_not_read_is_there_by_its_digest_alone(here: Site,
     assert [edge["parent"] for edge in here.ask("GET", path, "bob").json["lineage"]] == [digest]
 
 
+def test_a_child_that_one_may_not_read_is_not_there(here: Site, write_adapter: WriteAdapter) -> None:
+    here.shelf.push(write_adapter("hidden", lora_tensors(value=3.0)), name="a/secret", parents=["b/open@1"])
+    here.shelf.push(write_adapter("seen", lora_tensors(value=4.0)), name="b/child", parents=["b/open@1"])
+    path = "/v1/adapters/b/open/versions/1"
+    for who, children in {"bob": ["b/child@1"], "root": ["a/secret@2", "b/child@1"]}.items():
+        assert here.ask("GET", path, who).json["children"] == children
+        assert here.ask("GET", f"{path}/lineage", who).json["children"] == children
+        listed = here.ask("GET", "/v1/adapters?parent=b/open@1&all_versions=true", who).json["items"]
+        assert [item["reference"] for item in listed] == children
+    assert here.ask("GET", "/v1/adapters?parent=a/secret@1", "bob").status == 404
+
+
 def test_what_becomes_readable_is_seen_at_once(tmp_path: Path, write_adapter: WriteAdapter) -> None:
     """A kept answer about a child is also about whether its parent may be read."""
     with site(tmp_path, write_adapter, anonymous_read=True) as here:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from registry.catalog.journal import MemoryJournal
 from registry.catalog.sql import SqlCatalog
 from registry.domain.base_model import BaseModelId
 from registry.domain.digest import Digest
+from registry.domain.lineage import LineageEdge
 from registry.domain.manifest import FileEntry, Manifest, Target
 from registry.domain.names import AdapterName
 
@@ -57,6 +58,7 @@ def manifest(
     peft_type: str = "LORA",
     task_type: str | None = "CAUSAL_LM",
     size: int = 10,
+    parents: Sequence[Digest] = (),
 ) -> Manifest:
     """Another manifest for each ``salt``."""
     return Manifest(
@@ -71,6 +73,7 @@ def manifest(
             FileEntry("shared", Digest.of(b"shared"), 7),
             FileEntry("own", Digest.of(str(salt).encode()), size),
         ),
+        lineage=tuple(LineageEdge(parent, "combined-from") for parent in parents),
     )
 
 

@@ -92,6 +92,22 @@ class CatalogContract:
         assert version.summary["rank"] == 8
         assert version.summary["target_modules"] == ["q_proj"]
 
+    def test_what_was_made_from_a_version_is_found(self, catalog: Catalog) -> None:
+        parent, other = add(catalog, 0, 1)
+        with catalog.writing() as writer:
+            for salt, parents in enumerate([(parent, other, parent), (other,), (parent,)], 2):
+                writer.add_version(UNKNOWN, manifest(salt, parents=[Digest(each.digest) for each in parents]))
+
+        def children(of: Version) -> list[int]:
+            query = VersionQuery(parent=Digest(of.digest), all_versions=True)
+            return [version.number for version in catalog.search(query)]
+
+        assert (children(parent), children(other)) == ([3, 1], [2, 1])
+        with catalog.writing() as writer:
+            writer.yank(writer.resolve(Reference(UNKNOWN, number=1)), "wrong")
+            writer.delete(writer.resolve(Reference(UNKNOWN, number=3)), "because")
+        assert (children(parent), children(other)) == ([1], [2, 1])
+
     def test_a_reference_means_a_version(self, catalog: Catalog) -> None:
         first, _ = add(catalog, 0, 1)
         move(catalog, 2)

@@ -19,6 +19,10 @@ from registry.errors import UnavailableError
 from tests.conftest import WriteAdapter, lora_tensors
 
 
+def no_parents(_digest: str) -> list[str]:
+    return []
+
+
 def test_head_is_the_newest_script() -> None:
     config = Config()
     config.set_main_option("script_location", str(schema.scripts()))
@@ -27,7 +31,7 @@ def test_head_is_the_newest_script() -> None:
 
 def test_up_gives_the_tables_of_the_application(tmp_path: Path) -> None:
     engine = sqlite_engine(tmp_path / "catalog.db")
-    schema.ensure(engine)
+    schema.ensure(engine, no_parents)
     with reading(engine) as connection:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
 
@@ -35,9 +39,9 @@ def test_up_gives_the_tables_of_the_application(tmp_path: Path) -> None:
 def test_a_new_database_is_what_the_migrations_make(tmp_path: Path) -> None:
     """Tables, columns, keys and indexes: compared as SQLite describes them, and as Alembic does."""
     made, migrated = sqlite_engine(tmp_path / "made.db"), sqlite_engine(tmp_path / "migrated.db")
-    schema.ensure(made)
+    schema.ensure(made, no_parents)
     with writing(migrated) as connection:
-        schema.migrate(connection, "head")
+        schema.migrate(connection, "head", no_parents)
     assert described(made) == described(migrated)
     with reading(migrated) as connection:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
@@ -59,14 +63,14 @@ def described(engine: Engine) -> dict[str, object]:
 
 def test_down_leaves_nothing_and_up_works_again(tmp_path: Path) -> None:
     engine = sqlite_engine(tmp_path / "catalog.db")
-    schema.ensure(engine)
+    schema.ensure(engine, no_parents)
     with writing(engine) as connection:
-        schema.migrate(connection, "base", down=True)
+        schema.migrate(connection, "base", no_parents, down=True)
     with reading(engine) as connection:
         tables = set(connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars())
         assert tables <= {"alembic_version"}
         assert schema.current(connection) is None
-    schema.ensure(engine)
+    schema.ensure(engine, no_parents)
     with reading(engine) as connection:
         assert schema.current(connection) == schema.HEAD
 
@@ -77,9 +81,9 @@ def test_rows_survive_an_upgrade(store: Registry, write_adapter: WriteAdapter, t
     before = store.show("a").document()
     engine = sqlite_engine(tmp_path / "registry" / "catalog.db")
     with writing(engine) as connection:
-        schema.migrate(connection, "head")
+        schema.migrate(connection, "head", no_parents)
     with pytest.raises(RuntimeError, match="half-way"), writing(engine) as connection:
-        schema.migrate(connection, "base", down=True)
+        schema.migrate(connection, "base", no_parents, down=True)
         raise RuntimeError("half-way")
     assert connect(tmp_path / "registry").show("a").document() == before
 
@@ -90,10 +94,25 @@ def test_down_and_rebuild_brings_the_rows_back(store: Registry, write_adapter: W
     before = store.show("a@1").document()
     engine = sqlite_engine(tmp_path / "registry" / "catalog.db")
     with writing(engine) as connection:
-        schema.migrate(connection, "base", down=True)
+        schema.migrate(connection, "base", no_parents, down=True)
     fresh = connect(tmp_path / "registry")
     fresh.rebuild()
     assert connect(tmp_path / "registry").show("a@1").document() == before
+
+
+def test_lineage_of_versions_that_were_there_before_is_found(
+    store: Registry, write_adapter: WriteAdapter, tmp_path: Path
+) -> None:
+    """A catalog from before schema 0004 learns it from the manifests, as soon as it is opened."""
+    store.push(write_adapter("a"))
+    store.push(write_adapter("b", lora_tensors(value=0.25)), parents=["a*0.5", "a@1"])
+    store.push(write_adapter("c", lora_tensors(value=0.75)), parents=["a"])
+    store.delete("c@1", reason="because")
+    with writing(sqlite_engine(tmp_path / "registry" / "catalog.db")) as connection:
+        schema.migrate(connection, "0003", no_parents, down=True)
+    again = connect(tmp_path / "registry")
+    assert [version.reference for version in again.list(parent="a")] == ["local/b@1"]
+    assert again.doctor(deep=True).problems == ()
 
 
 def test_a_newer_schema_is_refused_and_untouched(store: Registry, write_adapter: WriteAdapter, tmp_path: Path) -> None:
@@ -125,11 +144,11 @@ def test_each_step_down_and_up_again_gives_the_same_tables(tmp_path: Path, revis
             return list(connection.execute(text("SELECT sql FROM sqlite_master ORDER BY name")).scalars())
 
     with writing(engine) as connection:
-        schema.migrate(connection, revision)
+        schema.migrate(connection, revision, no_parents)
     before = tables()
     with writing(engine) as connection:
-        schema.migrate(connection, "-1", down=True)
+        schema.migrate(connection, "-1", no_parents, down=True)
     assert tables() != before
     with writing(engine) as connection:
-        schema.migrate(connection, revision)
+        schema.migrate(connection, revision, no_parents)
     assert tables() == before

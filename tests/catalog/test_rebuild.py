@@ -21,6 +21,7 @@ from registry.errors import CorruptionError
 from tests.catalog.conftest import NAME, clock, manifest, migrated_file
 
 OTHER = AdapterName.parse("Team/Other")
+CHILD = manifest(2, parents=[manifest(0).digest])
 
 
 def tables(path: Path) -> dict[str, list[tuple[object, ...]]]:
@@ -53,7 +54,7 @@ def path(tmp_path: Path) -> Path:
         writer.delete(writer.resolve(Reference(NAME, number=2)), "secret")
         writer.note_collection([manifest(1).digest])
     with catalog.writing() as writer:
-        writer.add_version(NAME, manifest(2))
+        writer.add_version(NAME, CHILD)
         writer.move_alias(NAME, AliasName("production"), 3, expected=1)
         writer.move_alias(NAME, AliasName("staging"), 3)
         writer.move_alias(NAME, AliasName("staging"), None)
@@ -84,7 +85,7 @@ def path(tmp_path: Path) -> Path:
 
 
 KEPT: dict[str, Manifest] = {
-    each.digest: each for each in (manifest(0), manifest(0, targets=("v_proj", "q_proj")), manifest(2))
+    each.digest: each for each in (manifest(0), manifest(0, targets=("v_proj", "q_proj")), CHILD)
 }
 
 

@@ -4,7 +4,7 @@ the suite are those of real adapters here."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from registry.connect import connect
 from registry.domain.access import Action, NamespacePattern, new_token
 from registry.domain.digest import Digest
 from registry.domain.finding import Finding, Severity
+from registry.domain.lineage import LineageEdge
 from registry.domain.manifest import Manifest
 from registry.domain.names import AdapterName, Reference
 from registry.domain.query import VersionQuery
@@ -32,7 +33,7 @@ from tests.catalog.conftest import NAME
 from tests.catalog.contract import UNKNOWN, CatalogContract, add, move
 
 
-def adapter(folder: Path, salt: int, *, value: float | None = None) -> AdapterPackage:
+def adapter(folder: Path, salt: int, *, value: float | None = None, parents: Sequence[Digest] = ()) -> AdapterPackage:
     """Another one for each ``salt``; all have the same config."""
     place = folder / f"{salt}-{value}"
     if not place.exists():
@@ -43,7 +44,7 @@ def adapter(folder: Path, salt: int, *, value: float | None = None) -> AdapterPa
         numbers = np.full((8, 4), 1.0 + salt if value is None else value, np.float32)
         tensors = {f"{module}.lora_A.weight": numbers, f"{module}.lora_B.weight": np.ascontiguousarray(numbers.T)}
         save_file(tensors, place / "adapter_model.safetensors")
-    return describe(place)
+    return describe(place, lineage=[LineageEdge(parent, "combined-from") for parent in parents])
 
 
 @pytest.fixture
@@ -91,8 +92,8 @@ class TestOverHttp(CatalogContract):
     def catalog(self, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RemoteCatalog:
         blobs = RemoteBlobs(client)
 
-        def manifest(salt: int = 0, **_other: Any) -> Manifest:
-            package = adapter(tmp_path / "made", salt)
+        def manifest(salt: int = 0, *, parents: Sequence[Digest] = (), **_other: Any) -> Manifest:
+            package = adapter(tmp_path / "made", salt, parents=parents)
             for digest, path in package.paths.items():
                 blobs.put(digest, [path.read_bytes()])
             blobs.put(package.manifest.digest, [package.manifest.canonical_bytes])

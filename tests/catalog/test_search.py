@@ -38,6 +38,7 @@ class Row:
     scores: list[tuple[str, str | None, float]]
     alias: str | None
     fate: str
+    parents: tuple[int, ...] = ()  # salts
     number: int = 0
     id: int = 0
     aliases: set[str] = field(default_factory=set)
@@ -77,6 +78,7 @@ ROWS = st.builds(
     ),
     alias=st.none() | ALIASES,
     fate=st.sampled_from(["kept", "kept", "kept", "yanked", "deleted"]),
+    parents=st.lists(st.integers(100, 102), max_size=3).map(tuple),
 )
 QUERIES = st.fixed_dictionaries(
     {},
@@ -92,6 +94,7 @@ QUERIES = st.fixed_dictionaries(
         ),
         "alias": ALIASES,
         "metrics": st.lists(st.builds(MetricCondition, NAMES, st.sampled_from(sorted(OPERATORS)), VALUES), max_size=2).map(tuple),
+        "parent": st.integers(100, 102).map(lambda salt: manifest(salt).digest),
         "sort": st.sampled_from([*SORTS, "acc", "wer", "odd", "arc/acc", "arc/easy/wer"]),
         "reverse": st.booleans(),
         "all_versions": st.booleans(),
@@ -113,6 +116,7 @@ def filled(rows: list[Row]) -> SqlCatalog:
                 peft_type=row.peft_type,
                 task_type=row.task_type,
                 size=row.size,
+                parents=[manifest(parent).digest for parent in row.parents],
             )
             version, _ = writer.add_version(AdapterName.parse(row.name), described)
             row.number, row.id = version.number, salt + 1
@@ -151,6 +155,7 @@ def expected(rows: list[Row], query: VersionQuery) -> list[str]:
             and set(query.targets) <= set(row.targets)
             and (query.peft_type is None or row.peft_type == query.peft_type.upper())
             and (query.task_type is None or row.task_type == query.task_type.upper())
+            and (query.parent is None or query.parent in [manifest(salt).digest for salt in row.parents])
             and all(key in row.tags and value in (None, row.tags[key]) for key, value in query.tags)
             and (query.alias is None or query.alias in row.aliases)
             and all(

@@ -16,7 +16,7 @@ SUMMARY = {
 }  # fmt: skip
 SHOWN = SUMMARY | {
     "ranks", "scalings", "alphas", "modules", "extra_modules", "absent_targets", "peft_version", "training", "files",
-    "evaluations", "lineage", "findings",
+    "evaluations", "lineage", "children", "findings",
 }  # fmt: skip
 
 

@@ -41,6 +41,9 @@ def test_a_parent_s_weight_is_typed_as_in_a_merge_or_with_a_star(
     two.json("push", child, "--parent", parent, "--parent-kind", "distilled-from")
     (edge,) = two.json("show", "child")["lineage"]
     assert (edge["reference"], edge["weight"], edge["kind"]) == ("local/x@1", 0.5, "distilled-from")
+    assert two.json("show", "x@1")["children"] == ["local/child@1"]
+    assert [found["reference"] for found in two.json("list", "--parent", "x@1")] == ["local/child@1"]
+    assert two.json("list", "--parent", "x@2") == []
 
 
 def test_a_push_of_a_version_says_where_versions_go(two: Adapters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

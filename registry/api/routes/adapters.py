@@ -39,10 +39,11 @@ class Conditions(BaseModel):
     tag: list[str] = Field([], description="key=value or key.", max_length=50)
     alias: str | None = Field(None, description="The version this alias points at.", max_length=96)
     metric: list[str] = Field([], description="Conditions such as acc>=0.8 or arc_easy/acc>=0.8.", max_length=50)
+    parent: str | None = Field(None, description="A version that it was made from: team/x@3.", max_length=300)
     all_versions: bool = False
 
     def query(self, caller: Caller, *, sort: str | None, reverse: bool = False, limit: int) -> VersionQuery:
-        """Raises InvalidNameError."""
+        """Raises InvalidNameError, NotFoundError."""
         query = asked(
             self.text,
             namespace_of_names=caller.registry.namespace,
@@ -54,6 +55,7 @@ class Conditions(BaseModel):
             tags=self.tag,
             alias=self.alias,
             metrics=self.metric,
+            parent=caller.registry.catalog.resolve(caller.reference(self.parent)).digest if self.parent else None,
             sort=sort,
             reverse=reverse,
             limit=limit,
@@ -72,7 +74,7 @@ class Search(Conditions):
     cursor: str | None = Field(None, description="`next` of the page before.", max_length=400)
 
     def page(self, caller: Caller) -> VersionQuery:
-        """Raises InvalidNameError, InvalidInputError."""
+        """Raises InvalidNameError, InvalidInputError, NotFoundError."""
         query = self.query(caller, sort=self.sort, reverse=self.reverse, limit=self.limit)
         return replace(query, after=position_at(self.cursor, query, caller)) if self.cursor else query
 
@@ -123,7 +125,7 @@ def versions(
 @router.get("/{ns}/{name}/versions/{number}", summary="Everything recorded about a version")
 def version(caller: Reader, ns: Namespace, name: Name, number: Number) -> dict[str, Any]:
     reference = Reference(AdapterName(ns, name), number=number)
-    found = show(reference, blobs=caller.registry.blobs, catalog=caller.registry.catalog)
+    found = show(reference, blobs=caller.registry.blobs, catalog=caller.registry.catalog, visible=caller.visible)
     edges = [edge.document() for edge in found.manifest.lineage]
     return {**found.document(), "lineage": shown_parents(caller, edges)}
 

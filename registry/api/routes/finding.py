@@ -15,7 +15,6 @@ from registry.api.routes.adapters import Conditions
 from registry.api.texts import RequestBody
 from registry.checks.profile import find_profile
 from registry.domain.access import Action
-from registry.domain.names import AdapterName, Reference
 from registry.domain.query import SORTS
 from registry.errors import InvalidInputError, NotFoundError, RejectedError
 from registry.operations.bases import base_called
@@ -70,21 +69,9 @@ def _best_first(caller: Caller, query: VersionQuery) -> Iterator[Version]:
         query = query.behind(page[-1])
 
 
-def readable(caller: Caller, text: str) -> Reference:
-    """Raises NotFoundError as for nothing, for what the caller may not read."""
-    reference = Reference.parse(text, namespace=caller.registry.namespace)
-    if reference.adapter is not None:
-        caller.require(Action.READ, reference.adapter)
-        return reference
-    version = caller.own_view_of(caller.registry.catalog.resolve(reference))
-    if version is None:
-        raise NotFoundError(f"no version has digest {text}", code="unknown-version")
-    return Reference(AdapterName(version.adapter.namespace, version.adapter.name), number=version.number)
-
-
 @router.get("/compare", summary="The scores of several versions side by side")
 def compare(caller: Reader, ref: Annotated[list[str], Query(min_length=1, max_length=50)]) -> dict[str, Any]:
-    return caller.registry.compare(*(str(readable(caller, text)) for text in ref)).document()
+    return caller.registry.compare(*(str(caller.reference(text)) for text in ref)).document()
 
 
 class Check(RequestBody):
@@ -99,7 +86,7 @@ def run_check(caller: Reader, wanted: Check) -> dict[str, Any]:
     """The answer of ``adapters check --json``, from what is stored."""
     if wanted.base is None and wanted.engine is None:
         raise InvalidInputError("give a base, an engine, or both: what shall it fit?", code="nothing-to-check")
-    registry, reference = caller.registry, readable(caller, wanted.reference)
+    registry, reference = caller.registry, caller.reference(wanted.reference)
     shelf = registry.shelf()
     profile = find_profile(wanted.engine) if wanted.engine else None
     adapter = under_alias(adapter_stored(reference, blobs=registry.blobs, catalog=registry.catalog), shelf)

@@ -13,7 +13,6 @@ from registry.api.names import Alias, Name, Namespace
 from registry.api.once import Key, Once, same_request
 from registry.api.problems import of_error
 from registry.api.routes.aliases import AliasHasMovedError, IfMatch, expected
-from registry.api.routes.finding import readable
 from registry.api.texts import RequestBody, VersionNumber
 from registry.domain.access import Action
 from registry.domain.names import AdapterName, Reference
@@ -65,7 +64,7 @@ def promote_alias(
     caller.require(Action.READ, adapter)  # a gate tells what the scores are
     against = wanted.against
     if against is not None and any(mark in against for mark in "/@:"):
-        against = str(readable(caller, against))
+        against = str(caller.reference(against))
     gate = asked(
         None,
         against=against,

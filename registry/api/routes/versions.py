@@ -11,7 +11,6 @@ from registry.api.callers import Caller, Requires, shown_parents
 from registry.api.names import Name, Namespace, Number
 from registry.api.once import Key, Once, same_request
 from registry.api.receiving import Receiver
-from registry.api.routes.finding import readable
 from registry.api.texts import Label, Note, Part, RequestBody
 from registry.api.told import changed
 from registry.domain.access import Action
@@ -86,7 +85,7 @@ def publish(
     if wanted.aliases:
         caller.require(Action.TAG, adapter)
     parents = [
-        "".join((str(readable(caller, text)), star, weight))
+        "".join((str(caller.reference(text)), star, weight))
         for text, star, weight in (parent.partition("*") for parent in wanted.parents)
     ]
     files = {file.path: Digest(file.digest) for file in wanted.files}
@@ -152,13 +151,17 @@ def add_evaluations(
     return once.done(caller, idempotency_key, same_request(request, wanted), added)
 
 
-@router.get("/{number}/lineage", summary="What it was made from")
+@router.get("/{number}/lineage", summary="What it was made from, and what was made from it")
 def lineage(caller: Reader, ns: Namespace, name: Name, number: Number) -> dict[str, Any]:
-    """A parent that the caller may not read is there by its digest alone."""
+    """A parent that the caller may not read is there by its digest alone; such a child is not. Children are named, of versions the
+    newest first, up to a thousand: `GET /v1/adapters?parent=` turns the pages."""
     exactly = Reference(AdapterName(ns, name), number=number)
-    details = show(exactly, blobs=caller.registry.blobs, catalog=caller.registry.catalog)
-    edges = shown_parents(caller, [edge.document() for edge in details.manifest.lineage])
-    return {"reference": details.version.reference, "parents": edges}
+    details = show(exactly, blobs=caller.registry.blobs, catalog=caller.registry.catalog, visible=caller.visible)
+    return {
+        "reference": details.version.reference,
+        "parents": shown_parents(caller, [edge.document() for edge in details.manifest.lineage]),
+        "children": [child.reference for child in details.children],
+    }
 
 
 def _measured(request: Request, caller: Caller, scores: list[Score], results: list[Results]) -> list[Measured]:
