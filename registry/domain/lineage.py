@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
+
+from registry.domain.digest import Digest
+from registry.errors import InvalidNameError
+
+_MAX_KIND, _MAX_REFERENCE = 60, 4096
 
 
 @dataclass(frozen=True, slots=True)
 class LineageEdge:
-    """``parent`` is the digest of a version's manifest; ``kind`` how it was used (``combined-from``, ``continued-from`` …)."""
+    """``parent`` is the digest of a version's manifest; ``kind`` how it was used (``combined-from``, ``continued-from`` …). Raises
+    InvalidNameError for a parent, kind, weight or reference that cannot be one."""
 
     parent: str
     kind: str
     weight: float | None = None
     #: The reference the parent was known by when the edge was drawn: for people; the digest is the truth.
     reference: str | None = None
+
+    def __post_init__(self) -> None:
+        Digest(self.parent)
+        if not self.kind.isprintable() or len(self.kind) > _MAX_KIND:
+            raise InvalidNameError("kind of lineage", self.kind, f"one printable line of up to {_MAX_KIND} characters")
+        if self.weight is not None and (type(self.weight) not in (int, float) or not isfinite(self.weight)):
+            raise InvalidNameError("weight of a parent", str(self.weight), "a finite number, such as 0.7")
+        if self.reference is not None and len(self.reference) > _MAX_REFERENCE:
+            raise InvalidNameError("name of a parent", self.reference, f"up to {_MAX_REFERENCE} characters")
 
     def document(self) -> dict[str, str | float | None]:
         return {"parent": self.parent, "kind": self.kind, "weight": self.weight, "reference": self.reference}

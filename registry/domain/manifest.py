@@ -13,15 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from math import isfinite
 from typing import TypeVar
 
 from registry.domain.base_model import BaseModelId
 from registry.domain.digest import Digest
 from registry.domain.lineage import LineageEdge
-from registry.domain.paths import clash, is_plain
+from registry.domain.paths import require_apart, require_plain
 from registry.domain.tensors import TensorSpec
-from registry.errors import CorruptionError, InvalidNameError
+from registry.errors import CorruptionError, InvalidInputError
 
 T = TypeVar("T")
 
@@ -29,8 +28,6 @@ SCHEMA = "adapter-registry/manifest/1"
 
 #: What stands where an adapter's PEFT type would, for a checkpoint that adapters were merged into.
 MERGED = "MERGED"
-
-_MAX_KIND, _MAX_REFERENCE = 60, 4096
 
 
 class FileRole(StrEnum):
@@ -40,12 +37,16 @@ class FileRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """A kept file: its path below the adapter's directory (POSIX separators), and its bytes by digest."""
+    """A kept file: its path below the adapter's directory (POSIX separators), and its bytes by digest. Whoever describes it, this
+    is where it is put one day: raises InvalidInputError for a path that leads elsewhere."""
 
     path: str
     digest: Digest
     size: int
     role: FileRole = FileRole.SERVED
+
+    def __post_init__(self) -> None:
+        require_plain(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,9 @@ class Target:
 class Manifest:
     """See the module. ``absent_targets`` are names the config asks for and no tensor has; ``extra_modules`` are modules
     saved whole (``modules_to_save``, heads, resized embeddings, replaced biases); ``base_change`` names the
-    initialisation that changed the base itself (``pissa``), which makes the tensors no plain delta."""
+    initialisation that changed the base itself (``pissa``), which makes the tensors no plain delta.
+
+    What cannot be read again is not made: raises InvalidInputError for files that cannot lie side by side."""
 
     peft_type: str
     variant: str
@@ -86,6 +89,9 @@ class Manifest:
     peft_version: str | None = None
     training: Mapping[str, object] = field(default_factory=dict)
     lineage: tuple[LineageEdge, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_apart([entry.path for entry in self.files])
 
     @cached_property
     def canonical_bytes(self) -> bytes:
@@ -160,45 +166,28 @@ def parse_manifest(data: bytes) -> Manifest:
             targets=tuple(Target(*row) for row in document["targets"]),
             tensors=tuple(_tensor(*row) for row in document["tensors"]),
             tensor_identity=Digest(document["tensor_identity"]),
-            files=_files(document["files"]),
+            files=tuple(_file(*row) for row in document["files"]),
             extra_modules=tuple(document["extra_modules"]),
             absent_targets=tuple(document["absent_targets"]),
             base_change=document["base_change"],
             peft_version=document["peft_version"],
             training=dict(**document["training"]),
-            lineage=tuple(_edge(**edge) for edge in document["lineage"]),
+            lineage=tuple(LineageEdge(**edge) for edge in document["lineage"]),
         )
-    except (AttributeError, InvalidNameError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, InvalidInputError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise CorruptionError(f"a manifest cannot be read: {error}", hint="run `adapters doctor --deep`") from error
 
 
-def _files(rows: Sequence[tuple[str, str, int, str]]) -> tuple[FileEntry, ...]:
-    """Whoever wrote the manifest, these are where files are put: none of them leads out of a directory."""
-    files = tuple(FileEntry(path, Digest(digest), size, FileRole(role)) for path, digest, size, role in rows)
-    odd = next(
-        (entry for entry in files if not is_plain(entry.path) or type(entry.size) is not int or entry.size < 0), None
-    )
-    if odd is not None:
-        raise ValueError(f"{odd.path!r:.200} of {odd.size!r:.40} bytes is no file of a version")
-    if (twice := clash([entry.path for entry in files])) is not None:
-        raise ValueError(f"{twice!r:.200} cannot be there beside another of its files")
-    return files
+def _file(path: str, digest: str, size: int, role: str) -> FileEntry:
+    if type(size) is not int or size < 0:
+        raise ValueError(f"{path!r:.200} of {size!r:.40} bytes is no file of a version")
+    return FileEntry(path, Digest(digest), size, FileRole(role))
 
 
 def _tensor(name: str, dtype: str, shape: Sequence[int], start: int, end: int) -> TensorSpec:
     if type(name) is not str or type(dtype) is not str:
         raise TypeError(f"{name!r:.80} of type {dtype!r:.80} is no tensor")
     return TensorSpec(name, dtype, tuple(shape), start, end)
-
-
-def _edge(parent: str, kind: str, weight: float | None = None, reference: str | None = None) -> LineageEdge:
-    if not kind.isprintable() or len(kind) > _MAX_KIND:
-        raise ValueError(f"{kind!r:.80} is no kind of lineage")
-    if reference is not None and len(reference) > _MAX_REFERENCE:
-        raise ValueError(f"{reference!r:.80} is no name of a parent")
-    if weight is not None and (type(weight) not in (int, float) or not isfinite(weight)):
-        raise ValueError(f"{weight!r:.80} is no weight of a parent")
-    return LineageEdge(Digest(parent), kind, weight, reference)
 
 
 def _document(manifest: Manifest) -> dict[str, object]:

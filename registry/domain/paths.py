@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from registry.errors import InvalidInputError
+
 _MAX_PATH, _MAX_PART, _MAX_DEPTH = 400, 255, 8
 
 
@@ -31,15 +33,32 @@ def why_not_plain(path: str) -> str | None:
     return None
 
 
-def clash(paths: Collection[str]) -> str | None:
-    """One that is there twice, in any case, or is the folder of another."""
-    seen: set[str] = set()
+def require_plain(path: str) -> None:
+    """Raises InvalidInputError for anything but names separated by slashes."""
+    why = why_not_plain(path)
+    if why is not None:
+        raise InvalidInputError(
+            f"{path!r:.120} is no path below an adapter: it {why}",
+            code="invalid-path",
+            hint="names separated by slashes, no '..'",
+        )
+
+
+def require_apart(paths: Collection[str]) -> None:
+    """Raises InvalidInputError for two paths that are one where capitals do not count, and for a file where a folder is."""
+    seen: dict[str, str] = {}
     for path in paths:
-        if path.lower() in seen:
-            return path
-        seen.add(path.lower())
-    folders = {folder for path in seen for folder in _above(path)}
-    return next((path for path in paths if path.lower() in folders), None)
+        if (lower := path.lower()) in seen:
+            raise InvalidInputError(
+                f"{seen[lower]!r:.200} and {path!r:.200} are one file on systems where capitals do not count",
+                code="clashing-paths",
+                hint="remove one of the two, or give it another name",
+            )
+        seen[lower] = path
+    for path in paths:
+        folder = next((seen[above] for above in _above(path.lower()) if above in seen), None)
+        if folder is not None:
+            raise InvalidInputError(f"{folder!r:.200} would be a file and a folder", code="clashing-paths")
 
 
 def _above(path: str) -> list[str]:

@@ -15,9 +15,7 @@ from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog
 from registry.domain.manifest import FileEntry, FileRole, Manifest
 from registry.domain.names import Reference
-from registry.domain.paths import is_plain
 from registry.domain.version import Version
-from registry.errors import CorruptionError
 from registry.operations.contents import contents
 from registry.operations.manifests import manifest_of
 from registry.operations.placing import placed
@@ -48,10 +46,6 @@ def fetch(
 
 
 def _write(entry: FileEntry, into: Path, blobs: BlobStore, progress: Progress) -> None:
-    if not is_plain(entry.path):
-        raise CorruptionError(
-            f"{entry.path!r:.200} leads out of {into.name!r:.80}", hint="run `adapters doctor --deep`"
-        )
     path = into / entry.path
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "xb") as file:

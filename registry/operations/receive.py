@@ -17,7 +17,7 @@ from typing import Protocol
 
 from registry.blobs.protocol import BlobStore
 from registry.domain.digest import Digest
-from registry.domain.paths import why_not_plain
+from registry.domain.paths import require_plain
 from registry.errors import InvalidInputError, RegistryError
 
 #: Of one version.
@@ -59,14 +59,3 @@ def laid_out(files: Mapping[str, Digest], blobs: LinkedBlobs, *, called: str) ->
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(descriptor)
-
-
-def require_plain(path: str) -> None:
-    """Raises InvalidInputError for anything but names separated by slashes."""
-    why = why_not_plain(path)
-    if why is not None:
-        raise InvalidInputError(
-            f"{path!r:.120} is no path below an adapter: it {why}",
-            code="invalid-path",
-            hint="names separated by slashes, no '..'",
-        )

@@ -43,10 +43,14 @@ def stated(files: Mapping[str, bytes], tensors: tuple[TensorSpec, ...] = TENSORS
 
 
 def send(here: Site, files: Mapping[str, bytes], manifest: Manifest) -> Answer:
-    for data in (*files.values(), manifest.canonical_bytes):
+    return send_bytes(here, files, manifest.canonical_bytes)
+
+
+def send_bytes(here: Site, files: Mapping[str, bytes], manifest: bytes) -> Answer:
+    for data in (*files.values(), manifest):
         assert here.ask("PUT", f"/v1/blobs/{Digest.of(data)}", "bob", data).status < 300
     facts = {"note": None, "fingerprint": None, "weights_fingerprint": None, "findings": []}
-    step = {"do": "add_version", "adapter": "b/merged", "manifest": manifest.canonical_bytes.decode(), **facts}
+    step = {"do": "add_version", "adapter": "b/merged", "manifest": manifest.decode(), **facts}
     return here.ask("POST", "/v1/transactions", "bob", {"steps": [step], "commit": True})
 
 
@@ -58,8 +62,9 @@ def test_a_merged_checkpoint_that_is_one_is_a_version(here: Site, tmp_path: Path
 
 @pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../../x", "A.md\0"])
 def test_no_file_of_it_lies_elsewhere(here: Site, path: str) -> None:
-    files = {**CHECKPOINT, path: b"x"}
-    answer = send(here, files, stated(files))
+    files = {**CHECKPOINT, "A.md": b"x"}
+    forged = stated(files).canonical_bytes.replace(b'"A.md"', json.dumps(path).encode())
+    answer = send_bytes(here, files, forged)
     assert (answer.status, answer.code) == (400, "manifest-differs")
     assert here.ask("GET", "/v1/adapters/b/merged", "bob").status == 404
 

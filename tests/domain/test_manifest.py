@@ -13,7 +13,7 @@ from registry.domain.digest import Digest
 from registry.domain.lineage import LineageEdge
 from registry.domain.manifest import FileEntry, FileRole, Manifest, Target, commonest, parse_manifest
 from registry.domain.tensors import TensorSpec
-from registry.errors import CorruptionError
+from registry.errors import CorruptionError, InvalidInputError
 
 ZERO = Digest.of(b"")
 TARGETS = st.builds(
@@ -74,11 +74,13 @@ LEAD_OUT = [
     [*([path] for path in LEAD_OUT), ["a", "a"], ["A.json", "a.json"], ["a", "a/b"], ["a/B/c", "A/b"]],
 )
 def test_a_manifest_names_no_file_outside_of_its_directory_and_none_twice(paths: list[str]) -> None:
-    """Whoever wrote it: whoever reads it puts files there."""
-    files = tuple(FileEntry(path, ZERO, 0) for path in paths)
-    manifest = Manifest("MERGED", "merged", BaseModelId(None), None, (), (), ZERO, files)
+    """Whoever wrote it: whoever reads it puts files there. What could not be read again cannot be made either."""
+    document = json.loads(Manifest("MERGED", "merged", BaseModelId(None), None, (), (), ZERO, ()).canonical_bytes)
+    document["files"] = [[path, ZERO, 0, "served"] for path in paths]
     with pytest.raises(CorruptionError, match="a manifest cannot be read"):
-        parse_manifest(manifest.canonical_bytes)
+        parse_manifest(json.dumps(document).encode())
+    with pytest.raises(InvalidInputError):
+        Manifest("MERGED", "merged", BaseModelId(None), None, (), (), ZERO, tuple(FileEntry(path, ZERO, 0) for path in paths))
 
 
 @pytest.mark.parametrize("size", [-1, 1.5, True, "1", None])

@@ -37,6 +37,19 @@ def test_a_commit_is_named_for_its_versions_digest(here: Hub, first: dict[str, b
     assert version.digest.hex[:40] == oid == here.sha("team/x") == here.sha("team/x", "v1")
 
 
+def test_names_that_differ_in_capitals_alone_do_not_come_together(here: Hub, first: dict[str, bytes]) -> None:
+    """Where capitals do not count the version could not be pulled; as a file in place of another one may come."""
+    here.create("team/x")
+    here.committed("team/x", first)
+    for clashing in ({CONFIG.upper(): b"{}"}, {"readme.md": b"# x"}):
+        answer = here.commit("team/x", clashing)
+        assert (answer.status_code, "capitals" in answer.text) == (400, True), answer.text
+    assert here.announce("team/x", {"LICENSE": b"a", "License": b"b"}).status_code == 400
+    assert here.files("team/x") == sorted(first)
+    here.committed("team/x", {"readme.md": b"# x"}, deleted=(CARD,))
+    assert here.files("team/x") == sorted({*first, "readme.md"} - {CARD})
+
+
 def test_what_the_command_line_pushes_is_there_too(here: Hub, tmp_path: Path, first: dict[str, bytes]) -> None:
     pushed = here.registry.push(tmp_path / "first", name="x", alias="production")
     assert here.sha("team/x", "production") == pushed.version.digest.hex[:40]

@@ -49,6 +49,39 @@ def test_under_another_name_it_is_another_version_of_the_same_bytes(lived: Regis
     assert tree(tmp_path / "registry" / "blobs") == before
 
 
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (["README.md", "readme.md"], "clashing-paths"),
+        (["tokenizer.json", "Tokenizer.json"], "clashing-paths"),
+        ([".eval_results/a\\b.yaml"], "invalid-path"),
+        ([".eval_results/a\nb.yaml"], "invalid-path"),
+        (["LICENSE\x01"], "invalid-path"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_stored(
+    lived: Registry, tmp_path: Path, names: list[str], code: str
+) -> None:
+    folder, before = write(tmp_path / "x", lora_tensors(value=0.75)), tree(tmp_path / "registry")
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"of {name}")
+    with pytest.raises(InvalidInputError) as caught:
+        lived.push(folder)
+    assert (caught.value.code, caught.value.exit_code) == (code, 3)
+    assert tree(tmp_path / "registry") == before
+
+
+@pytest.mark.parametrize("kind", ["\x1b[31m", "a\nb", "\u202e", "x" * 61])
+def test_a_kind_of_lineage_that_could_not_be_read_again_is_not_stored(
+    lived: Registry, tmp_path: Path, kind: str
+) -> None:
+    folder, before = write(tmp_path / "x", lora_tensors(value=0.75)), tree(tmp_path / "registry")
+    with pytest.raises(InvalidNameError):
+        lived.push(folder, parents=["a@1"], parent_kind=kind)
+    assert tree(tmp_path / "registry") == before
+
+
 def test_a_changed_config_shares_the_weights(lived: Registry, tmp_path: Path) -> None:
     blobs = len(list(lived.blobs.digests()))
     lived.push(write(tmp_path / "x", lora_alpha=32), name="a")

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from registry.api.hub_protocol.asked import text_of
 from registry.api.hub_protocol.errors import EntryMissingError, TooLargeError
-from registry.api.hub_protocol.policy import Welcome, welcome
+from registry.api.hub_protocol.policy import Welcome, is_described, welcome
 from registry.api.hub_protocol.trees import Entry, Tree, tree_of
 from registry.domain.digest import PREFIX, Digest
+from registry.domain.paths import require_apart
 from registry.errors import InvalidInputError, MissingBlobError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Changes:
         return self.title.partition("\n")[0] == _TOOL
 
     def applied_to(self, tree: Tree, shown: str, commit: str) -> Tree:
-        """Raises EntryMissingError, InvalidInputError for a path that would be a file and a folder."""
+        """Raises EntryMissingError, InvalidInputError for paths that cannot be there side by side."""
         files = dict(tree)
         for path in self.deleted:
             if path not in files:
@@ -161,6 +162,7 @@ def _uploaded(path: str, value: Mapping[str, Any], asked: Asked) -> Entry:
 def _require_tree(files: Mapping[str, Entry]) -> None:
     if len(files) > _MAX_FILES:
         raise TooLargeError("a repository with so many files", _MAX_FILES)
+    require_apart([path for path in files if is_described(path)])
     for path in files:
         parts = path.split("/")
         for depth in range(1, len(parts)):

@@ -18,8 +18,8 @@ import re2
 from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
+from registry.domain.paths import require_plain
 from registry.errors import InvalidInputError
-from registry.operations.receive import require_plain
 
 GITIGNORE = ".gitignore"
 MAX_BYTES = 64 << 10

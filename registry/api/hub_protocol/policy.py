@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from registry.api.hub_protocol.errors import ReadOnlyRevisionError, RevisionMissingError, UnsupportedError
 from registry.api.hub_protocol.revisions import MAIN
+from registry.domain.paths import require_plain
 from registry.errors import UnsuitableDirectoryError
 from registry.formats.adapter_directory import (
     CONFIG,
@@ -18,7 +19,6 @@ from registry.formats.adapter_directory import (
     Disposition,
     disposition,
 )
-from registry.operations.receive import require_plain
 
 if TYPE_CHECKING:
     from registry.api.hub_protocol.asked import Asked

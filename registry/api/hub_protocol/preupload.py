@@ -15,8 +15,16 @@ from registry.api.hub_protocol.announcements import LONGEST
 from registry.api.hub_protocol.asked import text_of
 from registry.api.hub_protocol.errors import TooLargeError, header_text
 from registry.api.hub_protocol.ignoring import GITIGNORE, MAX_BYTES, ignored_by
-from registry.api.hub_protocol.policy import Welcome, makes_version, require_adapter_beside, require_writable, welcome
+from registry.api.hub_protocol.policy import (
+    Welcome,
+    is_described,
+    makes_version,
+    require_adapter_beside,
+    require_writable,
+    welcome,
+)
 from registry.api.hub_protocol.trees import is_large
+from registry.domain.paths import require_apart
 from registry.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -45,6 +53,7 @@ def preupload(asked: Asked) -> Response:
         if there is not None and not answer["shouldIgnore"] and answer["path"] not in coming | {last}:
             answer["oid"] = asked.services.trees.etag(there)
     named = {answer["path"] for answer in answers if not ignored(answer["path"])}
+    require_apart([path for path in kept if is_described(path)])
     expected = {*named, *head.tree, *announcements.all_of(actor, key)}
     require_adapter_beside(named - set(head.tree), expected, asked.repository.shown)
     announcements.add(actor, key, coming, last=last)
