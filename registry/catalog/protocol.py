@@ -100,7 +100,7 @@ class CatalogWriter(Protocol):
         """Put a commit of the Hub's protocol on record, see :class:`~registry.domain.commit.Commit`; the blobs are kept."""
 
     def add_token(self, token: Token) -> Token:
-        """Raises ConflictError for an id that a token has or had."""
+        """Raises ConflictError for an id that a token has or had, InvalidInputError for an administrator of a part."""
 
     def revoke_token(self, token_id: str) -> Token:
         """Raises NotFoundError. Again is a no-op."""

@@ -15,7 +15,7 @@ from registry.catalog.events import ORIGIN, Event, segment_bytes
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.catalog.resolve import aliases_of, evaluations_of, find_version, resolve, version_of
 from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BaseRow, BlobRow, CommitBlobRow, EvaluationRow
-from registry.domain.access import Token
+from registry.domain.access import Action, Token
 from registry.domain.base_model import StoredBase
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
@@ -23,7 +23,7 @@ from registry.domain.finding import Finding
 from registry.domain.manifest import Manifest
 from registry.domain.names import AdapterName, AliasName, Namespace, Reference, Word, require_free
 from registry.domain.version import AliasMove, Version
-from registry.errors import AliasMovedError, ConflictError, NotFoundError
+from registry.errors import AliasMovedError, ConflictError, InvalidInputError, NotFoundError
 
 
 def head(session: Session) -> tuple[int, str]:
@@ -249,6 +249,12 @@ class SqlWriter:
         self._record(commits.COMMIT, self._shown(adapter), facts)
 
     def add_token(self, token: Token) -> Token:
+        if Action.ADMIN in token.actions and tuple(token.patterns) != ("*",):
+            raise InvalidInputError(
+                "an administrator's token is one everywhere, and cannot be held to part of the adapters",
+                code="admin-everywhere",
+                hint="leave --scope away, or give it another role: owner may do everything with the adapters in its scope",
+            )
         if tokens.find_token(self._session, token.id) is not None:
             raise ConflictError(
                 f"there is a token {token.id} already",

@@ -15,7 +15,7 @@ from registry.domain.finding import Finding, Severity
 from registry.domain.names import AdapterName, AliasName, Reference
 from registry.domain.query import VersionQuery, Visible
 from registry.domain.version import Version
-from registry.errors import AliasMovedError, ConflictError, NotFoundError
+from registry.errors import AliasMovedError, ConflictError, InvalidInputError, NotFoundError
 from tests.catalog.conftest import NAME, manifest
 
 PRODUCTION = AliasName("production")
@@ -443,6 +443,13 @@ class CatalogContract:
             writer.remove_adapter(NAME, "by mistake")
         assert catalog.commits(NAME) == []
         assert not {tree, card} & set(catalog.references())
+
+    def test_an_administrator_of_a_part_is_none(self, catalog: Catalog) -> None:
+        _, kept = new_token("ci", [Action.ADMIN], [NamespacePattern("team/*")], expires_at=None)
+        with pytest.raises(InvalidInputError) as caught, catalog.writing() as writer:
+            writer.add_token(kept)
+        assert caught.value.code == "admin-everywhere"
+        assert catalog.tokens() == []
 
     def test_a_token_is_kept_without_its_secret_and_can_be_revoked(self, catalog: Catalog) -> None:
         text, kept = new_token("ci", [Action.PUSH], [NamespacePattern("team/*")], expires_at="2030-01-01T00:00:00Z")
