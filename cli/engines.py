@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from typer import BadParameter
 
-from registry.errors import InvalidNameError
+from cli.exits import usage
 
 if TYPE_CHECKING:
     from registry.checks.profile import Profile
@@ -20,8 +20,6 @@ def profile_called(serve: str | None, max_lora_rank: int | None) -> Profile | No
         if max_lora_rank is not None:
             raise BadParameter("--max-lora-rank is the limit of an engine: name it with --for")
         return None
-    try:
+    with usage():
         profile = find_profile(serve)
         return profile if max_lora_rank is None else with_rank_cap(profile, max_lora_rank)
-    except InvalidNameError as error:
-        raise BadParameter(error.message) from None

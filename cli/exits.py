@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import typer
 
 from cli.streams import let_go, put
-from registry.errors import RegistryError
+from registry.errors import InvalidNameError, RegistryError
 
 INTERRUPTED = 130
 #: Of several the gravest says the exit code: a misfit, a broken one, a damaged one, none, what nobody knows; then the lowest.
@@ -46,6 +46,15 @@ def ending(*, json: bool) -> Iterator[None]:
     except BrokenPipeError:
         let_go(sys.stdout)
         raise typer.Exit(0) from None
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """What no value of an option may be is wrong usage."""
+    try:
+        yield
+    except InvalidNameError as error:
+        raise typer.BadParameter(error.message) from None
 
 
 def gravest(codes: Iterable[int]) -> int:

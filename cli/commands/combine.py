@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from typer import Argument, BadParameter, Option
 
 from cli.commands.inspect import show_interference
 from cli.commands.merge import DENSITY, METHOD, STORED, Dtype, blend_of, byte_count, weighted
 from cli.context import Session
+from cli.exits import usage
 from cli.rendering import counted, emit, note, say, size, table
 from cli.searching import show_search, wanted
-from registry.plans.combining import LINEAR
+from registry.plans.combining import LINEAR, require_share
 
 if TYPE_CHECKING:
     from registry.operations.combined import Combined
@@ -99,49 +100,39 @@ def combine(
     if output is None and name is None:
         raise BadParameter("say where to: -o DIR, or --name NAME", param_hint="--output")
     blend_of(method, density, seed)
-    most, share, room = kept(rank, energy, max_bytes)
+    kept, stored = limits(rank, energy, max_bytes), STORED.get(dtype)
     asked = [weighted(text) for text in adapters]
-    how: dict[str, Any] = {
-        "name": name,
-        "method": method,
-        "rank": most,
-        "energy": share,
-        "max_bytes": room,
-        "density": density,
-        "seed": seed,
-        "dtype": STORED.get(dtype),
-    }
     if search:
-        found = session.registry.search_weights(
-            asked,
+        searched = wanted(
+            session,
+            [one for one, _ in asked],
             output,
-            wanted=wanted(
-                session,
-                [one for one, _ in asked],
-                output,
-                score=score,
-                trials=trials,
-                budget=budget,
-                bounds=bounds,
-                seed=seed,
-                higher_is_better=higher_is_better,
-                resume=resume,
-            ),
-            **how,
+            score=score,
+            trials=trials,
+            budget=budget,
+            bounds=bounds,
+            seed=seed,
+            higher_is_better=higher_is_better,
+            resume=resume,
+        )
+        found = session.registry.search_weights(
+            asked, output, wanted=searched, name=name, method=method, density=density, seed=seed, dtype=stored, **kept
         )
         done = found.combined
     else:
         _refuse_search_options(score=score, budget=budget, bounds=bounds, trials=trials, resume=resume or None)
         found = None
         foresee = show_interference if len(asked) > 1 and not (session.json or session.quiet) else None
-        done = session.registry.combine(asked, output, **how, foresee=foresee)
+        done = session.registry.combine(
+            asked, output, foresee=foresee, name=name, method=method, density=density, seed=seed, dtype=stored, **kept
+        )
     if session.json:
         emit((found or done).document())
         return
     for finding in done.findings:
         if finding.severity.value == "warning":
             note(f"warning: {finding.message} [{finding.rule}]", quiet=session.quiet, style="yellow")
-    show_combined(done, truncated=(most, share, room) != (None, None, None) or method != LINEAR)
+    show_combined(done, truncated=any(kept.values()) or method != LINEAR)
     if found is not None:
         show_search(found, [one for one, _ in asked])
     places = [str(place) for place in (output, done.version.reference if done.version else None) if place is not None]
@@ -154,20 +145,27 @@ def _refuse_search_options(**options: object) -> None:
         raise BadParameter("is about a search: give --search as well", param_hint=f"--{given}")
 
 
-def kept(rank: str, energy: float | None, max_bytes: str | None) -> tuple[int | None, float | None, int | None]:
-    """The most that a layer keeps, the least share of its energy, and the most bytes of all; None for no limit."""
-    if energy is not None and not 0 < energy <= 1:
-        raise BadParameter(f"{energy:g} is no share between 0 and 1", param_hint="--energy")
+class Limits(TypedDict):
+    """Of :class:`registry.plans.combining.Method`."""
+
+    rank: int | None
+    energy: float | None
+    max_bytes: int | None
+
+
+def limits(rank: str, energy: float | None, max_bytes: str | None) -> Limits:
+    with usage():
+        require_share("energy", energy)
     room = byte_count(max_bytes, "--max-bytes") if max_bytes is not None else None
     if room is not None and energy is not None:
         raise BadParameter("a share of the energy may need more: give one of --energy and --max-bytes")
     if rank == "exact" and energy is None:
-        return None, None, room
+        return {"rank": None, "energy": None, "max_bytes": room}
     if rank in ("auto", "exact"):
-        return None, None if room is not None else energy or _ENERGY, room
+        return {"rank": None, "energy": None if room is not None else energy or _ENERGY, "max_bytes": room}
     if not (rank.isascii() and rank.isdecimal()) or int(rank) < 1:
         raise BadParameter(f"{rank!r} is neither exact, auto nor a whole number from 1 on", param_hint="--rank")
-    return int(rank), energy, room
+    return {"rank": int(rank), "energy": energy, "max_bytes": room}
 
 
 def show_combined(done: Combined, *, truncated: bool) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from typer import BadParameter, Option
+from typer import Option
 
 from cli.commands.merge import STORED, Dtype
 from cli.context import Session
+from cli.exits import usage
 from cli.rendering import counted, emit, say, table
+from registry.plans.combining import require_share
 
 
 def extract(
@@ -33,8 +35,8 @@ def extract(
 
     Example: adapters extract --base ./llama --tuned ./llama-support --rank 32 -o ./support-lora
     """
-    if energy is not None and not 0 < energy <= 1:
-        raise BadParameter(f"{energy:g} is no share between 0 and 1", param_hint="--energy")
+    with usage():
+        require_share("energy", energy)
     stored = STORED.get(dtype, "F32")
     done = session.registry.extract(base, tuned, output, rank=rank, energy=energy, dtype=stored, seed=seed)
     if session.json:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, BadParameter, Exit, Option
 
 from cli.context import Session
-from cli.exits import INTERRUPTED
+from cli.exits import INTERRUPTED, usage
 from cli.numerals import number
 from cli.rendering import counted, emit, note, pairs, progress, say, size
 from registry.plans.combining import LINEAR, METHODS, Blend
@@ -170,11 +170,8 @@ def weighted(text: str) -> tuple[str, float]:
 
 
 def blend_of(method: str, density: float, seed: int) -> Blend:
-    if method not in (LINEAR, *METHODS):
-        raise BadParameter(f"{method!r} is none of {', '.join((LINEAR, *METHODS))}", param_hint="--method")
-    if not 0 < density <= 1:
-        raise BadParameter(f"{density:g} is no share between 0 and 1", param_hint="--density")
-    return Blend(method, density, seed)
+    with usage():
+        return Blend(method, density, seed)
 
 
 def _options(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, BadParameter, Option
 
-from cli.commands.combine import kept, show_combined
+from cli.commands.combine import limits, show_combined
 from cli.commands.merge import STORED, Dtype
 from cli.context import Session
 from cli.rendering import emit, say
@@ -37,16 +37,13 @@ def rerank(
     """
     if output is None and name is None:
         raise BadParameter("say where to: -o DIR, or --name NAME", param_hint="--output")
-    most, share, room = kept(rank, energy, max_bytes)
     done = session.registry.combine(
         [subject],
         output,
         name=name,
-        rank=most,
-        energy=share,
-        max_bytes=room,
         dtype=STORED.get(dtype),
         kind="reranked-from",
+        **limits(rank, energy, max_bytes),
     )
     if session.json:
         emit(done.document())

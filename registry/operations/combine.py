@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from math import hypot
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 from registry.domain.checkpoint import Shard
 from registry.domain.finding import Finding, Severity
@@ -35,7 +35,7 @@ from registry.operations.writing import write_new
 from registry.plans.combine_config import with_ranks
 from registry.plans.combine_findings import remarks
 from registry.plans.combine_plan import SameNumbers, plan_combine
-from registry.plans.combining import METHODS, CombinePlan
+from registry.plans.combining import CombinePlan, Method
 from registry.plans.merge_draft import Ingredient
 from registry.variants.lora_targets import LoraDelta, deltas
 
@@ -64,34 +64,26 @@ class Layer(Protocol):
 class Workshop:
     """What :mod:`registry.transforms.combine` does with tensors."""
 
-    combine: Callable[[CombinePlan, Sequence[Shard], Any, Path], Sequence[Layer]]
+    combine: Callable[[CombinePlan, Sequence[Shard], Method, Path], Sequence[Layer]]
     errors: Callable[
-        [CombinePlan, Sequence[Shard], Any, Path, Mapping[str, LoraDelta]], Iterator[tuple[str, float, float, float]]
+        [CombinePlan, Sequence[Shard], Method, Path, Mapping[str, LoraDelta]], Iterator[tuple[str, float, float, float]]
     ]
     same_numbers: SameNumbers
-    method: Callable[[str, int | None, float | None, float, int, int | None], Any]
 
 
 Foresee = Callable[[Sequence[Found]], None]
 
 
 def combine(
-    request: CombineRequest,
-    into: Path | None,
-    *,
-    shelf: Shelf,
-    workshop: Workshop,
-    name: AdapterName | None = None,
-    foresee: Foresee = lambda _found: None,
+    request: CombineRequest, *, shelf: Shelf, workshop: Workshop, foresee: Foresee = lambda _found: None
 ) -> Combined:
-    """``into`` must not exist, or be an empty directory; without it the result is only stored, as the next version of ``name``.
-    ``foresee`` is told the adapters once it is sure that they have a sum.
+    """``foresee`` is told the adapters once it is sure that they have a sum.
 
     Raises OutputExistsError, NotFoundError, InvalidInputError, and RejectedError with every reason where there is no sum.
     """
     with temporary() as work:
         found = find_all(request, work, shelf)  # 1
-        return combine_found(found, request, into, work, shelf=shelf, workshop=workshop, name=name, foresee=foresee)
+        return combine_found(found, request, work, shelf=shelf, workshop=workshop, foresee=foresee)
 
 
 def find_all(request: CombineRequest, work: Path, shelf: Shelf) -> list[Found]:
@@ -105,30 +97,28 @@ def find_all(request: CombineRequest, work: Path, shelf: Shelf) -> list[Found]:
 def combine_found(
     found: Sequence[Found],
     request: CombineRequest,
-    into: Path | None,
     work: Path,
     *,
     shelf: Shelf,
     workshop: Workshop,
-    name: AdapterName | None = None,
     facts: Mapping[str, object] = MappingProxyType({}),
     foresee: Foresee = lambda _found: None,
 ) -> Combined:
     """:func:`combine` of adapters that were found, with the weights of the request. ``facts`` go into the recipe of a version."""
     weights = [weight for _, weight in request.adapters]
     adapters = [one.ingredient(number, weight) for number, (one, weight) in enumerate(zip(found, weights, strict=True))]
-    plan, problems = plan_combine(adapters, workshop.same_numbers, dtype=request.dtype, method=request.method)  # 2
+    plan, problems = plan_combine(adapters, workshop.same_numbers, request.method.blend, dtype=request.dtype)  # 2
     if plan is None:
         raise UncombinableError(", ".join(one.name for one in adapters), problems)
-    place = into if into is not None else work / "combined"
+    place = request.into if request.into is not None else work / "combined"
     with placed(place) as copy:
         foresee(found)
         done = _made(plan, adapters, found, request, copy, workshop)
-        if name is not None:
-            refuse_errors(_package(copy, adapters, request, name, shelf), ())
-    if name is not None:
-        done = _stored(done, place, adapters, request, name, shelf, facts)
-    return replace(done, directory=str(into) if into is not None else None)
+        if request.name is not None:
+            refuse_errors(_package(copy, adapters, request, request.name, shelf), ())
+    if request.name is not None:
+        done = _stored(done, place, adapters, request, request.name, shelf, facts)
+    return replace(done, directory=str(request.into) if request.into is not None else None)
 
 
 def _refuse_damage(one: Found) -> None:
@@ -148,10 +138,7 @@ def _made(
     workshop: Workshop,
 ) -> Combined:
     files = [one.weights for one in adapters]
-    method = workshop.method(
-        request.method, request.rank, request.energy, request.density, request.seed, request.max_bytes
-    )
-    layers = workshop.combine(plan, files, method, copy / WEIGHTS)  # 3
+    layers = workshop.combine(plan, files, request.method, copy / WEIGHTS)  # 3
     config = with_ranks(plan.config, {layer.path: layer.rank for layer in layers})
     write_new(json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n", copy / CONFIG)
     _carry(found, copy)
@@ -170,7 +157,8 @@ def _made(
             hint="report this with the adapters' configs",
         )
     found_there = deltas(written.config, written.manifest)
-    measured = {path: numbers for path, *numbers in workshop.errors(plan, files, method, copy / WEIGHTS, found_there)}
+    distances = workshop.errors(plan, files, request.method, copy / WEIGHTS, found_there)
+    measured = {path: numbers for path, *numbers in distances}
     _require_stated(plan, layers, measured)
     size = os.stat(copy / WEIGHTS).st_size
     findings = (*written.findings, *remarks(plan, adapters))
@@ -233,16 +221,13 @@ def _stored(
 ) -> Combined:
     """The next version of ``name``, with its parents; the parents' scores are not its own."""  # 5
     package = _package(directory, adapters, request, name, shelf)
+    method = request.method
     recipe = {
-        "method": request.method,
-        "rank": request.rank or ("exact" if request.is_exact else "auto"),
-        **{
-            key: value
-            for key, value in {"density": request.density, "seed": request.seed}.items()
-            if _uses(request, key)
-        },
-        "energy": request.energy,
-        "max_bytes": request.max_bytes,
+        "method": method.blend.method,
+        "rank": method.rank or ("exact" if method.is_exact else "auto"),
+        **method.blend.options,
+        "energy": method.energy,
+        "max_bytes": method.max_bytes,
         "error": done.error,
         "discarded": done.discarded,
         **facts,
@@ -270,11 +255,6 @@ def _package(
     stated = f"{base.id}@{base.revision}" if base.id and base.revision else base.id
     package = describe(directory, base=stated, lineage=lineage)
     return replace(against_base(package, None, shelf), directory=Path(str(name)))
-
-
-def _uses(request: CombineRequest, key: str) -> bool:
-    options = METHODS.get(request.method, ())
-    return key in options or (key == "seed" and "generator" in options)
 
 
 def _carry(found: Sequence[Found], into: Path) -> None:

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from registry.domain.finding import Finding
+from registry.domain.names import AdapterName
 from registry.domain.version import Version
+from registry.errors import InvalidInputError
 from registry.operations.ingredients import Subject
-from registry.plans.combining import LINEAR
+from registry.plans.combining import Method
+from registry.plans.merging import require_float
 
 
 @dataclass(frozen=True, slots=True)
 class CombineRequest:
-    """``method`` is ``linear`` or a key of METHODS. ``rank`` is the most that a layer keeps, ``energy`` the least share of Σσ² it
-    has to; without either the weighted sum is exact. ``density`` is the share of elements that some methods keep, ``dtype``
-    safetensors' name, None for the widest of the inputs; ``kind`` is how the lineage calls the parents; ``max_bytes`` the most that
-    the file of weights may have."""
+    """The result goes to the directory ``into``, which must not exist or be empty, is stored as the next version of ``name``, or
+    both. ``dtype`` is safetensors' name, None for the widest of the inputs; ``kind`` is how the lineage calls the parents.
+
+    Raises InvalidInputError."""
 
     adapters: Sequence[tuple[Subject, float]]
-    method: str = LINEAR
-    rank: int | None = None
-    energy: float | None = None
-    density: float = 0.5
-    seed: int = 0
+    method: Method
+    into: Path | None = None
+    name: AdapterName | None = None
     dtype: str | None = None
     kind: str = "combined-from"
-    max_bytes: int | None = None
 
-    @property
-    def is_exact(self) -> bool:
-        return self.method == LINEAR and self.rank is None and self.energy is None and self.max_bytes is None
+    def __post_init__(self) -> None:
+        require_float(self.dtype)
+        if self.into is None and self.name is None:
+            raise InvalidInputError(
+                "the result would be neither written nor stored",
+                code="no-place",
+                hint="give a directory, a name, or both",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,9 @@ from registry.operations.know_base import read_checkpoint, read_shard, spec_of
 from registry.operations.placing import placed
 from registry.operations.writing import write_new
 from registry.plans.combine_config import with_ranks
+from registry.plans.combining import require_count, require_share
 from registry.plans.extracting import TRAINED_BIAS, Extract, plan_extract
+from registry.plans.merging import require_float
 
 #: Classes whose adapters PEFT loads by a task.
 _TASKS = {
@@ -52,7 +54,8 @@ class Extracted(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ExtractRequest:
-    """``rank`` is the most that a layer keeps, ``energy`` the least share of ‖M − B‖² within it; ``dtype`` safetensors' name."""
+    """``rank`` is the most that a layer keeps, ``energy`` the least share of ‖M − B‖² within it; ``dtype`` safetensors' name.
+    Raises InvalidNameError."""
 
     base: str
     tuned: str
@@ -60,6 +63,11 @@ class ExtractRequest:
     energy: float | None = None
     dtype: str = "F32"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_count("rank", self.rank)
+        require_share("energy", self.energy)
+        require_float(self.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from registry.operations.ingredients import base_directory, find_adapter, tempor
 from registry.operations.know_base import read_checkpoint, read_shard, spec_of, weights_fingerprint
 from registry.operations.merge_card import Recipe, Share
 from registry.operations.module_folders import objections
-from registry.plans.combining import LINEAR, Blend
+from registry.plans.combining import Blend
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merge_plan import MergeOptions, SameNumbers, plan_merge
 from registry.plans.merge_refusals import PARTIAL
@@ -265,7 +265,7 @@ def _base_on_record(base: BaseModelId, adapters: Sequence[Ingredient]) -> BaseMo
 
 
 def _blend(blend: Blend) -> dict[str, object]:
-    return {"combined_by": blend.method, **blend.options} if blend.method != LINEAR else {}
+    return {} if blend.is_linear else {"combined_by": blend.method, **blend.options}
 
 
 def _recipe(request: MergeRequest, base: CheckedBase, adapters: Sequence[Ingredient]) -> Recipe:

@@ -16,13 +16,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
-from registry.domain.names import AdapterName
 from registry.errors import InvalidNameError, RejectedError, ScoreFailedError
 from registry.formats.trials import Trial
 from registry.operations.bases import Shelf
 from registry.operations.combine import Workshop, combine_found, find_all
 from registry.operations.combined import Combined, CombineRequest
-from registry.operations.ingredients import Found, temporary
+from registry.operations.ingredients import Found, Subject, temporary
 from registry.operations.placing import refuse_occupied
 from registry.operations.trial_record import TrialRecord
 
@@ -87,23 +86,21 @@ class Searched:
 def search(
     request: CombineRequest,
     wanted: Search,
-    into: Path | None,
     *,
     shelf: Shelf,
     workshop: Workshop,
     explore: Explore,
-    name: AdapterName | None = None,
 ) -> Searched:
     """The weights of the request are the first trial. Otherwise as :func:`registry.operations.combine.combine`; raises
     ScoreFailedError where no trial, or none of the first few, has a score."""
     start = [weight for _, weight in request.adapters]
     _require_sound(wanted, start)
-    if into is not None:
-        refuse_occupied(into)
+    if request.into is not None:
+        refuse_occupied(request.into)
         inside = Path(os.path.abspath(wanted.trials))
-        if Path(os.path.abspath(into)) in (inside, *inside.parents):
+        if Path(os.path.abspath(request.into)) in (inside, *inside.parents):
             raise InvalidNameError(
-                "record of trials", str(wanted.trials), f"a file outside {into}, which has the adapter"
+                "record of trials", str(wanted.trials), f"a file outside {request.into}, which has the adapter"
             )
     with temporary() as work:
         found = find_all(request, work, shelf)  # 1
@@ -116,9 +113,8 @@ def search(
         if best is None:
             raise ScoreFailedError(wanted.scored_by, f"gave none of {len(trials.made)} trials a score")
         facts = {"search": {**making, "best": best.document(), "trials": [one.document() for one in trials.made]}}
-        done = combine_found(  # 3
-            found, _with(request, best.weights), into, work, shelf=shelf, workshop=workshop, name=name, facts=facts
-        )
+        last = replace(request, adapters=_with(request, best.weights))
+        done = combine_found(found, last, work, shelf=shelf, workshop=workshop, facts=facts)  # 3
     return Searched(done, tuple(trials.made), best, str(wanted.trials))
 
 
@@ -161,14 +157,9 @@ class _Trials:
         number = len(self.made) + 1
         try:
             with temporary() as beside:
-                combine_found(
-                    self.found,
-                    _with(self.request, weights),
-                    beside / "adapter",
-                    self.work,
-                    shelf=self.shelf,
-                    workshop=self.workshop,
-                )
+                adapters = _with(self.request, weights)
+                trial = replace(self.request, adapters=adapters, into=beside / "adapter", name=None)
+                combine_found(self.found, trial, self.work, shelf=self.shelf, workshop=self.workshop)
                 return Trial(number, weights, self.wanted.score(beside / "adapter"))
         except ScoreFailedError as error:
             return Trial(number, weights, None, error.problem)
@@ -178,9 +169,8 @@ class _Trials:
             return Trial(number, weights, None, error.message)
 
 
-def _with(request: CombineRequest, weights: Sequence[float]) -> CombineRequest:
-    subjects = [subject for subject, _ in request.adapters]
-    return replace(request, adapters=list(zip(subjects, weights, strict=True)))
+def _with(request: CombineRequest, weights: Sequence[float]) -> Sequence[tuple[Subject, float]]:
+    return [(subject, weight) for (subject, _), weight in zip(request.adapters, weights, strict=True)]
 
 
 def _require_sound(wanted: Search, start: Sequence[float]) -> None:
@@ -200,6 +190,7 @@ def _require_sound(wanted: Search, start: Sequence[float]) -> None:
 
 def _making(found: Sequence[Found], request: CombineRequest, wanted: Search) -> Mapping[str, object]:
     """Everything that the weights asked for, and their scores, depend on; as JSON gives it back."""
+    method = request.method
     return {
         "adapters": [str(one.adapter.manifest.digest) for one in found],
         "start": [float(weight) for _, weight in request.adapters],
@@ -207,11 +198,11 @@ def _making(found: Sequence[Found], request: CombineRequest, wanted: Search) -> 
         "lower_is_better": wanted.lower_is_better,
         "bounds": [float(bound) for bound in wanted.bounds],
         "search_seed": wanted.seed,
-        "method": request.method,
-        "rank": request.rank,
-        "energy": request.energy,
-        "density": request.density,
-        "seed": request.seed,
+        "method": method.blend.method,
+        "rank": method.rank,
+        "energy": method.energy,
+        "density": method.blend.density,
+        "seed": method.blend.seed,
         "dtype": request.dtype,
-        "max_bytes": request.max_bytes,
+        "max_bytes": method.max_bytes,
     }

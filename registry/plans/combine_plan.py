@@ -21,7 +21,7 @@ from registry.checks.misfit import Misfit, error
 from registry.domain.tensors import DTYPE_BITS, TensorSpec, is_float
 from registry.plans.combine_config import fresh_config
 from registry.plans.combine_rows import Objection, united_rows
-from registry.plans.combining import EXACTLY, LINEAR, CombinePlan, Passed, Rows, Share, Stack, widest
+from registry.plans.combining import EXACTLY, Blend, CombinePlan, Passed, Rows, Share, Stack, widest
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merging import Origin
 from registry.variants.extras import without_base_layer
@@ -59,7 +59,7 @@ class _Draft:
 
 
 def plan_combine(
-    adapters: Sequence[Ingredient], same: SameNumbers, *, dtype: str | None = None, method: str = LINEAR
+    adapters: Sequence[Ingredient], same: SameNumbers, blend: Blend, *, dtype: str | None = None
 ) -> tuple[CombinePlan | None, Sequence[Misfit]]:
     """The plan, or all reasons against it. ``dtype`` is safetensors' name of the result's type; None for the widest there is."""
     draft = _Draft(adapters, dtype, [one for one in adapters if one.weight != 0])
@@ -69,11 +69,11 @@ def plan_combine(
     for one in draft.taking:
         _refuse_uncombinable(draft, one)  # 1
     _refuse_different(draft)  # 2
-    wanted, given = EXACTLY.get(method), len(draft.taking)
+    wanted, given = EXACTLY.get(blend.method), len(draft.taking)
     if wanted is not None and given != wanted:
         draft.refuse(
             "other-count",
-            f"{method} is a way between {wanted} adapters, and {given} have a weight",
+            f"{blend.method} is a way between {wanted} adapters, and {given} have a weight",
             fix="take karcher, which is the same for any number",
         )
     if draft.problems:
@@ -87,7 +87,7 @@ def plan_combine(
         draft.refuse("nothing-left", "no adapter has a factor to add up", fix="combine adapters that have LoRA factors")
     if draft.problems:
         return None, draft.problems
-    tied = _tied(draft, stacks) if method == LINEAR else ()  # other methods may draw for each side by itself
+    tied = _tied(draft, stacks) if blend.is_linear else ()  # other methods may draw for each side by itself
     config = fresh_config(draft.taking, stacks, passed, is_tied=bool(tied))  # 5
     return CombinePlan(stacks, passed, config, rows, tied), ()
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from registry.domain.tensors import DTYPE_BITS, TensorSpec
+from registry.errors import InvalidNameError
 from registry.variants.extras import without_base_layer
 from registry.variants.lora_parameters import wrapped_module
 from registry.variants.tensor_names import PREFIX
@@ -51,12 +52,22 @@ EXACTLY: Mapping[str, int] = MappingProxyType({"slerp": 2})
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """How dense deltas become one: a method, the share of elements that it keeps, and the seed of what it draws. Options that a
-    method has no use for change nothing."""
+    """How deltas become one: ``linear`` or a key of METHODS, the share of elements that it keeps, and the seed of what it draws.
+    Options that a method has no use for change nothing. Raises InvalidNameError."""
 
     method: str = LINEAR
     density: float = 0.5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        methods = (LINEAR, *METHODS)
+        if self.method not in methods:
+            raise InvalidNameError("method", self.method, f"one of {', '.join(methods)}")
+        require_share("density", self.density)
+
+    @property
+    def is_linear(self) -> bool:
+        return self.method == LINEAR
 
     @property
     def options(self) -> Mapping[str, object]:
@@ -64,6 +75,27 @@ class Blend:
         uses = METHODS.get(self.method, ())
         density = {"density": self.density} if "density" in uses else {}
         return {**density, **({"seed": self.seed} if "generator" in uses else {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How deltas become one, and how much of it is kept: ``rank`` is the most that a layer keeps, ``energy`` the least share of
+    Σσ² that it has to, ``max_bytes`` the most that the file of weights may have; None for no limit. What is not ``linear`` is
+    made in delta space, of which a layer keeps at most the sum of the ranks. Raises InvalidNameError."""
+
+    blend: Blend = field(default_factory=Blend)
+    rank: int | None = None
+    energy: float | None = None
+    max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        require_count("rank", self.rank)
+        require_share("energy", self.energy)
+        require_count("number of bytes", self.max_bytes)
+
+    @property
+    def is_exact(self) -> bool:
+        return self.blend.is_linear and self.rank is None and self.energy is None and self.max_bytes is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +179,16 @@ class Rows:
         return TensorSpec(
             self.name, widest(spec.dtype for _, spec in self.parts), (len(self.indices), *first.shape[1:])
         )
+
+
+def require_share(kind: str, value: float | None) -> None:
+    if value is not None and not 0 < value <= 1:
+        raise InvalidNameError(kind, str(value), "a share above 0, at most 1")
+
+
+def require_count(kind: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise InvalidNameError(kind, str(value), "a whole number from 1")
 
 
 def is_of_mixture(path: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from registry.plans.combining import EXACTLY, LINEAR, Blend
+from registry.plans.combining import EXACTLY, Blend
 from registry.plans.merge_draft import Draft, Ingredient
 from registry.plans.merging import Change, Dense, DenseShare
 
@@ -18,7 +18,7 @@ def blend_changes(draft: Draft, adapters: Sequence[Ingredient], blend: Blend) ->
     A target that one adapter alone has is blended as well: DARE drops elements of it, TIES trims it. What replaces a tensor
     stays as it is. Adapters other than LoRA are refused.
     """
-    if blend.method == LINEAR:
+    if blend.is_linear:
         return
     wanted, given = EXACTLY.get(blend.method), sum(one.weight != 0 for one in adapters)
     if wanted is not None and given != wanted:

@@ -40,7 +40,7 @@ from registry.plans.merge_tied import (
 )
 from registry.plans.merge_views import Part
 from registry.plans.merge_whole import add_whole, replace_whole
-from registry.plans.merging import FLOATS, Change, MergePlan, Origin, PlannedTensor
+from registry.plans.merging import FLOATS, Change, MergePlan, Origin, PlannedTensor, require_float
 from registry.variants.findings import some
 from registry.variants.lora import MARK
 from registry.variants.lora_layers import TAILS, gather, is_of_training
@@ -66,6 +66,9 @@ class MergeOptions:
     base_is_residual: bool = False
     blend: Blend = field(default_factory=Blend)
     allow: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        require_float(self.dtype)
 
 
 class SameNumbers(Protocol):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from registry.domain.checkpoint import Packed, Shard
 from registry.domain.tensors import DTYPE_BITS, TensorSpec
+from registry.errors import InvalidNameError
 from registry.plans.combining import Blend
 
 ALL = slice(None)
@@ -180,3 +181,9 @@ class MergePlan:
         """Every file that is read."""
         base = dict.fromkeys(path for tensor in self.tensors for path in tensor.origin.files)
         return tuple(dict.fromkeys((*base, *(shard.path for shard in self.adapters))))
+
+
+def require_float(dtype: str | None) -> None:
+    """Raises InvalidNameError for what weights cannot be stored as; None leaves it to the inputs."""
+    if dtype is not None and dtype not in FLOATS:
+        raise InvalidNameError("type of weights", dtype, f"one of {', '.join(FLOATS)}")

@@ -36,7 +36,7 @@ from registry.numerics.low_rank import (
 )
 from registry.numerics.pieces import spans
 from registry.numerics.rank_budget import ranks_within
-from registry.plans.combining import LINEAR, Blend, CombinePlan, Stack
+from registry.plans.combining import CombinePlan, Method, Stack
 from registry.plans.merging import Origin
 from registry.transforms.blending import blended, generator, multiplied
 from registry.transforms.layout import matrices, unmatrices
@@ -47,34 +47,11 @@ from registry.weights.reading import TensorFile, open_tensors
 from registry.weights.streams import Sources, sources
 from registry.weights.writing import header_of, laid_out, write_tensors
 
-__all__ = ["Layer", "Method", "combine", "errors", "same_numbers"]
+__all__ = ["Layer", "combine", "errors", "same_numbers"]
 
 #: A delta's factors in float64, with scaling 1: A (r, in), B (out, r).
 Pair = tuple[Tensor, Tensor]
 _METADATA = {"format": "pt"}
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """How deltas become one, and how much of it is kept: ``rank`` is the most that a layer keeps, ``energy`` the least share of
-    Σσ² that it has to; None for no limit. What is not ``linear`` is made in delta space, of which a layer keeps at most the sum
-    of the ranks; ``density`` and ``seed`` are for methods that ask for them. ``max_bytes`` is the most that the file of weights
-    may have."""
-
-    name: str = LINEAR
-    rank: int | None = None
-    energy: float | None = None
-    density: float = 0.5
-    seed: int = 0
-    max_bytes: int | None = None
-
-    @property
-    def is_exact(self) -> bool:
-        return self.name == LINEAR and self.rank is None and self.energy is None and self.max_bytes is None
-
-    @property
-    def blend(self) -> Blend:
-        return Blend(self.name, self.density, self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +250,7 @@ def _error(
     pairs = matrices(made.read(delta.down.name), made.read(delta.up.name), experts=stack.experts)
     found = [Factors(*pair, delta.scaling) for pair in pairs]
     size = hypot(*(abs(one.scaling) * product_norm(one.up.double().abs(), one.down.double().abs()) for one in found))
-    if method.name == LINEAR:
+    if method.blend.is_linear:
         sums = _sums(stack, adapters, files)
         apart = [distance(Factors(*pair, 1.0), one) for one, pair in zip(found, sums, strict=True)]
         terms = hypot(*(one.magnitude for one in apart))
@@ -289,7 +266,7 @@ def _apart(one: Factors, dense: Tensor) -> float:
 
 def _uncut(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Method) -> Uncut:
     most = _most(stack, method)
-    if method.name != LINEAR:
+    if not method.blend.is_linear:
         return _dense_uncut(stack, adapters, files, method, most)
     pairs = list(_sums(stack, adapters, files))
     terms = [size_of_terms(up, down) for down, up in pairs]
@@ -306,7 +283,7 @@ def _uncut(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Meth
 def _dense_uncut(stack: Stack, adapters: Sequence[Shard], files: Sources, method: Method, wanted: int) -> Uncut:
     parts, norms = [], []
     for dense in _dense(stack, adapters, files, method):
-        parts.append(randomized(dense, wanted, generator(method.seed, f"{stack.path} range")))
+        parts.append(randomized(dense, wanted, generator(method.blend.seed, f"{stack.path} range")))
         norms.append(float(torch.linalg.vector_norm(dense, dtype=torch.float64)))
     return Uncut(stack, (), parts, norms, _enough(parts, norms, method, wanted))
 
@@ -316,7 +293,7 @@ def _most(stack: Stack, method: Method) -> int:
     groups, first = _groups(stack), stack.shares[0]
     exact = stack.rank // groups
     asked = exact if method.rank is None else max(method.rank // groups, 1)
-    if method.name == LINEAR:
+    if method.blend.is_linear:
         return min(asked, exact)
     return min(max(asked, 1), first.up.shape[0] // groups, prod(first.down.shape[1:]))
 

@@ -20,7 +20,7 @@ from registry.verbs.store import Store
 if TYPE_CHECKING:
     from registry.domain.names import Reference
     from registry.operations.combine import Workshop as CombineWorkshop
-    from registry.operations.combined import Combined
+    from registry.operations.combined import Combined, CombineRequest
     from registry.operations.equal_copy import Workshop as ExportWorkshop
     from registry.operations.export import Exported
     from registry.operations.extract import Extraction
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from registry.operations.merge_prepare import Workshop as MergeWorkshop
     from registry.operations.search import Search, Searched
     from registry.operations.verify import Verification
+    from registry.plans.combining import Method
     from registry.plans.merge_plan import MergeOptions
 
 T = TypeVar("T")
@@ -154,28 +155,22 @@ class TensorVerbs(Store):
 
         The sum is exact unless ``rank`` or ``energy`` (a share of Σσ²) say how much to keep of each layer, or ``max_bytes`` how
         large the file may be. ``kind`` is what the lineage calls it. ``foresee`` hears, before anything is written, what the
-        adapters do to each other. Raises RejectedError with every reason where there is no sum.
+        adapters do to each other. Raises InvalidInputError for what cannot be meant, and RejectedError with every reason where
+        there is no sum.
         """
         from registry.operations.combine import combine
-        from registry.operations.combined import CombineRequest
+        from registry.plans.combining import Blend, Method
 
-        asked = self._asked(adapters)
-        request = CombineRequest(asked, method, rank, energy, density, seed, dtype, kind, max_bytes)
+        how = Method(Blend(method, density, seed), rank, energy, max_bytes)
+        request = self._combine_request(adapters, how, into, name, dtype, kind)
 
         def foreseen(found: Sequence[Found]) -> None:
             if foresee is not None:
                 from registry.operations.inspect import interference_of
 
-                foresee(interference_of(found, [weight for _, weight in asked], _inspect_workshop()))
+                foresee(interference_of(found, [weight for _, weight in request.adapters], _inspect_workshop()))
 
-        return combine(
-            request,
-            Path(into) if into is not None else None,
-            shelf=self.shelf(),
-            workshop=_combine_workshop(),
-            name=self.adapter(name) if name is not None else None,
-            foresee=foreseen,
-        )
+        return combine(request, shelf=self.shelf(), workshop=_combine_workshop(), foresee=foreseen)
 
     def search_weights(
         self,
@@ -195,22 +190,14 @@ class TensorVerbs(Store):
         """:meth:`combine` with the weights that score best, as ``wanted`` says; those given are tried first.
 
         Raises ScoreFailedError where nothing gets a score, and what :meth:`combine` raises."""
-        from registry.operations.combined import CombineRequest
         from registry.operations.search import search
+        from registry.plans.combining import Blend, Method
 
-        asked = self._asked(adapters)
-        request = CombineRequest(asked, method, rank, energy, density, seed, dtype, max_bytes=max_bytes)
+        how = Method(Blend(method, density, seed), rank, energy, max_bytes)
+        request = self._combine_request(adapters, how, into, name, dtype)
         with _needs("search"):
             from registry.numerics.weight_search import explore
-        return search(
-            request,
-            wanted,
-            Path(into) if into is not None else None,
-            shelf=self.shelf(),
-            workshop=_combine_workshop(),
-            explore=explore,
-            name=self.adapter(name) if name is not None else None,
-        )
+        return search(request, wanted, shelf=self.shelf(), workshop=_combine_workshop(), explore=explore)
 
     def extract(
         self,
@@ -266,6 +253,21 @@ class TensorVerbs(Store):
         where = str(base) if isinstance(base, str) or base.is_absolute() else f".{sep}{base}"  # a Path is never a name
         return MergeRequest(where, self._asked(adapters), options or MergeOptions(), device, resume)
 
+    def _combine_request(
+        self,
+        adapters: Sequence[str | Path | tuple[str | Path, float]],
+        method: Method,
+        into: str | Path | None,
+        name: str | None,
+        dtype: str | None,
+        kind: str = "combined-from",
+    ) -> CombineRequest:
+        from registry.operations.combined import CombineRequest
+
+        place = Path(into) if into is not None else None
+        adapter = self.adapter(name) if name is not None else None
+        return CombineRequest(self._asked(adapters), method, place, adapter, dtype, kind)
+
     def _asked(
         self, adapters: Sequence[str | Path | tuple[str | Path, float]]
     ) -> list[tuple[Path | Reference | str, float]]:
@@ -315,8 +317,8 @@ def _combine_workshop() -> CombineWorkshop:
     from registry.operations.combine import Workshop
 
     with _needs("tensors"):
-        from registry.transforms.combine import Method, combine, errors, same_numbers
-    return Workshop(combine, errors, same_numbers, Method)
+        from registry.transforms.combine import combine, errors, same_numbers
+    return Workshop(combine, errors, same_numbers)
 
 
 def _inspect_workshop() -> InspectWorkshop:
