@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from math import hypot
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
 
 from registry.domain.checkpoint import Shard
 from registry.domain.finding import Finding, Severity
@@ -37,27 +36,13 @@ from registry.plans.combine_findings import remarks
 from registry.plans.combine_plan import SameNumbers, plan_combine
 from registry.plans.combining import CombinePlan, Method
 from registry.plans.merge_draft import Ingredient
+from registry.plans.results import Layer
 from registry.variants.lora_targets import LoraDelta, deltas
 
 #: Unit roundoff of the types that factors are stored in. Both factors are rounded, each by as much at most.
 _ROUNDOFF = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
 #: What sums, QR and SVD in float64 cost at most, relative to the terms: terms that cancel leave nothing but that.
 _ARITHMETIC = 2.0**-45
-
-
-class Layer(Protocol):
-    """What :class:`registry.transforms.combine.Layer` says."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def rank(self) -> int: ...
-    @property
-    def exact_rank(self) -> int: ...
-    @property
-    def norm(self) -> float: ...
-    @property
-    def discarded(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,8 @@ from registry.checks.repair import Repair
 from registry.errors import RejectedError
 from registry.formats.adapter_directory import WEIGHTS
 from registry.operations.check import CheckedAdapter
+from registry.plans.results import Equality
 from registry.variants.lora_targets import LoraDelta, deltas
-
-
-class Equality(Protocol):
-    """How far the delta of one target is from what it was, relative to its norm."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def error(self) -> float: ...
-    @property
-    def holds(self) -> bool: ...
 
 
 class Workshop(Protocol):

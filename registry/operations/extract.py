@@ -9,11 +9,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import hypot
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from registry.domain.finding import Severity
 from registry.errors import RejectedError, UnextractableError
@@ -29,6 +29,7 @@ from registry.plans.combine_config import with_ranks
 from registry.plans.combining import require_count, require_share
 from registry.plans.extracting import TRAINED_BIAS, Extract, plan_extract
 from registry.plans.merging import require_float
+from registry.plans.results import Extracted
 
 #: Classes whose adapters PEFT loads by a task.
 _TASKS = {
@@ -38,18 +39,6 @@ _TASKS = {
     "ForTokenClassification": "TOKEN_CLS",
     "ForQuestionAnswering": "QUESTION_ANS",
 }
-
-
-class Extracted(Protocol):
-    """What :class:`registry.transforms.extract.Extracted` says."""
-
-    path: str
-    tail: str
-    rank: int | None
-    norm: float
-    error: float
-    bare: bool
-    saved: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +59,28 @@ class ExtractRequest:
         require_float(self.dtype)
 
 
+class Workshop(Protocol):
+    """:func:`registry.transforms.extract.extract`."""
+
+    def __call__(
+        self,
+        wanted: Sequence[Extract],
+        into: Path,
+        *,
+        name: str,
+        rank: int,
+        energy: float | None,
+        dtype: str,
+        seed: int,
+    ) -> Sequence[Extracted]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Extraction:
     """``error`` is what all layers miss, relative to the norm of the whole difference; ``whole`` are tensors saved as they are."""
 
     directory: str
-    layers: tuple[Any, ...]
+    layers: tuple[Extracted, ...]
     whole: tuple[str, ...]
     norm: float
     error: float
@@ -94,7 +99,7 @@ class Extraction:
         }
 
 
-def extract(request: ExtractRequest, into: Path, *, shelf: Shelf, workshop: Callable[..., Sequence[Any]]) -> Extraction:
+def extract(request: ExtractRequest, into: Path, *, shelf: Shelf, workshop: Workshop) -> Extraction:
     """``into`` must not exist, or be an empty directory. Raises OutputExistsError, NotFoundError, InvalidInputError, and
     RejectedError with every reason where there is no adapter."""
     with temporary() as work:
@@ -148,7 +153,7 @@ def _nothing_left(tuned: str, done: Sequence[Extracted]) -> RejectedError:
 
 
 def _config(
-    done: Sequence[Any], wanted: Sequence[Extract], base: CheckedBase, task: str | None, *, has_bias: bool
+    done: Sequence[Extracted], wanted: Sequence[Extract], base: CheckedBase, task: str | None, *, has_bias: bool
 ) -> dict[str, object]:
     modules = {one.path: one.rank for one in done if one.rank is not None and not one.bare}
     parameters = {f"{one.path}.{one.tail}": one.rank for one in done if one.rank is not None and one.bare}

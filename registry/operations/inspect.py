@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import hypot, prod
 from pathlib import Path
-from typing import Any, Protocol
 
 from registry.checks.matching import match
 from registry.checks.rule import Subject as Checked
@@ -25,6 +24,7 @@ from registry.operations.bases import CheckedBase, Shelf
 from registry.operations.ingredients import Found, Subject, base_directory, find_adapter, temporary
 from registry.operations.know_base import read_checkpoint, read_shard, spec_of
 from registry.plans.merging import FLOATS
+from registry.plans.results import Likeness, Spectrum
 from registry.variants.lora_targets import LoraDelta, deltas
 
 Deltas = Mapping[str, LoraDelta]
@@ -32,33 +32,12 @@ Deltas = Mapping[str, LoraDelta]
 _FAR = 1e150
 
 
-class Spectrum(Protocol):
-    path: str
-    rank: int
-    scaling: float
-    values: tuple[float, ...]
-    norm: float
-    effective_rank: float
-    sufficient_rank: int
-
-
-class Likeness(Protocol):
-    path: str
-    inner: float
-    norm: float
-    other_norm: float
-    angles: tuple[float, ...]
-
-    @property
-    def cosine(self) -> float: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Workshop:
     """What :mod:`registry.transforms.inspect` does with tensors."""
 
-    spectra: Callable[[Shard, Deltas], Iterator[Any]]
-    likenesses: Callable[[tuple[Shard, Deltas], tuple[Shard, Deltas]], Iterator[Any]]
+    spectra: Callable[[Shard, Deltas], Iterator[Spectrum]]
+    likenesses: Callable[[tuple[Shard, Deltas], tuple[Shard, Deltas]], Iterator[Likeness]]
     norms_of: Callable[[Mapping[str, tuple[Shard, TensorSpec]]], dict[str, float]]
     conflicts: Callable[[Sequence[tuple[Shard, Deltas, float]], str], tuple[int, int]]
 
@@ -305,7 +284,7 @@ def _deltas(one: Found) -> tuple[Shard, Deltas]:
 
 
 def _spectra(one: Found, held: tuple[Shard, Deltas], workshop: Workshop) -> tuple[Spectrum, ...]:
-    layers: tuple[Spectrum, ...] = tuple(workshop.spectra(*held))
+    layers = tuple(workshop.spectra(*held))
     beyond = next((layer for layer in layers if not layer.norm < _FAR), None)
     if beyond is not None:
         raise RejectedError(

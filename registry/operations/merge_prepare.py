@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from registry.domain.base_model import BaseModelId, BaseModelSpec
 from registry.domain.checkpoint import Checkpoint, Shard
@@ -39,7 +39,8 @@ from registry.plans.merge_draft import Ingredient
 from registry.plans.merge_plan import MergeOptions, SameNumbers, plan_merge
 from registry.plans.merge_refusals import PARTIAL
 from registry.plans.merge_views import with_views
-from registry.plans.merging import MergePlan
+from registry.plans.merging import MergePlan, PlannedTensor
+from registry.plans.results import Compared
 
 Progress = Callable[[int], None]
 
@@ -51,7 +52,9 @@ class WriteMerged(Protocol):
 
 
 class Compare(Protocol):
-    def __call__(self, plan: MergePlan, output: Mapping[str, Shard], *, samples: int | None) -> Iterator[Any]: ...
+    def __call__(
+        self, plan: MergePlan, output: Mapping[str, Shard], *, samples: int | None
+    ) -> Iterator[Compared | tuple[PlannedTensor, bool]]: ...
 
 
 @dataclass(frozen=True, slots=True)

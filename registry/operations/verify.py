@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import hypot
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from registry.domain.checkpoint import Checkpoint, Shard
 from registry.errors import RejectedError
@@ -23,6 +23,7 @@ from registry.operations.know_base import read_checkpoint, read_shard
 from registry.operations.module_folders import folder_differences
 from registry.operations.verify_files import config_differences, stray_files
 from registry.plans.merging import FLOATS, MergePlan
+from registry.plans.results import Compared
 from registry.variants.findings import some
 
 if TYPE_CHECKING:
@@ -34,20 +35,6 @@ SAMPLES = 3
 #: float32 arithmetic before the one rounding, in units of the last place of float32 at the largest number of the row: what a
 #: sum of some hundred products and the norm of a DoRA layer cost at most.
 _ARITHMETIC = 64.0
-
-
-class Compared(Protocol):
-    """What :class:`registry.transforms.verify.Compared` says."""
-
-    name: str
-    elements: int
-    looked_at: int
-    changed: int
-    largest: float
-    typical: float
-    beyond: float
-    expected_norm: float
-    found_norm: float
 
 
 @dataclass(frozen=True, slots=True)

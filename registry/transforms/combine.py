@@ -38,6 +38,7 @@ from registry.numerics.pieces import spans
 from registry.numerics.rank_budget import ranks_within
 from registry.plans.combining import CombinePlan, Method, Stack
 from registry.plans.merging import Origin
+from registry.plans.results import Layer
 from registry.transforms.blending import blended, generator, multiplied
 from registry.transforms.layout import matrices, unmatrices
 from registry.transforms.streaming import read, same_numbers
@@ -47,23 +48,11 @@ from registry.weights.reading import TensorFile, open_tensors
 from registry.weights.streams import Sources, sources
 from registry.weights.writing import header_of, laid_out, write_tensors
 
-__all__ = ["Layer", "combine", "errors", "same_numbers"]
+__all__ = ["combine", "errors", "same_numbers"]
 
 #: A delta's factors in float64, with scaling 1: A (r, in), B (out, r).
 Pair = tuple[Tensor, Tensor]
 _METADATA = {"format": "pt"}
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One target of the result. ``rank`` is that of its factors, which zeros fill up where targets have one rank in common.
-    ``norm`` is ‖Δ‖ of the exact sum, ``discarded`` the part that the truncation leaves away, in Frobenius norms."""
-
-    path: str
-    rank: int
-    exact_rank: int
-    norm: float
-    discarded: float
 
 
 @dataclass(frozen=True, slots=True)

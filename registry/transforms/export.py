@@ -8,7 +8,7 @@ product, which for 16-bit types is always but for powers of two, all factors are
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import hypot, inf
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from registry.domain.tensors import TensorSpec
 from registry.errors import MalformedFileError
 from registry.numerics.low_rank import Distance, Factors, distance, padded
 from registry.numerics.precision import NARROW, is_exact, scaled, unit_roundoff
+from registry.plans.results import Equality
 from registry.transforms.layout import matrices
 from registry.variants.lora_targets import LoraDelta
 from registry.weights.dtypes import TORCH_DTYPES
@@ -29,20 +30,6 @@ from registry.weights.writing import laid_out, write_tensors
 _WIDE = "F32"
 #: float64 itself: a few hundred roundings of 2⁻⁵³.
 _NOISE = 1e-13
-
-
-@dataclass(frozen=True, slots=True)
-class Equality:
-    """The delta of one target, before and after: ``error`` relative to its norm, ``allowed`` what the rounding of B to the
-    type it is stored in can amount to."""
-
-    path: str
-    error: float
-    allowed: float
-
-    @property
-    def holds(self) -> bool:
-        return self.error <= self.allowed
 
 
 def rewrite(source: Path, repair: Repair, into: Path) -> bool:

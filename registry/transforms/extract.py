@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,26 +18,12 @@ from registry.errors import MalformedFileError, UnextractableError
 from registry.numerics.low_rank import balanced, randomized, rank_for_energy
 from registry.plans.extracting import TRAINED_BIAS, Extract, saved_with
 from registry.plans.merging import Origin
+from registry.plans.results import Extracted
 from registry.transforms.streaming import read
 from registry.variants.tensor_names import PREFIX
 from registry.weights.dtypes import NAMES, TORCH_DTYPES
 from registry.weights.streams import Sources, sources
 from registry.weights.writing import laid_out, write_tensors
-
-
-@dataclass(frozen=True, slots=True)
-class Extracted:
-    """``rank`` is None for a tensor that is saved whole, with the module ``saved``. ``norm`` is ‖M − B‖, ``error`` what of it the
-    stored factors miss."""
-
-    path: str
-    tail: str
-    rank: int | None
-    norm: float
-    error: float
-    embedding: bool = False
-    bare: bool = False
-    saved: str | None = None
 
 
 def extract(

@@ -7,7 +7,6 @@ its spectrum is the root mean square of theirs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import hypot, isfinite, sqrt
 
 import torch
@@ -25,6 +24,7 @@ from registry.numerics.low_rank import (
     spectrum,
 )
 from registry.plans.merging import Origin
+from registry.plans.results import Likeness, Spectrum
 from registry.transforms.layout import matrices
 from registry.transforms.streaming import read
 from registry.variants.lora_targets import LoraDelta
@@ -35,37 +35,6 @@ from registry.weights.streams import Sources, sources
 _PIECE = 1 << 22
 #: Columns of a delta that are looked at in one go.
 _COLUMNS = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class Spectrum:
-    """``values`` are the singular values of the delta from large to small, ``norm`` is ‖Δ‖, ``effective_rank`` how many
-    directions count, ``sufficient_rank`` the smallest that keeps 99 % of Σσ²."""
-
-    path: str
-    rank: int
-    scaling: float
-    values: tuple[float, ...]
-    norm: float
-    effective_rank: float
-    sufficient_rank: int
-
-
-@dataclass(frozen=True, slots=True)
-class Likeness:
-    """Two deltas of one target: their cosine ⟨Δ, Δ'⟩ / ‖Δ‖‖Δ'‖, both norms, and the cosines of the principal angles between the
-    spaces that they write to."""
-
-    path: str
-    inner: float
-    norm: float
-    other_norm: float
-    angles: tuple[float, ...]
-
-    @property
-    def cosine(self) -> float:
-        size = self.norm * self.other_norm
-        return self.inner / size if size else 0.0
 
 
 def spectra(weights: Shard, deltas: Mapping[str, LoraDelta], *, energy: float = 0.99) -> Iterator[Spectrum]:

@@ -11,10 +11,9 @@ The whole of a merge, with config, card and checks, is :meth:`registry.connect.R
 
 from registry.transforms.live import Saved, merge_, unmerge_
 from registry.transforms.streaming import peak_memory, same_numbers, write_merged
-from registry.transforms.verify import Compared, compare
+from registry.transforms.verify import compare
 
 __all__ = [
-    "Compared",
     "Saved",
     "compare",
     "merge_",

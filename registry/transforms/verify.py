@@ -9,7 +9,6 @@ it is held against the largest number of the row, where it can be many ulps of a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf, sqrt
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from registry.domain.checkpoint import Shard
 from registry.plans.merging import MergePlan, PlannedTensor
+from registry.plans.results import Compared
 from registry.transforms.crew import one_core_each, workers_for
 from registry.transforms.recipes import Block, Recipe, prepared
 from registry.transforms.streaming import loader
@@ -36,23 +36,6 @@ _EXPONENT = 0x7FF0000000000000
 _LARGEST = torch.finfo(torch.float64).max
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One changed tensor. ``largest`` and ``typical`` (the median) are errors in ulps; ``beyond`` is the largest part of one that
-    the rounding to the stored type does not explain, in units of float32's last place at the largest number of its row; norms
-    are Frobenius norms of the change in the rows that were looked at."""
-
-    name: str
-    elements: int
-    looked_at: int
-    changed: int
-    largest: float
-    typical: float
-    beyond: float
-    expected_norm: float
-    found_norm: float
 
 
 def compare(
