@@ -26,6 +26,13 @@ def unit_roundoff(dtype: torch.dtype) -> float:
     return float(torch.finfo(dtype).eps) / 2
 
 
+def is_rounding(one: Tensor, other: Tensor) -> bool:
+    """Whether one tensor is the other, stored in its own type or rounded to the other's."""
+    if one.shape != other.shape:
+        return False
+    return torch.equal(one.to(other.dtype), other) or torch.equal(other.to(one.dtype), one)
+
+
 def scaled(tensor: Tensor, factor: float) -> Tensor:
     """factor · tensor in float64, which a power of two makes exact whatever type the tensor has."""
     return tensor.to(torch.float64) * factor

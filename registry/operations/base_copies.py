@@ -9,25 +9,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 from registry.checks.matching import match
 from registry.checks.rule import Subject
 from registry.domain.base_model import ModuleKind
-from registry.domain.tensors import TensorSpec
+from registry.domain.tensors import TensorSpec, is_float
 from registry.errors import RejectedError
 from registry.formats import shard_index
 from registry.formats.shard_index import parse_shard_index
 from registry.operations.bases import CheckedBase, is_path
 from registry.operations.check import CheckedAdapter
 from registry.operations.directory import open_regular
-from registry.operations.know_base import MAX_HEADER, WEIGHTS
+from registry.operations.know_base import WEIGHTS, read_shard
+from registry.plans.merging import Origin, SameNumbers
 from registry.variants.extras import without_base_layer
 from registry.variants.tensor_names import PREFIX
-
-
-class SameNumbers(Protocol):
-    def __call__(self, one: tuple[Path, str], other: tuple[Path, str], *, max_header: int) -> bool: ...
 
 
 def require_own(
@@ -47,7 +43,8 @@ def require_own(
                 hint="give the checkpoint: --base DIR",
             )
         places = [found for name in _names(spec, adapter, base) if (found := _in_checkpoint(name, base)) is not None]
-        if not any(same_numbers((weights, spec.name), place, max_header=MAX_HEADER) for place in places):
+        own = _origin(weights, spec.name)
+        if own is None or not any(same_numbers(own, place) for place in places):
             raise RejectedError(
                 f"{adapter.name}: {spec.name} was resized or trained, or is of another base: its numbers are not those in "
                 f"{base.id.raw}, so it cannot be left out",
@@ -69,13 +66,20 @@ def _names(spec: TensorSpec, adapter: CheckedAdapter, base: CheckedBase) -> list
     return [f"{one.path}.weight" for one in embeddings] if base.spec.is_tied else []
 
 
-def _in_checkpoint(name: str, base: CheckedBase) -> tuple[Path, str] | None:
+def _in_checkpoint(name: str, base: CheckedBase) -> Origin | None:
     place = Path(os.path.realpath(Path(base.id.raw or "").expanduser()))
     if (place / WEIGHTS).exists():
-        return (place / WEIGHTS, name)
+        return _origin(place / WEIGHTS, name)
     if not (place / shard_index.NAME).exists():
         return None
     with open_regular(Path(os.path.realpath(place / shard_index.NAME))) as file:
         data = b"".join(iter(lambda: file.read(1 << 20), b""))
     shard = parse_shard_index(data, where=str(place / shard_index.NAME)).get(name)
-    return (place / shard, name) if shard is not None else None
+    return _origin(place / shard, name) if shard is not None else None
+
+
+def _origin(file: Path, name: str) -> Origin | None:
+    """None where the file has no floating numbers of that name."""
+    shard = read_shard(file)
+    spec = next((one for one in shard.tensors if one.name == name), None)
+    return Origin(shard, spec) if spec is not None and is_float(spec.dtype) else None

@@ -33,9 +33,10 @@ from registry.operations.publish import Submission, publish, refuse_errors
 from registry.operations.writing import write_new
 from registry.plans.combine_config import with_ranks
 from registry.plans.combine_findings import remarks
-from registry.plans.combine_plan import SameNumbers, plan_combine
+from registry.plans.combine_plan import plan_combine
 from registry.plans.combining import CombinePlan, Method
 from registry.plans.merge_draft import Ingredient
+from registry.plans.merging import SameNumbers
 from registry.plans.results import Layer
 from registry.variants.lora_targets import LoraDelta, deltas
 

@@ -13,6 +13,7 @@ from registry.checks.repair import Repair
 from registry.errors import RejectedError
 from registry.formats.adapter_directory import WEIGHTS
 from registry.operations.check import CheckedAdapter
+from registry.plans.merging import Origin
 from registry.plans.results import Equality
 from registry.variants.lora_targets import LoraDelta, deltas
 
@@ -25,7 +26,7 @@ class Workshop(Protocol):
         self, source: Path, copy: Path, pairs: Iterable[tuple[str, LoraDelta, LoraDelta]]
     ) -> Iterable[Equality]: ...
     def different(self, source: Path, copy: Path, names: Iterable[tuple[str, str]]) -> list[str]: ...
-    def same_numbers(self, one: tuple[Path, str], other: tuple[Path, str], *, max_header: int) -> bool: ...
+    def same_numbers(self, one: Origin, other: Origin, *, transposed: bool = False) -> bool: ...
 
 
 def proven(

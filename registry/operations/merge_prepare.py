@@ -36,10 +36,10 @@ from registry.operations.merge_card import Recipe, Share
 from registry.operations.module_folders import objections
 from registry.plans.combining import Blend
 from registry.plans.merge_draft import Ingredient
-from registry.plans.merge_plan import MergeOptions, SameNumbers, plan_merge
+from registry.plans.merge_plan import MergeOptions, plan_merge
 from registry.plans.merge_refusals import PARTIAL
 from registry.plans.merge_views import with_views
-from registry.plans.merging import MergePlan, PlannedTensor
+from registry.plans.merging import MergePlan, PlannedTensor, SameNumbers
 from registry.plans.results import Compared
 
 Progress = Callable[[int], None]

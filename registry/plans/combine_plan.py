@@ -12,18 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from registry.checks.experts import packed_by_unsloth
 from registry.checks.heads import VOCABULARY
 from registry.checks.merging import unmergeable
-from registry.checks.misfit import Misfit, error
+from registry.checks.misfit import Misfit
 from registry.domain.tensors import DTYPE_BITS, TensorSpec, is_float
 from registry.plans.combine_config import fresh_config
 from registry.plans.combine_rows import Objection, united_rows
-from registry.plans.combining import EXACTLY, Blend, CombinePlan, Passed, Rows, Share, Stack, widest
+from registry.plans.combining import Blend, CombinePlan, Passed, Rows, Share, Stack, widest
 from registry.plans.merge_draft import Ingredient
-from registry.plans.merging import Origin
+from registry.plans.merging import Origin, SameNumbers
+from registry.plans.refusals import Refusals
 from registry.variants.extras import without_base_layer
 from registry.variants.findings import some
 from registry.variants.lora import MARK
@@ -40,22 +40,14 @@ from registry.variants.token_rows import DELTA, token_indices
 _PLAIN = frozenset({"lora", "monteclora", "velora"})
 
 
-class SameNumbers(Protocol):
-    def __call__(self, one: Origin, other: Origin, *, transposed: bool = False) -> bool: ...
-
-
 @dataclass
-class _Draft:
+class _Draft(Refusals):
     adapters: Sequence[Ingredient]
     dtype: str | None
     #: Those that have a weight: of the others nothing is taken and nothing is asked.
     taking: Sequence[Ingredient]
     shares: dict[str, list[tuple[Share, LoraLayer, int]]] = field(default_factory=dict)
     whole: dict[str, list[tuple[int, TensorSpec]]] = field(default_factory=dict)
-    problems: list[Misfit] = field(default_factory=list)
-
-    def refuse(self, rule: str, message: str, *, fix: str, where: str | None = None, target: str | None = None) -> None:
-        self.problems.append(error(rule, message, fix=fix, where=where, target=target))
 
 
 def plan_combine(
@@ -69,13 +61,7 @@ def plan_combine(
     for one in draft.taking:
         _refuse_uncombinable(draft, one)  # 1
     _refuse_different(draft)  # 2
-    wanted, given = EXACTLY.get(blend.method), len(draft.taking)
-    if wanted is not None and given != wanted:
-        draft.refuse(
-            "other-count",
-            f"{blend.method} is a way between {wanted} adapters, and {given} have a weight",
-            fix="take karcher, which is the same for any number",
-        )
+    draft.require_count(blend, len(draft.taking))
     if draft.problems:
         return None, draft.problems
     for one in draft.taking:

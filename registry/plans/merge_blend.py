@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from registry.plans.combining import EXACTLY, Blend
+from registry.plans.combining import Blend
 from registry.plans.merge_draft import Draft, Ingredient
 from registry.plans.merging import Change, Dense, DenseShare
 
@@ -20,13 +20,7 @@ def blend_changes(draft: Draft, adapters: Sequence[Ingredient], blend: Blend) ->
     """
     if blend.is_linear:
         return
-    wanted, given = EXACTLY.get(blend.method), sum(one.weight != 0 for one in adapters)
-    if wanted is not None and given != wanted:
-        draft.refuse(
-            "other-count",
-            f"{blend.method} is a way between {wanted} adapters, and {given} have a weight",
-            fix="take karcher, which is the same for any number",
-        )
+    draft.require_count(blend, sum(one.weight != 0 for one in adapters))
     for name, changes in draft.changes.items():
         other = next((one for one in changes if one.formula not in {_LORA, *_SUMMED}), None)
         if other is not None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from registry.checks.matching import Matching, match
-from registry.checks.misfit import Misfit, error
 from registry.checks.rule import Subject
 from registry.domain.base_model import BaseModelSpec, ModuleSpec
 from registry.domain.checkpoint import Checkpoint, Shard
@@ -16,6 +15,7 @@ from registry.domain.tensors import TensorSpec
 from registry.formats.adapter_config import AdapterConfig
 from registry.plans.merge_views import Part
 from registry.plans.merging import FLOATS, Change, Origin, TokenRows
+from registry.plans.refusals import Refusals
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Ingredient:
 
 
 @dataclass
-class Draft:
-    """Changes, replacements and rows by the name of the stored tensor; ``problems`` are refusals."""
+class Draft(Refusals):
+    """Changes, replacements and rows by the name of the stored tensor."""
 
     base: Checkpoint
     #: Projections under the name of another layout: where their rows lie.
@@ -53,7 +53,6 @@ class Draft:
     changes: dict[str, list[Change]] = field(default_factory=dict)
     replaced: dict[str, list[Origin]] = field(default_factory=dict)
     rows: dict[str, list[TokenRows]] = field(default_factory=dict)
-    problems: list[Misfit] = field(default_factory=list)
     #: Copies of the base's embeddings that lie in an adapter's file, and whose numbers have to be compared.
     copies: dict[str, list[Origin]] = field(default_factory=dict)
     #: Factors of one adapter that have to be each other's transpose.
@@ -72,9 +71,6 @@ class Draft:
 
     def change(self, name: str, change: Change) -> None:
         self.changes.setdefault(name, []).append(change)
-
-    def refuse(self, rule: str, message: str, *, fix: str, where: str | None = None, target: str | None = None) -> None:
-        self.problems.append(error(rule, message, fix=fix, where=where, target=target))
 
     def require_float(self, one: Ingredient, path: str, spec: TensorSpec) -> bool:
         if spec.dtype not in FLOATS:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Protocol
 
 from registry.checks.heads import VOCABULARY
 from registry.checks.misfit import Misfit
@@ -40,7 +39,7 @@ from registry.plans.merge_tied import (
 )
 from registry.plans.merge_views import Part
 from registry.plans.merge_whole import add_whole, replace_whole
-from registry.plans.merging import FLOATS, Change, MergePlan, Origin, PlannedTensor, require_float
+from registry.plans.merging import FLOATS, Change, MergePlan, Origin, PlannedTensor, SameNumbers, require_float
 from registry.variants.findings import some
 from registry.variants.lora import MARK
 from registry.variants.lora_layers import TAILS, gather, is_of_training
@@ -69,12 +68,6 @@ class MergeOptions:
 
     def __post_init__(self) -> None:
         require_float(self.dtype)
-
-
-class SameNumbers(Protocol):
-    """Whether two tensors (or the second's transpose) hold the same numbers: the one question that needs bytes."""
-
-    def __call__(self, one: Origin, other: Origin, *, transposed: bool = False) -> bool: ...
 
 
 def plan_merge(

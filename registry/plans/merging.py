@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Protocol
 
 from registry.domain.checkpoint import Packed, Shard
 from registry.domain.tensors import DTYPE_BITS, TensorSpec
@@ -106,6 +107,12 @@ class Origin:
         """Every file that is read for it."""
         seen = self.shard.nf4.get(self.spec.name)
         return seen.files if isinstance(seen, Packed) else (self.shard.path,)
+
+
+class SameNumbers(Protocol):
+    """Whether two tensors (or the second's transpose) hold the same numbers: the one question that needs bytes."""
+
+    def __call__(self, one: Origin, other: Origin, *, transposed: bool = False) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,13 @@ from registry.numerics.low_rank import Distance, Factors, distance, padded
 from registry.numerics.precision import NARROW, is_exact, scaled, unit_roundoff
 from registry.plans.results import Equality
 from registry.transforms.layout import matrices
+from registry.transforms.streaming import same_numbers
 from registry.variants.lora_targets import LoraDelta
 from registry.weights.dtypes import TORCH_DTYPES
 from registry.weights.reading import TensorFile, open_tensors
 from registry.weights.writing import laid_out, write_tensors
+
+__all__ = ["different", "equalities", "rewrite", "same_numbers"]
 
 _WIDE = "F32"
 #: float64 itself: a few hundred roundings of 2⁻⁵³.
@@ -54,16 +57,6 @@ def different(source: Path, copy: Path, names: Iterable[tuple[str, str]]) -> lis
     """Which tensors, by their names in ``source`` and in ``copy``, are not the same byte for byte."""
     with open_tensors(source) as ours, open_tensors(copy) as theirs:
         return [one for one, other in names if ours.read_bytes(one) != theirs.read_bytes(other)]
-
-
-def same_numbers(one: tuple[Path, str], other: tuple[Path, str], *, max_header: int) -> bool:
-    """Whether one tensor is the other, stored in its own type or rounded to the other's. Each is a file and a name, which
-    the file may lack."""
-    with open_tensors(one[0], max_header=max_header) as ours, open_tensors(other[0], max_header=max_header) as theirs:
-        if one[1] not in ours.specs or other[1] not in theirs.specs:
-            return False
-        a, b = ours.read(one[1]), theirs.read(other[1])
-        return a.shape == b.shape and (torch.equal(a.to(b.dtype), b) or torch.equal(b.to(a.dtype), a))
 
 
 def _needs_width(file: TensorFile, row: TensorRepair) -> bool:

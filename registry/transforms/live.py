@@ -29,6 +29,7 @@ from registry.errors import InvalidInputError, RejectedError, UnmergeableError
 from registry.formats.base_modules import modules_of
 from registry.formats.model_config import ModelConfig
 from registry.numerics.merging import fused
+from registry.numerics.precision import is_rounding
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merge_plan import MergeOptions, plan_merge
 from registry.plans.merge_refusals import PARTIAL
@@ -130,8 +131,7 @@ class _Same:
             self._weights[each.spec.name].cpu() if each.shard.path == _MEMORY else read(self._files, each)
             for each in (one, other)
         )
-        b = b.mT if transposed else b
-        return a.shape == b.shape and (torch.equal(a.to(b.dtype), b) or torch.equal(b.to(a.dtype), a))
+        return is_rounding(a, b.mT if transposed else b)
 
 
 def _checkpoint(weights: Mapping[str, Tensor], config: Mapping[str, object]) -> Checkpoint:

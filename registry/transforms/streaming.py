@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from registry.domain.tensors import TensorSpec
+from registry.numerics.precision import is_rounding
 from registry.plans.merging import Change, MergePlan, Origin, PlannedShard, PlannedTensor
 from registry.transforms.crew import Crew, crew, workers_for
 from registry.transforms.outputs import Held, Output, Range, Written
@@ -110,8 +111,7 @@ def same_numbers(one: Origin, other: Origin, *, transposed: bool = False) -> boo
     """Whether one tensor is the other (or its transpose), stored in its own type or rounded to the other's."""
     with sources({*one.files, *other.files}) as files:
         a, b = (read(files, each) for each in (one, other))
-    b = b.mT if transposed else b
-    return a.shape == b.shape and (torch.equal(a.to(b.dtype), b) or torch.equal(b.to(a.dtype), a))
+    return is_rounding(a, b.mT if transposed else b)
 
 
 def read(files: Sources, origin: Origin) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from registry.domain.tensors import TensorSpec
 from registry.errors import MalformedFileError
-from registry.formats.safetensors_header import MAX_HEADER, read_header
+from registry.formats.safetensors_header import read_header
 from registry.weights.dtypes import TORCH_DTYPES
 
 
@@ -62,8 +62,8 @@ class TensorFile:
 
 
 @contextmanager
-def open_tensors(path: Path, *, max_header: int = MAX_HEADER) -> Iterator[TensorFile]:
-    """``max_header`` as in :func:`~registry.formats.safetensors_header.read_header`. Raises MalformedHeaderError."""
+def open_tensors(path: Path) -> Iterator[TensorFile]:
+    """Raises MalformedHeaderError."""
     with open(path, "rb", buffering=0) as file:
-        header = read_header(file, size=os.fstat(file.fileno()).st_size, where=str(path), max_header=max_header)
+        header = read_header(file, size=os.fstat(file.fileno()).st_size, where=str(path))
         yield TensorFile(path, {spec.name: spec for spec in header.tensors}, header.metadata, file, header.data_start)
