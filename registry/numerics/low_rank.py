@@ -180,12 +180,15 @@ def effective_rank(values: Tensor) -> float:
     return float(torch.exp(-(shares * shares.log()).sum())) if len(shares) else 0.0
 
 
-def rank_for_energy(values: Tensor, energy: float) -> int:
-    """The smallest rank whose singular values hold this share of Σσ²; at least 1."""
-    total = values.square().cumsum(0)
-    if not len(values) or not float(total[-1]):
+def rank_for_energy(values: Tensor, energy: float, *, total: float | None = None) -> int:
+    """The smallest rank whose singular values hold this share of Σσ²; at least 1, and all of them where they hold less.
+    ``total`` is Σσ² where ``values`` are only the largest."""
+    sums = values.square().cumsum(0)
+    if not len(values) or not float(sums[-1]):
         return 1
-    return min(int(torch.searchsorted(total, energy * total[-1] * (1 - 1e-12)).item()) + 1, len(values))
+    if total:
+        energy = min(energy / (float(values.square().sum()) / total), 1.0)
+    return min(int(torch.searchsorted(sums, energy * sums[-1] * (1 - 1e-12)).item()) + 1, len(values))
 
 
 def principal_cosines(one: Factors, other: Factors) -> Tensor:

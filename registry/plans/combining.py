@@ -147,9 +147,7 @@ class Stack:
 
     @property
     def tails(self) -> tuple[str, str]:
-        if self.embedding:
-            return "lora_embedding_A", "lora_embedding_B"
-        return "lora_A.weight", "lora_B.weight"
+        return factor_tails(embedding=self.embedding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +177,11 @@ class Rows:
         return TensorSpec(
             self.name, widest(spec.dtype for _, spec in self.parts), (len(self.indices), *first.shape[1:])
         )
+
+
+def factor_tails(*, embedding: bool) -> tuple[str, str]:
+    """What A and B are called below their module."""
+    return ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
 
 
 def require_share(kind: str, value: float | None) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from registry.checks.misfit import Misfit, error
 from registry.checks.places import in_memory, places_of, upwards
@@ -24,12 +25,14 @@ from registry.formats.base_heads import DEFAULTS
 from registry.plans.merge_draft import Draft
 from registry.plans.merge_tied import Tie, tie_of
 from registry.plans.merging import FLOATS
+from registry.plans.refusals import Refusals
 
 #: What modules count: BatchNorm its batches, older models their positions.
 _COUNTS = frozenset({"I64", "I32"})
 #: What PEFT calls the bias of a layer that it wraps.
 TRAINED_BIAS = "base_layer.bias"
 _EXPERTS = ".experts."
+_MATRICES = frozenset({ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,73 +64,108 @@ def plan_extract(
     base: Checkpoint, tuned: Checkpoint, spec: BaseModelSpec, task: str | None
 ) -> tuple[list[Extract], Sequence[Misfit]]:
     """Every tensor that both have; and all reasons why the difference is no adapter. ``task`` is PEFT's name of it."""
-    theirs = {one.name: (shard, one) for shard, one in tuned}
-    ours = {one.name: (shard, one) for shard, one in base}
-    problems: list[Misfit] = []
-    for missing, where in ((ours.keys() - theirs.keys(), "the tuned model"), (theirs.keys() - ours.keys(), "the base")):
-        if missing:
-            problems.append(
-                error(
-                    "other-tensors",
-                    f"{where} lacks {len(missing)} tensors of the other, such as {min(missing)}",
-                    where=min(missing),
-                    fix="give the base that the model was tuned from",
-                )
-            )
-    kinds = {module.path: module for module in spec.modules}
-    stacked = {part.path for experts in places_of(spec).stacked.values() for parts in experts for part in parts}
-    memory = {name: _split(name, spec.model_type, of_stack=len(one.shape) > 2) for name, (_, one) in ours.items()}
-    routed = {name.partition(_EXPERTS)[0] for name in map(".".join, memory.values()) if _EXPERTS in name}
-    mixed = _mixed({path for path, _ in memory.values()})
-    tie = tie_of(spec, Draft(base))
+    ours, theirs = ({one.name: (shard, one) for shard, one in each} for each in (base, tuned))
+    draft = Refusals()
+    _refuse_lacking(draft, ours.keys() - theirs.keys(), "the tuned model")
+    _refuse_lacking(draft, theirs.keys() - ours.keys(), "the base")
+    model = _Model(spec, task, tie_of(spec, Draft(base)), {name: one.shape for name, (_, one) in ours.items()})
     found: list[Extract] = []
     for name, (shard, one) in ours.items():
         other = theirs.get(name)
         if other is None or one.dtype not in (*FLOATS, *_COUNTS):
             continue
-        is_count = one.dtype in _COUNTS
-        if other[1].shape != one.shape or (other[1].dtype != one.dtype if is_count else other[1].dtype not in FLOATS):
-            problems.append(
-                error(
-                    "other-shape",
-                    f"{name} is {list(one.shape)} {one.dtype} in the base, and {list(other[1].shape)} {other[1].dtype} in the "
-                    "tuned model",
-                    where=name,
-                    fix="give the base that the model was tuned from, before its vocabulary or head was resized",
-                )
-            )
+        if _is_alike(one, other[1]):
+            found.append(model.extract((shard, one), other))
             continue
-        path, _, tail = name.rpartition(".")
-        module = kinds.get(path) if tail == "weight" else None
-        task_head = _head(path, task)
-        low_rank = (
-            module is not None
-            and module.kind in (ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING)
-            and task_head is None
+        draft.refuse(
+            "other-shape",
+            f"{name} is {list(one.shape)} {one.dtype} in the base, and {list(other[1].shape)} {other[1].dtype} in the tuned model",
+            where=name,
+            fix="give the base that the model was tuned from, before its vocabulary or head was resized",
         )
-        kind = module.kind if module is not None else ModuleKind.OTHER
-        found.append(
-            Extract(
-                *memory[name],
-                (shard, one),
-                other,
-                low_rank and min(one.shape) > 1,
-                embedding=kind is ModuleKind.EMBEDDING,
-                transposed=kind is ModuleKind.CONV1D,
-                bare=kind is ModuleKind.LINEAR and _is_bare(memory[name][0], spec.model_type, routed),
-                head=in_memory(tie.head.removesuffix(".weight"), spec.model_type)
-                if tie is not None and name == tie.embedding
-                else None,
-                task_head=task_head,
-                mixed=memory[name][0] in mixed,
-                unsayable=_unsayable(
-                    name, path, is_expert=path in stacked, has_layers=mixed.get(memory[name][0], False)
-                ),
-            )
+    if model.tie is not None:
+        found += _aliases(model.tie, {f"{one.path}.{one.tail}": one for one in found}, spec.model_type)
+    return found, draft.problems
+
+
+def _refuse_lacking(draft: Refusals, missing: Collection[str], where: str) -> None:
+    if missing:
+        draft.refuse(
+            "other-tensors",
+            f"{where} lacks {len(missing)} tensors of the other, such as {min(missing)}",
+            where=min(missing),
+            fix="give the base that the model was tuned from",
         )
-    if tie is not None:
-        found += _aliases(tie, {f"{one.path}.{one.tail}": one for one in found}, spec.model_type)
-    return found, problems
+
+
+def _is_alike(one: TensorSpec, other: TensorSpec) -> bool:
+    """Whether both are of one shape, and either count or hold weights."""
+    return one.shape == other.shape and (one.dtype == other.dtype if one.dtype in _COUNTS else other.dtype in FLOATS)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The base as PEFT finds it in memory. ``shapes`` go by the stored names."""
+
+    spec: BaseModelSpec
+    task: str | None
+    tie: Tie | None
+    shapes: Mapping[str, Sequence[int]]
+
+    @cached_property
+    def kinds(self) -> Mapping[str, ModuleKind]:
+        return {module.path: module.kind for module in self.spec.modules}
+
+    @cached_property
+    def stacked(self) -> Collection[str]:
+        """Modules on disk that are one stack in memory."""
+        return {part.path for experts in places_of(self.spec).stacked.values() for parts in experts for part in parts}
+
+    @cached_property
+    def memory(self) -> Mapping[str, tuple[str, str]]:
+        """Module and tensor, by the stored name."""
+        return {
+            name: _split(name, self.spec.model_type, of_stack=len(shape) > 2) for name, shape in self.shapes.items()
+        }
+
+    @cached_property
+    def routed(self) -> Collection[str]:
+        """Modules that hold experts, and beside them their router."""
+        names = map(".".join, self.memory.values())
+        return {name.partition(_EXPERTS)[0] for name in names if _EXPERTS in name}
+
+    @cached_property
+    def mixed(self) -> Mapping[str, bool]:
+        return _mixed({path for path, _ in self.memory.values()})
+
+    def extract(self, base: tuple[Shard, TensorSpec], tuned: tuple[Shard, TensorSpec]) -> Extract:
+        name, shape = base[1].name, base[1].shape
+        stored, _, end = name.rpartition(".")
+        path, tail = self.memory[name]
+        kind = self.kinds.get(stored, ModuleKind.OTHER) if end == "weight" else ModuleKind.OTHER
+        task_head = _head(stored, self.task)
+        return Extract(
+            path,
+            tail,
+            base,
+            tuned,
+            low_rank=kind in _MATRICES and task_head is None and min(shape) > 1,
+            embedding=kind is ModuleKind.EMBEDDING,
+            transposed=kind is ModuleKind.CONV1D,
+            bare=kind is ModuleKind.LINEAR and _is_bare(path, self.spec.model_type, self.routed),
+            head=self._other_side(name),
+            task_head=task_head,
+            mixed=path in self.mixed,
+            unsayable=_unsayable(
+                name, stored, is_expert=stored in self.stacked, has_layers=self.mixed.get(path, False)
+            ),
+        )
+
+    def _other_side(self, name: str) -> str | None:
+        """The output embedding, of the input embedding that is the same matrix."""
+        if self.tie is None or name != self.tie.embedding:
+            return None
+        return in_memory(self.tie.head.removesuffix(".weight"), self.spec.model_type)
 
 
 def _aliases(tie: Tie, found: Mapping[str, Extract], model_type: str | None) -> Iterator[Extract]:
@@ -175,7 +213,6 @@ def _mixed(paths: Collection[str]) -> dict[str, bool]:
 
 
 def _is_bare(path: str, model_type: str | None, routed: Collection[str]) -> bool:
-    """``routed`` are the modules that hold experts, and beside them their router."""
     above, _, name = path.rpartition(".")
     return above in routed or name in retargeted(model_type)
 

@@ -27,7 +27,6 @@ class Extracted:
     rank: int | None
     norm: float
     error: float
-    embedding: bool = False
     bare: bool = False
     saved: str | None = None
 

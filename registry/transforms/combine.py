@@ -291,12 +291,8 @@ def _enough(parts: Sequence[Decomposition], norms: Sequence[float], method: Meth
     """The smallest rank that keeps the share of the whole delta, of which not every value may have been looked for."""
     if method.energy is None:
         return most
-    found = [
-        float(one.values.square().sum()) / norm**2 if norm else 1.0 for one, norm in zip(parts, norms, strict=True)
-    ]
-    wanted = [min(method.energy / share, 1.0) if share else 1.0 for share in found]
-    ranks = [rank_for_energy(one.values, share) for one, share in zip(parts, wanted, strict=True)]
-    return min(most, max(ranks))
+    whole = zip(parts, norms, strict=True)
+    return min(most, max(rank_for_energy(one.values, method.energy, total=norm**2) for one, norm in whole))
 
 
 def _lost(values: Tensor, kept: int, norm: float, exact: Sequence[Pair]) -> float:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from registry.checks.misfit import Misfit
-from registry.domain.checkpoint import Shard
 from registry.domain.tensors import TensorSpec
 from registry.errors import MalformedFileError, UnextractableError
-from registry.numerics.low_rank import balanced, randomized, rank_for_energy
+from registry.numerics.low_rank import balanced, padded, randomized, rank_for_energy
+from registry.plans.combining import factor_tails
 from registry.plans.extracting import TRAINED_BIAS, Extract, saved_with
 from registry.plans.merging import Origin
 from registry.plans.results import Extracted
+from registry.transforms.blending import generator
 from registry.transforms.streaming import read
 from registry.variants.tensor_names import PREFIX
 from registry.weights.dtypes import NAMES, TORCH_DTYPES
@@ -36,74 +35,107 @@ def extract(
     change is not of the matrix alone.
     Memory is that of one matrix, and of the factors of all.
     """
-    made: dict[str, Tensor] = {}
-    done: list[Extracted] = []
     modules: dict[str, list[Extract]] = {}
     for one in wanted:
         modules.setdefault(one.path, []).append(one)
-    biases: dict[str, Extract] = {}
-    has_trained = False
-    problems: list[Misfit] = []
-    with sources(_paths(wanted)) as files:
+    with sources({shard.path for one in wanted for shard, _ in (one.base, one.tuned)}) as files:
         mixed = {one.path for one in wanted if one.mixed and _differs(one, files)}
-        for path, named in modules.items():
-            saved = named[0].task_head or saved_with(path, mixed)
-            parts = [one for one in named if saved is not None or not one.alias]
-            changed = {one.tail for one in parts if _differs(one, files)}
-            problems += [one.unsayable for one in parts if one.tail in changed and one.unsayable is not None][:1]
-            if problems:
-                continue  # all reasons are said at once
-            matrix = next((one for one in parts if one.low_rank), None)
-            if saved is not None or (changed and (matrix is None or _is_whole(matrix, changed))):
-                for one in parts:
-                    made[f"{PREFIX}{path}.{one.tail}"] = read(files, Origin(*one.tuned))
-                    norm = float(torch.linalg.vector_norm(_delta(one, files)))
-                    done.append(Extracted(path, one.tail, None, norm, 0.0, saved=saved or path))
-                continue
-            if matrix is None or not changed:
-                continue
-            delta = _delta(matrix, files)
-            wide = delta.mT if matrix.embedding or matrix.transposed else delta
-            down, up = (part.to(TORCH_DTYPES[dtype]).contiguous() for part in _factors(wide, path, rank, energy, seed))
-            made |= _named(path, down, up, embedding=matrix.embedding)
-            missed = float(torch.linalg.matrix_norm(wide - up.double() @ down.double()))
-            norm = float(torch.linalg.vector_norm(delta))
-            done.append(Extracted(path, matrix.tail, down.shape[0], norm, missed, matrix.embedding, matrix.bare))
-            if matrix.head is not None and saved_with(matrix.head, mixed) is None:
-                made |= _named(matrix.head, up.mT.contiguous(), down.mT.contiguous())
-                done.append(replace(done[-1], path=matrix.head, embedding=False))
-            biases.update((path, one) for one in parts if one.tail == "bias" and not matrix.bare)
-            has_trained |= "bias" in changed
-        if problems:
-            raise UnextractableError(name, problems)
-        for path, bias in biases.items() if has_trained else ():
-            made[f"{PREFIX}{path}.{TRAINED_BIAS}"] = read(files, Origin(*bias.tuned))
-    done = _alike(done, made)
-    placed = laid_out(TensorSpec(name, NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in made.items())
-    write_tensors(into, placed, (made[spec.name] for spec in placed), metadata={"format": "pt"})
-    return done
+        made = _Made(files, mixed, rank, energy, TORCH_DTYPES[dtype], seed)
+        for path, parts in modules.items():
+            made.add(path, parts)
+        if made.problems:
+            raise UnextractableError(name, made.problems)
+        made.add_biases()
+    made.even_out()
+    tensors = made.tensors
+    placed = laid_out(TensorSpec(name, NAMES[tensor.dtype], tuple(tensor.shape)) for name, tensor in tensors.items())
+    write_tensors(into, placed, (tensors[spec.name] for spec in placed), metadata={"format": "pt"})
+    return made.done
+
+
+@dataclass
+class _Made:
+    """The adapter's tensors by name, and what is said of each; ``mixed`` are the modules with others below them that are saved
+    whole, ``biases`` those beside a matrix that became factors."""
+
+    files: Sources
+    mixed: Collection[str]
+    rank: int
+    energy: float | None
+    dtype: torch.dtype
+    seed: int
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    done: list[Extracted] = field(default_factory=list)
+    problems: list[Misfit] = field(default_factory=list)
+    biases: dict[str, Extract] = field(default_factory=dict)
+    is_bias_trained: bool = False
+
+    def add(self, path: str, parts: Sequence[Extract]) -> None:
+        """A module: whole, as factors, or not at all."""
+        saved = parts[0].task_head or saved_with(path, self.mixed)
+        parts = [one for one in parts if saved is not None or not one.alias]
+        changed = {one.tail for one in parts if _differs(one, self.files)}
+        self.problems += [one.unsayable for one in parts if one.tail in changed and one.unsayable is not None][:1]
+        if self.problems:
+            return  # all reasons are said at once
+        matrix = next((one for one in parts if one.low_rank), None)
+        if saved is not None or (changed and (matrix is None or _is_whole(matrix, changed))):
+            self._save(parts, saved or path)
+        elif matrix is not None and changed:
+            self._decompose(matrix)
+            self.biases.update((path, one) for one in parts if one.tail == "bias" and not matrix.bare)
+            self.is_bias_trained |= "bias" in changed
+
+    def add_biases(self) -> None:
+        """All, if one was trained."""
+        for path, bias in self.biases.items() if self.is_bias_trained else ():
+            self.tensors[f"{PREFIX}{path}.{TRAINED_BIAS}"] = read(self.files, Origin(*bias.tuned))
+
+    def even_out(self) -> None:
+        """The factors of bare parameters with zeros up to one rank: PEFT 0.21 says of a rank pattern for them that it was
+        ignored."""
+        most = max((one.rank or 0 for one in self.done if one.bare), default=0)
+        for one in self.done:
+            if one.bare:
+                down, up = (f"{PREFIX}{one.path}.{tail}" for tail in factor_tails(embedding=False))
+                self.tensors[down] = padded(self.tensors[down], (most, self.tensors[down].shape[1]))
+                self.tensors[up] = padded(self.tensors[up], (self.tensors[up].shape[0], most))
+        self.done = [replace(one, rank=most) if one.bare else one for one in self.done]
+
+    def _save(self, parts: Sequence[Extract], module: str) -> None:
+        for one in parts:
+            self.tensors[f"{PREFIX}{one.path}.{one.tail}"] = read(self.files, Origin(*one.tuned))
+            norm = float(torch.linalg.vector_norm(_delta(one, self.files)))
+            self.done.append(Extracted(one.path, one.tail, None, norm, 0.0, saved=module))
+
+    def _decompose(self, one: Extract) -> None:
+        delta = _delta(one, self.files)
+        wide = delta.mT if one.embedding or one.transposed else delta
+        norm = float(torch.linalg.vector_norm(delta))
+        down, up = (part.to(self.dtype).contiguous() for part in self._factors(wide, norm, one.path))
+        self._name(one.path, down, up, embedding=one.embedding)
+        missed = float(torch.linalg.matrix_norm(wide - up.double() @ down.double()))
+        self.done.append(Extracted(one.path, one.tail, down.shape[0], norm, missed, one.bare))
+        if one.head is not None and saved_with(one.head, self.mixed) is None:
+            self._name(one.head, up.mT.contiguous(), down.mT.contiguous(), embedding=False)
+            self.done.append(replace(self.done[-1], path=one.head))
+
+    def _factors(self, matrix: Tensor, norm: float, path: str) -> tuple[Tensor, Tensor]:
+        found = randomized(matrix, min(self.rank, *matrix.shape), generator(self.seed, path))
+        kept = len(found.values)
+        if self.energy is not None:
+            kept = rank_for_energy(found.values, self.energy, total=norm**2)
+        return balanced(found, kept)
+
+    def _name(self, path: str, down: Tensor, up: Tensor, *, embedding: bool) -> None:
+        for tail, tensor in zip(factor_tails(embedding=embedding), (down, up), strict=True):
+            self.tensors[f"{PREFIX}{path}.{tail}"] = tensor
 
 
 def _is_whole(matrix: Extract, changed: Collection[str]) -> bool:
     """Whether a LoRA of the matrix would lose some of what changed: a buffer beside it, and the bias of a bare parameter."""
     said = {matrix.tail} if matrix.bare else {matrix.tail, "bias"}
     return matrix.tail not in changed or not said.issuperset(changed)
-
-
-def _named(path: str, down: Tensor, up: Tensor, *, embedding: bool = False) -> dict[str, Tensor]:
-    tails = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A.weight", "lora_B.weight")
-    return {f"{PREFIX}{path}.{tail}": tensor for tail, tensor in zip(tails, (down, up), strict=True)}
-
-
-def _alike(done: Sequence[Extracted], made: dict[str, Tensor]) -> list[Extracted]:
-    """The factors of bare parameters with zeros up to one rank: PEFT 0.21 says of a rank pattern for them that it was ignored."""
-    bare = [one for one in done if one.bare]
-    most = max((one.rank or 0 for one in bare), default=0)
-    for one in bare:
-        down, up = (f"{PREFIX}{one.path}.{tail}" for tail in ("lora_A.weight", "lora_B.weight"))
-        more = most - made[down].shape[0]
-        made[down], made[up] = pad(made[down], (0, 0, 0, more)), pad(made[up], (0, more))
-    return [replace(one, rank=most) if one.bare else one for one in done]
 
 
 def _differs(one: Extract, files: Sources) -> bool:
@@ -122,20 +154,3 @@ def _delta(one: Extract, files: Sources) -> Tensor:
                 hint="get the checkpoint again",
             )
     return after.double() - before.double()
-
-
-def _factors(matrix: Tensor, path: str, rank: int, energy: float | None, seed: int) -> tuple[Tensor, Tensor]:
-    digest = hashlib.sha256(f"{seed} {path}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    found = randomized(matrix, min(rank, *matrix.shape), generator)
-    kept = len(found.values)
-    if energy is not None:
-        total = float(matrix.square().sum())
-        share = float(found.values.square().sum()) / total if total else 1.0
-        kept = rank_for_energy(found.values, min(energy / share, 1.0)) if share else 1
-    return balanced(found, kept)
-
-
-def _paths(wanted: Iterable[Extract]) -> Iterable[Path]:
-    shards: list[Shard] = [shard for one in wanted for shard, _ in (one.base, one.tuned)]
-    return dict.fromkeys(shard.path for shard in shards)
