@@ -47,6 +47,12 @@ def note(text: str, *, quiet: bool, style: str = "dim") -> None:
         _err().print(_text(safe(text), style), soft_wrap=True)
 
 
+def warn(findings: Iterable[Finding], *, quiet: bool) -> None:
+    for finding in findings:
+        if finding.severity.value == "warning":
+            note(f"warning: {finding.message} [{finding.rule}]", quiet=quiet, style="yellow")
+
+
 def complain(error: RegistryError) -> None:
     from rich.text import Text
 

@@ -118,12 +118,12 @@ def _write(found: Sequence[Checked], format: Format, *, several: bool, listed: b
         documents = [one.document for one in found]
         emit(documents if several else documents[0])
     elif format is not Format.TEXT:
-        from cli.reports.checked import counted
+        from cli.reports.checked import tally
         from cli.reports.table import REPORTS
 
         put(REPORTS[format.value](found), sys.stdout)
         if format is not Format.GITHUB:  # which counts in the log itself
-            note(counted(found), quiet=quiet)
+            note(tally(found), quiet=quiet)
     elif listed and found:
         from cli.reports.text import show_all
 

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import Annotated
 
 from typer import Argument, BadParameter, Option
 
-from cli.commands.inspect import show_interference
-from cli.commands.merge import DENSITY, METHOD, STORED, Dtype, blend_of, byte_count, weighted
+from cli.combining import ENERGY, MAX_BYTES, NAME, OUTPUT, limits, require_place, show_combined, show_interference
 from cli.context import Session
-from cli.exits import usage
-from cli.rendering import counted, emit, note, say, size, table
+from cli.rendering import emit, say, warn
 from cli.searching import show_search, wanted
-from registry.plans.combining import LINEAR, require_share
+from cli.tensor_options import DENSITY, METHOD, STORED, Dtype, blend_of, weighted
+from registry.plans.combining import LINEAR
 
-if TYPE_CHECKING:
-    from registry.operations.combined import Combined
-
-#: What ``--rank auto`` keeps unless --energy says otherwise.
-_ENERGY = 0.99
 _SEARCH = "With --search"
 
 
@@ -29,20 +23,14 @@ def combine(
         list[str],
         Argument(metavar="ADAPTER[=WEIGHT]", help="Directories, references or hf://OWNER/NAME@REV; a weight is 1."),
     ],
-    output: Annotated[
-        Path | None, Option("--output", "-o", metavar="DIR", help="A directory that is empty or not there.")
-    ] = None,
-    name: Annotated[str | None, Option(metavar="NAME", help="Store the result as the next version of NAME.")] = None,
+    output: OUTPUT = None,
+    name: NAME = None,
     rank: Annotated[
         str,
         Option(metavar="exact|N|auto", help="exact: the sum as it is; N: at most N in each layer; auto: by --energy."),
     ] = "exact",
-    energy: Annotated[
-        float | None, Option(metavar="SHARE", help="Keep the smallest rank with this share of Σσ² (auto: 0.99).")
-    ] = None,
-    max_bytes: Annotated[
-        str | None, Option(metavar="SIZE", help="Choose the ranks so that the file has at most so much: 20MB.")
-    ] = None,
+    energy: ENERGY = None,
+    max_bytes: MAX_BYTES = None,
     method: METHOD = LINEAR,
     density: DENSITY = 0.5,
     seed: Annotated[
@@ -97,8 +85,7 @@ def combine(
 
     Example: adapters combine law=0.7 style=0.3 -o ./both --rank 16
     """
-    if output is None and name is None:
-        raise BadParameter("say where to: -o DIR, or --name NAME", param_hint="--output")
+    require_place(output, name)
     blend_of(method, density, seed)
     kept, stored = limits(rank, energy, max_bytes), STORED.get(dtype)
     asked = [weighted(text) for text in adapters]
@@ -129,57 +116,14 @@ def combine(
     if session.json:
         emit((found or done).document())
         return
-    for finding in done.findings:
-        if finding.severity.value == "warning":
-            note(f"warning: {finding.message} [{finding.rule}]", quiet=session.quiet, style="yellow")
+    warn(done.findings, quiet=session.quiet)
     show_combined(done, truncated=any(kept.values()) or method != LINEAR)
     if found is not None:
         show_search(found, [one for one, _ in asked])
-    places = [str(place) for place in (output, done.version.reference if done.version else None) if place is not None]
-    say(f"{', '.join(adapters)} → {', '.join(places)}")
+    say(f"{', '.join(adapters)} → {', '.join(done.places)}")
 
 
 def _refuse_search_options(**options: object) -> None:
     given = next((name for name, value in options.items() if value is not None), None)
     if given is not None:
         raise BadParameter("is about a search: give --search as well", param_hint=f"--{given}")
-
-
-class Limits(TypedDict):
-    """Of :class:`registry.plans.combining.Method`."""
-
-    rank: int | None
-    energy: float | None
-    max_bytes: int | None
-
-
-def limits(rank: str, energy: float | None, max_bytes: str | None) -> Limits:
-    with usage():
-        require_share("energy", energy)
-    room = byte_count(max_bytes, "--max-bytes") if max_bytes is not None else None
-    if room is not None and energy is not None:
-        raise BadParameter("a share of the energy may need more: give one of --energy and --max-bytes")
-    if rank == "exact" and energy is None:
-        return {"rank": None, "energy": None, "max_bytes": room}
-    if rank in ("auto", "exact"):
-        return {"rank": None, "energy": None if room is not None else energy or _ENERGY, "max_bytes": room}
-    if not (rank.isascii() and rank.isdecimal()) or int(rank) < 1:
-        raise BadParameter(f"{rank!r} is neither exact, auto nor a whole number from 1 on", param_hint="--rank")
-    return {"rank": int(rank), "energy": energy, "max_bytes": room}
-
-
-def show_combined(done: Combined, *, truncated: bool) -> None:
-    if truncated:
-        table(
-            ("layer", "rank", "exact", "‖Δ‖", "discarded"),
-            [(one.path, one.rank, one.exact_rank, one.norm, f"{one.discarded:.2%}") for one in done.layers],
-            right=("rank", "exact", "‖Δ‖", "discarded"),
-            shrink=("layer",),
-        )
-    ranks = sorted({one.rank for one in done.layers})
-    spread = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
-    say(
-        f"{counted(len(done.layers), 'layer')} of rank {spread}, ‖Δ‖ {done.norm:.6g}, "
-        f"{'nothing' if not done.discarded else f'{done.discarded:.2%}'} discarded, error {done.error:.1e} of the norm, "
-        f"{size(done.bytes)}"
-    )

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from cli.context import Session
-from cli.rendering import emit, note, say, table
+from cli.rendering import counted, emit, note, say, table
 
 _REF = Argument(metavar="REF", help="[ns/]name, name@3, name:alias or sha256:…")
 
@@ -45,7 +45,7 @@ def add(
         evaluations = [each.document() for one in found for each in one.evaluations]
         emit({"reference": version.reference, "added": added, "evaluations": evaluations})
         return
-    say(f"{version.reference}: {added} score{'' if added == 1 else 's'} added")
+    say(f"{version.reference}: {counted(added, 'score')} added")
     if not added:
         note("they were there already", quiet=session.quiet)
 

@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from cli.context import Session
 from cli.engines import profile_called
-from cli.rendering import emit, note, say
+from cli.rendering import emit, say, warn
 
 
 def export(
@@ -48,8 +48,6 @@ def export(
         return
     for change in done.changes:
         say(f"{change.what} [{change.rule}]")
-    for finding in done.findings:
-        if finding.severity.value == "warning":
-            note(f"warning: {finding.message} [{finding.rule}]", quiet=session.quiet, style="yellow")
+    warn(done.findings, quiet=session.quiet)
     equal = "equal" if done.largest_error == 0 else f"equal to {done.largest_error:.1e} of each delta's norm"
     say(f"{done.subject} → {output} for {done.profile}: {equal}{'' if done.changes else ', nothing had to change'}")

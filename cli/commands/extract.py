@@ -7,10 +7,10 @@ from typing import Annotated
 
 from typer import Option
 
-from cli.commands.merge import STORED, Dtype
 from cli.context import Session
 from cli.exits import usage
 from cli.rendering import counted, emit, say, table
+from cli.tensor_options import STORED, Dtype
 from registry.plans.combining import require_share
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, BadParameter, Option
 
-from cli.commands.merge import weighted
+from cli.combining import conflicts, show_interference
 from cli.context import Session
 from cli.rendering import counted, emit, note, say, table
+from cli.tensor_options import weighted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,35 +153,6 @@ def interference(
     show_interference(done)
 
 
-def show_interference(done: Interference) -> None:
-    table(
-        (
-            "adapter",
-            "weight",
-            "‖Δ‖",
-            *(f"cos {number}" for number in range(1, len(done.names) + 1)),
-            "kept",
-            "disturbance",
-        ),
-        [
-            (
-                f"{number} {name}",
-                f"{weight:g}",
-                norm,
-                *(f"{cosine:+.3f}" for cosine in cosines),
-                f"{kept:.2f}",
-                f"{disturbance:.2f}",
-            )
-            for number, (name, weight, norm, cosines, kept, disturbance) in enumerate(
-                zip(done.names, done.weights, done.norms, done.cosines, done.kept, done.disturbance, strict=True), 1
-            )
-        ],
-        right=("weight", "‖Δ‖", "kept", "disturbance"),
-        shrink=("adapter",),
-    )
-    say(_conflicts(done))
-
-
 def _draw_heat_map(done: Interference, plot: Path) -> None:
     from cli.heat_map import picture
     from cli.pictures import save
@@ -188,13 +160,9 @@ def _draw_heat_map(done: Interference, plot: Path) -> None:
     def png() -> bytes:
         from cli.pictures_png import heat_map
 
-        return heat_map(done, _conflicts(done))
+        return heat_map(done, conflicts(done))
 
-    save(plot, f"{len(done.names)} adapters", _conflicts(done), svg=lambda: picture(done), png=png)
-
-
-def _conflicts(done: Interference) -> str:
-    return f"signs conflict in {done.conflicts:.1%} of the elements"
+    save(plot, f"{len(done.names)} adapters", conflicts(done), svg=lambda: picture(done), png=png)
 
 
 def bars(values: Sequence[float], *, largest: float | None = None) -> str:

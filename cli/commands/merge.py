@@ -5,54 +5,32 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, BadParameter, Exit, Option
 
 from cli.context import Session
-from cli.exits import INTERRUPTED, usage
-from cli.numerals import number
-from cli.rendering import counted, emit, note, pairs, progress, say, size
-from registry.plans.combining import LINEAR, METHODS, Blend
+from cli.exits import INTERRUPTED
+from cli.rendering import counted, emit, note, pairs, progress, say, size, warn
+from cli.tensor_options import (
+    DENSITY,
+    METHOD,
+    SEED,
+    STORED,
+    BaseView,
+    Dtype,
+    ExpertLayout,
+    Side,
+    blend_of,
+    byte_count,
+    weighted,
+)
+from registry.plans.combining import LINEAR
 
 if TYPE_CHECKING:
     from registry.operations.merge_prepare import Prepared
-    from registry.plans.merge_plan import MergeOptions
     from registry.plans.merging import PlannedTensor
-
-
-class Dtype(StrEnum):
-    keep = "keep"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    float32 = "float32"
-
-
-class BaseView(StrEnum):
-    bits16 = "16bit"
-    nf4 = "nf4"
-
-
-class Side(StrEnum):
-    adapter = "adapter"
-    base = "base"
-
-
-class ExpertLayout(StrEnum):
-    peft = "peft"
-    unsloth = "unsloth"
-
-
-STORED = {Dtype.bfloat16: "BF16", Dtype.float16: "F16", Dtype.float32: "F32"}
-METHOD = Annotated[str, Option(metavar="METHOD", help=f"linear, or one in delta space: {', '.join(METHODS)}.")]
-DENSITY = Annotated[
-    float, Option(metavar="SHARE", min=0.0, max=1.0, help="The share of elements that ties, dare, della … keep.")
-]
-SEED = Annotated[int, Option(metavar="N", help="For the methods that draw at random.")]
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def merge(
@@ -107,11 +85,18 @@ def merge(
 
     Example: adapters merge ./llama my-lora:production style-lora=0.5 -o ./merged
     """
-    options = replace(
-        _options(
-            dtype, max_shard_size, embeddings, tokenizer, expert_layout, base_view, allow, residual=base_is_residual
-        ),
+    from registry.plans.merge_plan import MergeOptions
+
+    options = MergeOptions(
+        dtype=STORED.get(dtype),
+        max_shard_bytes=byte_count(max_shard_size, "--max-shard-size") if max_shard_size is not None else None,
+        embeddings=embeddings,
+        packing=expert_layout,
+        tokenizer=tokenizer,
+        base_view=base_view,
+        base_is_residual=base_is_residual,
         blend=blend_of(method, density, seed),
+        allow=frozenset(allow or ()),
     )
     asked = [weighted(text) for text in adapters]
     if plan:
@@ -135,7 +120,7 @@ def merge(
     if session.json:
         emit(done.document())
         return
-    _warn(session, done.prepared)
+    warn(done.prepared.findings, quiet=session.quiet)
     say(done.verification.sentence())
     note(done.verification.figures(), quiet=session.quiet)
     stored = f", stored as {done.version.reference}" if done.version is not None else ""
@@ -162,58 +147,11 @@ def _interrupted(output: str) -> Iterator[None]:
         raise Exit(INTERRUPTED) from None
 
 
-def weighted(text: str) -> tuple[str, float]:
-    """``DIR=0.7``: what stands behind the last ``=`` is a weight if it is a number."""
-    before, _, behind = text.rpartition("=")
-    weight = number(behind)
-    return (before, weight) if before and weight is not None else (text, 1.0)
-
-
-def blend_of(method: str, density: float, seed: int) -> Blend:
-    with usage():
-        return Blend(method, density, seed)
-
-
-def _options(
-    dtype: Dtype,
-    max_shard_size: str | None,
-    embeddings: Side | None,
-    tokenizer: Side | None,
-    expert_layout: ExpertLayout | None,
-    base_view: BaseView,
-    allow: list[str] | None,
-    *,
-    residual: bool,
-) -> MergeOptions:
-    from registry.plans.merge_plan import MergeOptions
-
-    return MergeOptions(
-        dtype=STORED.get(dtype),
-        max_shard_bytes=byte_count(max_shard_size, "--max-shard-size") if max_shard_size is not None else None,
-        embeddings=embeddings.value if embeddings else None,
-        packing=expert_layout.value if expert_layout else None,
-        tokenizer=tokenizer.value if tokenizer else None,
-        base_view=base_view.value,
-        base_is_residual=residual,
-        allow=frozenset(allow or ()),
-    )
-
-
-def byte_count(text: str, option: str) -> int:
-    """``5GB`` → 5,000,000,000, as transformers counts."""
-    amount = text.strip().upper().removesuffix("B")
-    unit = amount[-1:] if amount[-1:] in "KMGT" else ""
-    count = (number(amount.removesuffix(unit).strip()) or 0.0) * _UNITS[unit]
-    if not 0 < count < 1e18:
-        raise BadParameter(f"{text!r} is no size such as 5GB or 500MB", param_hint=option)
-    return int(count)
-
-
 def _show_plan(session: Session, prepared: Prepared) -> None:
     if session.json:
         emit(prepared.document())
         return
-    _warn(session, prepared)
+    warn(prepared.findings, quiet=session.quiet)
     plan = prepared.plan
     copied = [one for one in plan.tensors if one.is_copy]
     touched = {one.name for one in plan.changed}
@@ -236,9 +174,3 @@ def _show_plan(session: Session, prepared: Prepared) -> None:
 
 def _amount(tensors: Sequence[PlannedTensor]) -> str:
     return f"{counted(len(tensors), 'tensor')}, {size(sum(one.bytes for one in tensors))}"
-
-
-def _warn(session: Session, prepared: Prepared) -> None:
-    for finding in prepared.findings:
-        if finding.severity.value == "warning":
-            note(f"warning: {finding.message} [{finding.rule}]", quiet=session.quiet, style="yellow")

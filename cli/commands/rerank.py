@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, BadParameter, Option
+from typer import Argument, Option
 
-from cli.commands.combine import limits, show_combined
-from cli.commands.merge import STORED, Dtype
+from cli.combining import ENERGY, MAX_BYTES, NAME, OUTPUT, limits, require_place, show_combined
 from cli.context import Session
 from cli.rendering import emit, say
+from cli.tensor_options import STORED, Dtype
 
 
 def rerank(
     session: Session,
     subject: Annotated[str, Argument(metavar="REF|DIR", help="A version in the registry, or an adapter's directory.")],
-    output: Annotated[
-        Path | None, Option("--output", "-o", metavar="DIR", help="A directory that is empty or not there.")
-    ] = None,
-    name: Annotated[str | None, Option(metavar="NAME", help="Store the result as the next version of NAME.")] = None,
+    output: OUTPUT = None,
+    name: NAME = None,
     rank: Annotated[str, Option(metavar="N|auto", help="At most N in each layer; auto: by --energy.")] = "auto",
-    energy: Annotated[
-        float | None, Option(metavar="SHARE", help="Keep the smallest rank with this share of Σσ² (auto: 0.99).")
-    ] = None,
-    max_bytes: Annotated[
-        str | None, Option(metavar="SIZE", help="Choose the ranks so that the file has at most so much: 20MB.")
-    ] = None,
+    energy: ENERGY = None,
+    max_bytes: MAX_BYTES = None,
     dtype: Annotated[Dtype, Option(help="The type of the result's factors; keep: the adapter's own.")] = Dtype.keep,
 ) -> None:
     """Compress an adapter to a lower rank.
@@ -35,8 +28,7 @@ def rerank(
 
     Example: adapters rerank my-lora --energy 0.999 -o ./smaller
     """
-    if output is None and name is None:
-        raise BadParameter("say where to: -o DIR, or --name NAME", param_hint="--output")
+    require_place(output, name)
     done = session.registry.combine(
         [subject],
         output,
@@ -49,5 +41,4 @@ def rerank(
         emit(done.document())
         return
     show_combined(done, truncated=True)
-    places = [str(place) for place in (output, done.version.reference if done.version else None) if place is not None]
-    say(f"{subject} → {', '.join(places)}")
+    say(f"{subject} → {', '.join(done.places)}")

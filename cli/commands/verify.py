@@ -7,9 +7,9 @@ from typing import Annotated
 
 from typer import Argument, BadParameter, Option
 
-from cli.commands.merge import DENSITY, METHOD, SEED, BaseView, ExpertLayout, Side, blend_of, weighted
 from cli.context import Session
 from cli.rendering import emit, note, say
+from cli.tensor_options import DENSITY, METHOD, SEED, BaseView, ExpertLayout, Side, blend_of, weighted
 from registry.plans.combining import LINEAR
 
 
@@ -45,9 +45,9 @@ def verify(
     from registry.plans.merge_plan import MergeOptions
 
     options = MergeOptions(
-        embeddings=embeddings.value if embeddings else None,
-        packing=expert_layout.value if expert_layout else None,
-        base_view=base_view.value,
+        embeddings=embeddings,
+        packing=expert_layout,
+        base_view=base_view,
         base_is_residual=base_is_residual,
         blend=blend_of(method, density, seed),
         allow=frozenset(allow or ()),

@@ -81,7 +81,7 @@ def by_rule(findings: Sequence[Finding]) -> Iterator[tuple[str, Sequence[Finding
         yield rule, [finding for finding in findings if finding["rule"] == rule]
 
 
-def counted(checked: Sequence[Checked]) -> str:
+def tally(checked: Sequence[Checked]) -> str:
     """How many have which verdict, in a sentence without a stranger's words."""
     count = {word: sum(one.verdict == word for one in checked) for word in ("fits", "does-not-fit", CANNOT_CHECK)}
     return (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cli.reports.checked import Checked, Finding, counted, once
+from cli.reports.checked import Checked, Finding, once, tally
 
 _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
 #: Escapes of the message; the properties before it have two more.
@@ -18,7 +18,7 @@ _PROPERTY = _MESSAGE | str.maketrans({":": "%3A", ",": "%2C"})
 def github(checked: Sequence[Checked]) -> str:
     """A line for each finding, and one that counts. No text of an adapter begins a line."""
     lines = [_command(one, finding) for one, finding in once(checked)]
-    return "\n".join([*lines, counted(checked), ""])
+    return "\n".join([*lines, tally(checked), ""])
 
 
 def _command(checked: Checked, finding: Finding) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cli.rendering import note, say, table
-from cli.reports.checked import Checked, counted
+from cli.reports.checked import Checked, tally
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _WORDS = {"fits": "fits", "does-not-fit": "does not fit", "cannot-check": "could not be checked against"}
@@ -48,4 +48,4 @@ def show_all(checked: Sequence[Checked]) -> None:
         rows.append((one.subject, engine, one.verdict.replace("-", " "), len(errors) or None, first))
     headers = ["adapter", "for", "verdict", "errors", "first error"]
     table(headers, rows, right=["errors"], shrink=["first error"])
-    say(counted(checked), "bold")
+    say(tally(checked), "bold")

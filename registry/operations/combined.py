@@ -77,6 +77,12 @@ class Combined:
     findings: tuple[Finding, ...]
     version: Version | None = None
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Its directory, its version, or both."""
+        version = self.version.reference if self.version is not None else None
+        return tuple(place for place in (self.directory, version) if place is not None)
+
     def document(self) -> dict[str, object]:
         """``combine --json``. Keys are only ever added."""
         return {
