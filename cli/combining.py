@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -41,18 +42,21 @@ class Limits(TypedDict):
     max_bytes: int | None
 
 
-def limits(rank: str, energy: float | None, max_bytes: str | None) -> Limits:
+def limits(
+    rank: str, energy: float | None, max_bytes: str | None, *, words: Sequence[str] = ("exact", "auto")
+) -> Limits:
+    """``words`` are what ``rank`` may be besides a number."""
     with usage():
         require_share("energy", energy)
     room = byte_count(max_bytes, "--max-bytes") if max_bytes is not None else None
     if room is not None and energy is not None:
         raise BadParameter("a share of the energy may need more: give one of --energy and --max-bytes")
-    if rank == "exact" and energy is None:
-        return {"rank": None, "energy": None, "max_bytes": room}
-    if rank in ("auto", "exact"):
-        return {"rank": None, "energy": None if room is not None else energy or _ENERGY, "max_bytes": room}
+    if rank in words:
+        if rank == "auto" and room is None:
+            energy = energy or _ENERGY
+        return {"rank": None, "energy": energy, "max_bytes": room}
     if not (rank.isascii() and rank.isdecimal()) or int(rank) < 1:
-        raise BadParameter(f"{rank!r} is neither exact, auto nor a whole number from 1 on", param_hint="--rank")
+        raise BadParameter(f"{rank!r} is neither {', '.join(words)} nor a whole number from 1 on", param_hint="--rank")
     return {"rank": int(rank), "energy": energy, "max_bytes": room}
 
 

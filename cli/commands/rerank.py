@@ -35,7 +35,7 @@ def rerank(
         name=name,
         dtype=STORED.get(dtype),
         kind="reranked-from",
-        **limits(rank, energy, max_bytes),
+        **limits(rank, energy, max_bytes, words=("auto",)),
     )
     if session.json:
         emit(done.document())
