@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from typing import Annotated
 
@@ -44,10 +45,14 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def weighted(text: str) -> tuple[str, float]:
-    """``DIR=0.7``: what stands behind the last ``=`` is a weight if it is a number."""
+    """``DIR=0.7``: what stands behind the last ``=`` is a weight if it is a number, and otherwise part of a path."""
     before, _, behind = text.rpartition("=")
     weight = number(behind)
-    return (before, weight) if before and weight is not None else (text, 1.0)
+    if before and weight is not None:
+        return before, weight
+    if before and os.sep not in behind and not os.path.exists(os.path.expanduser(text)):
+        raise BadParameter(f"{behind!r} is no weight: give a number, as in NAME=0.7", param_hint="ADAPTER")
+    return text, 1.0
 
 
 def blend_of(method: str, density: float, seed: int) -> Blend:

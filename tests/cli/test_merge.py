@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer import BadParameter
 
 from cli.commands.inspect import bars
-from cli.commands.merge import weighted
+from cli.tensor_options import weighted
 from tests.cli.conftest import Adapters, Said
 
 SHAPES = {"q_proj": (6, 8), "down_proj": (8, 10)}
@@ -66,25 +67,29 @@ def two(tmp_path: Path) -> Path:
         ("./my-lora", ("./my-lora", 1.0)),
         ("./my-lora=0.7", ("./my-lora", 0.7)),
         ("team/x:production=-2e-1", ("team/x:production", -0.2)),
-        ("./a=b", ("./a=b", 1.0)),
         ("./a=b=0", ("./a=b", 0.0)),
+        ("./a=b/c", ("./a=b/c", 1.0)),
         ("=0.5", ("=0.5", 1.0)),
         ("./a=.5", ("./a", 0.5)),
         ("./a=+3.", ("./a", 3.0)),
         ("./a=1E2", ("./a", 100.0)),
         ("./a=1e400", ("./a", inf)),
         ("./a=-Infinity", ("./a", -inf)),
-        ("./a=", ("./a=", 1.0)),
-        ("./a=1_0", ("./a=1_0", 1.0)),
-        ("./a=\uff11", ("./a=\uff11", 1.0)),
-        ("./a=\u0663.5", ("./a=\u0663.5", 1.0)),
-        ("./a= 1", ("./a= 1", 1.0)),
-        ("./a=1\n", ("./a=1\n", 1.0)),
-        ("./a=0x1p3", ("./a=0x1p3", 1.0)),
     ],
 )
 def test_what_stands_behind_the_last_sign_is_a_weight_if_it_is_a_number(text: str, meant: tuple[str, float]) -> None:
     assert weighted(text) == meant
+
+
+@pytest.mark.parametrize("text", ["./a=b", "./a=", "./a=1_0", "./a=\uff11", "./a=\u0663.5", "./a= 1", "./a=1\n", "./a=0x1p3"])
+def test_what_is_no_number_is_part_of_a_name_that_is_there(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadParameter, match="is no weight"):
+        weighted(text)
+    Path(text).mkdir()
+    assert weighted(text) == (text, 1.0)
 
 
 def test_a_plan_says_what_would_be_done_and_does_nothing(adapters: Adapters, base: Path, one: Path, tmp_path: Path) -> None:
@@ -190,7 +195,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "a checkpoint that is none": (["verify", "{place}", "--base", "{base}", "--adapter", "{one}"], 4, "model.safetensors"),
     "combine to nowhere": (["combine", "{one}"], 2, "-o DIR"),
     "a rank that is none": (["combine", "{one}", "-o", "{place}/out", "--rank", "few"], 2, "exact, auto"),
-    "a share that is none": (["combine", "{one}", "-o", "{place}/out", "--energy", "2"], 2, "between 0 and 1"),
+    "a share that is none": (["combine", "{one}", "-o", "{place}/out", "--energy", "2"], 2, "above 0, at most 1"),
     "a method that is none": (["combine", "{one}", "-o", "{place}/out", "--method", "magic"], 2, "magic"),
     "only one to interfere": (["interference", "{one}"], 2, "at least two"),
     "nothing to inspect": (["inspect", "nobody"], 4, "nobody"),

@@ -19,6 +19,7 @@ from tests.cli.conftest import Adapters
         ["nope"],
         ["check", "./x"],
         ["merge", "./a", "./b"],
+        ["combine", "acme/support@1=x", "acme/support@2=0.3", "-o", "b"],
         ["token", "create", "x", "--role", "king"],
     ],
 )
@@ -34,6 +35,13 @@ def test_without_json_it_is_a_sentence(adapters: Adapters) -> None:
     said = adapters("list", "--nope")
     assert (said.code, said.out) == (2, "")
     assert "No such option: --nope" in said.err
+
+
+def test_what_is_no_weight_is_called_so(adapters: Adapters) -> None:
+    for line in (["combine", "acme/support@1=x", "-o", "b"], ["interference", "acme/support@1=x", "acme/support@2"]):
+        said = adapters(*line)
+        assert (said.code, said.out) == (2, "")
+        assert "'x' is no weight: give a number, as in NAME=0.7" in said.err
 
 
 def test_under_json_what_goes_well_ends_with_0_and_other_errors_with_their_code(adapters: Adapters) -> None:
