@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Header
 
-from registry.blobs.filesystem import unavailable
+from registry.disk import sync, unavailable, write_at
 from registry.errors import ConflictError, InvalidInputError
-from registry.operations.placing import sync
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -187,9 +186,7 @@ def _write(record: Record, descriptor: int, path: Path) -> None:
     """Durable, as what it is about will be."""
     try:
         os.ftruncate(descriptor, 0)
-        data, at = record.document, 0
-        while at < len(data):
-            at += os.pwrite(descriptor, data[at:], at)
+        write_at(descriptor, record.document, 0)
         os.fsync(descriptor)
         sync(path.parent)
     except OSError as error:

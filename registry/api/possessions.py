@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.blobs.filesystem import unavailable
+from registry.disk import unavailable
 from registry.domain.access import Action
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
-from registry.blobs.filesystem import unavailable, write_all
+from registry.disk import unavailable, write_all
 from registry.errors import ConflictError, DigestMismatchError, InvalidInputError
 
 if TYPE_CHECKING:

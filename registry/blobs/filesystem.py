@@ -19,10 +19,10 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
+from registry.disk import CHUNK, make_directory, sync, unavailable, write_all
 from registry.domain.digest import PREFIX, Digest
-from registry.errors import DigestMismatchError, MissingBlobError, UnavailableError
+from registry.errors import DigestMismatchError, MissingBlobError
 
-CHUNK = 1 << 20
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SHARD = re.compile(r"[0-9a-f]{2}", re.ASCII)
 
@@ -43,7 +43,7 @@ class FilesystemBlobs:
         try:
             if self._size(digest) is not None:  # one look: a collector may take it before the next
                 self._directory(target.parent)
-                _fsync_directory(target.parent)  # whoever put it there may have died, or not have come to it yet
+                sync(target.parent)  # whoever put it there may have died, or not have come to it yet
             else:
                 self._store(digest, target, chunks)
         except OSError as error:
@@ -82,7 +82,7 @@ class FilesystemBlobs:
         try:
             path.unlink(missing_ok=True)
             if path.parent.is_dir():
-                _fsync_directory(path.parent)
+                sync(path.parent)
         except OSError as error:
             raise unavailable(error, "remove a blob", path) from error
 
@@ -193,7 +193,7 @@ class FilesystemBlobs:
             raise
         finally:
             os.close(descriptor)
-        _fsync_directory(target.parent)
+        sync(target.parent)
 
     def _directory(self, path: Path) -> None:
         """There, and its name on disk, up to the root: whoever made it may have died before that."""
@@ -204,7 +204,7 @@ class FilesystemBlobs:
                 self._directory(path.parent)
                 with suppress(FileExistsError):
                     path.mkdir()
-            _fsync_directory(path.parent)
+            sync(path.parent)
             self._settled.add(path)
 
     def _stage(self, digest: Digest) -> tuple[Path, int]:
@@ -227,40 +227,6 @@ def _replaced(digest: Digest) -> MissingBlobError:
     return MissingBlobError(digest, hint="something that is not a file has taken its place; restore it")
 
 
-def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Write every byte: ``os.write`` may answer short, near a limit it does."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def make_directory(path: Path) -> None:
-    """Like ``mkdir -p``, and each new name is on disk when this returns."""
-    if path.is_dir():
-        return
-    make_directory(path.parent)
-    with suppress(FileExistsError):
-        path.mkdir()
-    _fsync_directory(path.parent)
-
-
-def unavailable(error: OSError, attempt: str, path: Path) -> UnavailableError:
-    """The sentence for an operating system's refusal: nothing of ours is at fault, later or elsewhere may work."""
-    hints = {
-        "ENOSPC": "free some space, then run the same command again; nothing was recorded",
-        "EDQUOT": "free some space, then run the same command again; nothing was recorded",
-        "EROFS": "the registry is on a read-only file system: list, show and pull still work",
-        "EACCES": "check who owns the registry's directory",
-        "EFBIG": "a file-size limit is in force (ulimit -f); raise it",
-    }
-    name = _errno_name(error)
-    return UnavailableError(
-        f"cannot {attempt} at {path}: {error.strerror or error}",
-        code="no-space" if name in {"ENOSPC", "EDQUOT", "EFBIG"} else None,
-        hint=hints.get(name),
-    )
-
-
 def _entries(directory: Path) -> list[Path]:
     """Sorted; none if the directory is not there."""
     try:
@@ -269,10 +235,6 @@ def _entries(directory: Path) -> list[Path]:
         return []
     except OSError as error:
         raise unavailable(error, "look through the store", directory) from error
-
-
-def _errno_name(error: OSError) -> str:
-    return errno.errorcode.get(error.errno or 0, "")
 
 
 def _chunks(file: FileIO, path: Path) -> Iterator[bytes]:
@@ -290,11 +252,3 @@ def _digest_of(descriptor: int) -> Digest:
     while chunk := os.read(descriptor, CHUNK):
         hasher.update(chunk)
     return Digest(PREFIX + hasher.hexdigest())
-
-
-def _fsync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

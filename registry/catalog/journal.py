@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from registry.disk import make_directory, sync, unavailable, write_all
 from registry.errors import UnavailableError
 
 
@@ -75,24 +76,21 @@ class FileJournal:
         try:
             self._write(path, segment)
         except OSError as error:
-            raise UnavailableError(
-                f"cannot write the journal at {path}: {error.strerror or error}",
-                code="no-space" if error.errno in (28, 122, 27) else None,
-                hint="nothing was recorded; free some space or check who owns the registry, then try again",
-            ) from error
+            hint = "nothing was recorded; free some space or check who owns the registry, then try again"
+            raise unavailable(error, "write the journal", path, hint=hint) from error
 
     def remove(self, first: int) -> None:
         path = self._path(first)
         with _usable(self._root):
             if path.exists():
                 path.unlink()
-                _fsync_directory(path.parent)
+                sync(path.parent)
 
     def settle(self, first: int) -> None:
         with _usable(self._root):
             path = self._path(first)
             self._settle_folders(path)
-            _fsync_directory(path.parent)
+            sync(path.parent)
 
     def read(self, first: int) -> bytes | None:
         try:
@@ -132,9 +130,7 @@ class FileJournal:
         staged = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
         descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            view = memoryview(segment)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            write_all(descriptor, segment)
             os.fchmod(descriptor, 0o444)
             os.fsync(descriptor)
             os.rename(staged, path)
@@ -144,22 +140,12 @@ class FileJournal:
             raise
         finally:
             os.close(descriptor)
-        _fsync_directory(path.parent)
+        sync(path.parent)
 
     def _settle_folders(self, path: Path) -> None:
         for folder in {self._root, path.parent} - self._settled:
-            _fsync_directory(folder.parent)  # whoever made it may have died before
+            sync(folder.parent)  # whoever made it may have died before
             self._settled.add(folder)
-
-
-def make_directory(path: Path) -> None:
-    """Like ``mkdir -p``, and each new name is on disk when this returns."""
-    if path.is_dir():
-        return
-    make_directory(path.parent)
-    with suppress(FileExistsError):
-        path.mkdir()
-    _fsync_directory(path.parent)
 
 
 @contextmanager
@@ -167,15 +153,5 @@ def _usable(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UnavailableError(
-            f"cannot use the journal at {root}: {error.strerror or error}",
-            hint="check the disk and who owns the registry",
-        ) from error
-
-
-def _fsync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        hint = "check the disk and who owns the registry"
+        raise unavailable(error, "use the journal", root, hint=hint) from error

@@ -17,11 +17,12 @@ from registry.catalog import schema
 from registry.catalog.apply import PUBLISH, replay
 from registry.catalog.engine import file_stamp, reading, sqlite_engine, writing
 from registry.catalog.events import Event, broken_links, parse_segment
-from registry.catalog.journal import Journal, make_directory
+from registry.catalog.journal import Journal
 from registry.catalog.reads import SqlReads
 from registry.catalog.tables import AuditRow
 from registry.catalog.verify import problems
 from registry.catalog.writer import SqlWriter, head
+from registry.disk import make_directory
 from registry.domain.digest import Digest
 from registry.domain.manifest import Manifest
 from registry.errors import CorruptionError, InvalidInputError, RegistryError, UnavailableError

@@ -17,6 +17,7 @@ from math import hypot
 from pathlib import Path
 from types import MappingProxyType
 
+from registry.disk import write_new
 from registry.domain.checkpoint import Shard
 from registry.domain.finding import Finding, Severity
 from registry.domain.lineage import LineageEdge
@@ -30,7 +31,6 @@ from registry.operations.describe import AdapterPackage, describe
 from registry.operations.ingredients import Found, find_adapter, temporary
 from registry.operations.placing import placed
 from registry.operations.publish import Submission, publish, refuse_errors
-from registry.operations.writing import write_new
 from registry.plans.combine_config import with_ranks
 from registry.plans.combine_findings import remarks
 from registry.plans.combine_plan import plan_combine

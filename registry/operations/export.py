@@ -13,7 +13,6 @@ Tensors are the workshop's business: :mod:`registry.transforms.export`, handed i
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from registry.checks.repair import MENDED, Repair, plan_repair
 from registry.checks.repair_words import Change
 from registry.checks.rule import Subject
 from registry.checks.serving_words import export as itself
+from registry.disk import new_file, write_new
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import FileEntry, FileRole
 from registry.domain.names import Reference
@@ -104,7 +104,7 @@ def export(
         if repair.dropped:
             require_own(repair.dropped, directory / WEIGHTS, adapter, known, tools.same_numbers)  # 3
         widened = tools.rewrite(directory / WEIGHTS, repair, copy / WEIGHTS)  # 4
-        _write(json.dumps(repair.config, indent=2, ensure_ascii=False).encode() + b"\n", copy / CONFIG)
+        write_new(json.dumps(repair.config, indent=2, ensure_ascii=False).encode() + b"\n", copy / CONFIG)
         for entry in adapter.manifest.files:
             if entry.role is FileRole.SERVED and entry.path not in (CONFIG, WEIGHTS):
                 _copy(entry, directory, copy)
@@ -189,14 +189,5 @@ def _served(adapter: CheckedAdapter, base: CheckedBase | None, profile: Profile)
 def _copy(entry: FileEntry, directory: Path, into: Path) -> None:
     path = into / entry.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open_regular(directory / entry.path) as source, open(path, "xb") as target:
+    with open_regular(directory / entry.path) as source, new_file(path) as target:
         shutil.copyfileobj(source, target)
-        target.flush()
-        os.fsync(target.fileno())
-
-
-def _write(data: bytes, path: Path) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -15,6 +15,7 @@ from math import hypot
 from pathlib import Path
 from typing import Protocol
 
+from registry.disk import write_new
 from registry.domain.finding import Severity
 from registry.errors import RejectedError, UnextractableError
 from registry.formats.adapter_directory import CONFIG, WEIGHTS
@@ -24,7 +25,6 @@ from registry.operations.check import adapter_in, check
 from registry.operations.ingredients import base_directory, temporary
 from registry.operations.know_base import read_checkpoint, read_shard, spec_of
 from registry.operations.placing import placed
-from registry.operations.writing import write_new
 from registry.plans.combine_config import with_ranks
 from registry.plans.combining import require_count, require_share
 from registry.plans.extracting import TRAINED_BIAS, Extract, plan_extract

@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog
+from registry.disk import new_file
 from registry.domain.manifest import FileEntry, FileRole, Manifest
 from registry.domain.names import Reference
 from registry.domain.version import Version
@@ -48,9 +48,7 @@ def fetch(
 def _write(entry: FileEntry, into: Path, blobs: BlobStore, progress: Progress) -> None:
     path = into / entry.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "xb") as file:
+    with new_file(path) as file:
         for chunk in contents(entry, blobs.read(entry.digest), hint=_DAMAGED):
             file.write(chunk)
             progress(len(chunk))
-        file.flush()
-        os.fsync(file.fileno())

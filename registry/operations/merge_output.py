@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry.disk import new_file, sync, write_new
 from registry.formats import model_config, shard_index
 from registry.formats.adapter_directory import TOKENIZER
 from registry.operations.module_folders import belongs, module_files
-from registry.operations.placing import sync
 
 if TYPE_CHECKING:
     from registry.operations.merge_prepare import Prepared
@@ -32,18 +31,18 @@ def write_rest(prepared: Prepared, into: Path, text: str) -> None:
     if tokenizer is not None:
         for name in sorted(taken):
             _copy(tokenizer / name, into / name)
-    _write(text.encode(), into / "README.md")
+    write_new(text.encode(), into / "README.md")
     if plan.config is None:
         if (base.directory / model_config.NAME).exists():
             _copy(base.directory / model_config.NAME, into / model_config.NAME)
     else:
-        _write(json.dumps(plan.config, indent=2, ensure_ascii=False).encode() + b"\n", into / model_config.NAME)
+        write_new(json.dumps(plan.config, indent=2, ensure_ascii=False).encode() + b"\n", into / model_config.NAME)
     if plan.index is not None:
         index = {
             "metadata": _metadata(plan),
             "weight_map": {one.name: shard.name for shard in plan.shards for one in shard.tensors},
         }
-        _write(json.dumps(index, indent=2).encode() + b"\n", into / shard_index.NAME)
+        write_new(json.dumps(index, indent=2).encode() + b"\n", into / shard_index.NAME)
 
 
 def _metadata(plan: MergePlan) -> dict[str, object]:
@@ -70,14 +69,5 @@ def _copy_below(files: Mapping[str, Path], into: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with open(source, "rb") as data, open(target, "wb") as file:
+    with open(source, "rb") as data, new_file(target) as file:
         shutil.copyfileobj(data, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write(data: bytes, path: Path) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import secrets
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from registry.disk import NO_SPACE, sync
 from registry.errors import OutputExistsError, UnavailableError
 
 
@@ -71,7 +71,7 @@ def cannot_write(
 ) -> UnavailableError:
     return UnavailableError(
         f"cannot write to {into}: {error.strerror or error}",
-        code="no-space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else None,
+        code="no-space" if error.errno in NO_SPACE else None,
         hint=hint,
     )
 
@@ -120,11 +120,3 @@ def settle(into: Path) -> None:
     except OSError:
         shutil.rmtree(into, ignore_errors=True)
         raise
-
-
-def sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Self
 
+from registry.disk import sync
 from registry.errors import ConflictError, OutputExistsError
 from registry.formats.trials import Trial, line_of, parse_trials
-from registry.operations.placing import cannot_write, sync
+from registry.operations.placing import cannot_write
 
 
 class TrialRecord:

@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from registry.disk import sync, write_new
 from registry.errors import ConflictError, UnavailableError
-from registry.operations.placing import beside, cannot_write, locked, refuse_occupied, sync
+from registry.operations.placing import beside, cannot_write, locked, refuse_occupied
 
 #: Names what is being made, so that nothing else is taken up.
 _NOTE = "making"
@@ -139,10 +140,7 @@ def _clear(place: Path, kept: Collection[str]) -> None:
 def _write_note(place: Path, making: str) -> None:
     """Whole or not at all: a torn one would be taken for that of another merge."""
     draft = place / f"{_NOTE}.tmp"
-    with open(draft, "w", encoding="utf-8") as file:
-        file.write(making)
-        file.flush()
-        os.fsync(file.fileno())
+    write_new(making.encode(), draft)
     os.rename(draft, place / _NOTE)
 
 

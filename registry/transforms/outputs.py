@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from registry.weights.streams import Sources, copy_range, write_at
+from registry.disk import write_at
+from registry.weights.streams import Sources, copy_range
 
 _STEP = 1 << 20
 

@@ -21,6 +21,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
+from registry.disk import sync
 from registry.domain.tensors import TensorSpec
 from registry.numerics.precision import is_rounding
 from registry.plans.merging import Change, MergePlan, Origin, PlannedShard, PlannedTensor
@@ -241,11 +242,7 @@ def _settling() -> Iterator[Callable[[Path], None]]:
     """Files reach the disk while the next is computed. Only then they get their name."""
 
     def settle(path: Path) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path)
         os.rename(path, path.with_name(path.name.removesuffix(PARTIAL)))
 
     with ThreadPoolExecutor(1, thread_name_prefix="settle") as thread:

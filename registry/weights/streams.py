@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from registry.disk import write_at
 from registry.domain.checkpoint import Shard
 from registry.errors import MalformedFileError, UnavailableError
 
@@ -69,12 +70,6 @@ def sources(paths: Iterable[Path]) -> Iterator[Sources]:
         yield Sources(paths, stack)
 
 
-def write_at(descriptor: int, data: memoryview, start: int) -> None:
-    while data:
-        count = os.pwrite(descriptor, data, start)
-        data, start = data[count:], start + count
-
-
 def copy_range(source: int, start: int, count: int, target: int, at: int, *, where: Path) -> None:
     """``count`` bytes from ``start`` of one file to ``at`` of another. ``where`` is the source's name, for the error."""
     while count:
@@ -96,7 +91,7 @@ def _copy_by_hand(source: int, start: int, count: int, target: int, at: int, whe
             piece = os.pread(source, min(count, _STEP), start)
         if not piece:
             raise _changed(where, "became shorter while it was read")
-        write_at(target, memoryview(piece), at)
+        write_at(target, piece, at)
         start, at, count = start + len(piece), at + len(piece), count - len(piece)
 
 

@@ -7,13 +7,13 @@ the first tensor is computed; then nothing but one tensor is ever in memory.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from registry.disk import new_file
 from registry.domain.tensors import DTYPE_BITS, TensorSpec
 from registry.weights.dtypes import TORCH_DTYPES
 
@@ -44,15 +44,13 @@ def write_tensors(
 ) -> None:
     """``specs`` as :func:`laid_out` gives them, and their ``tensors`` (or their bytes) in the same order. The file must not
     exist; it is synced before this returns. A tensor that is not what its spec says is a ValueError."""
-    with open(path, "xb") as file:
+    with new_file(path) as file:
         file.write(header_of(specs, metadata or {}))
         for spec, tensor in zip(specs, tensors, strict=True):
             data = _bytes(tensor, spec) if isinstance(tensor, Tensor) else memoryview(tensor)
             if data.nbytes != spec.bytes:
                 raise ValueError(f"{spec.name} has {data.nbytes} bytes, announced as {spec.bytes}")
             file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def header_of(specs: Iterable[TensorSpec], metadata: Mapping[str, str]) -> bytes:

@@ -211,10 +211,11 @@ def arithmetic(work: Path) -> None:
     import torch
 
     from registry.connect import connect
+    from registry.disk import write_at
     from registry.transforms.recipes import prepared
     from registry.transforms.streaming import loader
     from registry.transforms.workers import Cpu
-    from registry.weights.streams import sources, write_at
+    from registry.weights.streams import sources
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.blobs.filesystem import FilesystemBlobs, write_all
+from registry.blobs.filesystem import FilesystemBlobs
+from registry.disk import write_all
 from registry.domain.digest import Digest
 from registry.errors import DigestMismatchError, MissingBlobError, UnavailableError
 from tests.blobs.contract import DATA, DIGEST, BlobStoreContract

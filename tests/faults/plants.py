@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import registry.blobs.filesystem as filesystem
 import registry.catalog.journal as journal
 import registry.catalog.writer as writer
+import registry.disk as disk
 import registry.operations.fetch as fetching
 import registry.operations.publish as publishing
 import registry.operations.workplace as workplaces
@@ -47,17 +47,18 @@ def commit_before_store() -> None:
 
 @plant
 def files_not_synced() -> None:
-    filesystem.os = _Sloppy(lambda descriptor: None if _is_file(descriptor) else os.fsync(descriptor))
+    filesystem.os = _Sloppy(lambda descriptor: None)
 
 
 @plant
 def directories_not_synced() -> None:
-    filesystem._fsync_directory = lambda path: None
+    disk.sync = filesystem.sync = lambda path: None
 
 
 @plant
 def journal_not_synced() -> None:
     journal.os = _Sloppy(lambda descriptor: None)
+    journal.sync = lambda path: None
 
 
 @plant
@@ -160,12 +161,12 @@ def collected_without_asking() -> None:
 def shards_not_synced() -> None:
     import registry.transforms.streaming as streaming
 
-    streaming.os = _Sloppy(lambda descriptor: None)
+    streaming.sync = lambda path: None
 
 
 @plant
 def places_not_synced() -> None:
-    workplaces.sync = lambda directory: None
+    workplaces.sync = lambda path: None
 
 
 @plant
@@ -189,7 +190,3 @@ class _Sloppy:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
-
-
-def _is_file(descriptor: int) -> bool:
-    return stat.S_ISREG(os.fstat(descriptor).st_mode)

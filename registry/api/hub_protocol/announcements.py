@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from registry.blobs.filesystem import unavailable
+from registry.disk import unavailable
 
 #: Seconds. An upload that pauses for longer than this has ended.
 LIFETIME = 6 * 3600.0

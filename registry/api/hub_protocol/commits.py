@@ -38,7 +38,7 @@ from registry.api.hub_protocol.errors import OlderContentError, StaleParentError
 from registry.api.hub_protocol.policy import adapter_in, is_whole, lost_from, require_adapter_beside, require_writable
 from registry.api.hub_protocol.revisions import History, Revision
 from registry.api.hub_protocol.trees import Tree, tree_bytes, tree_of
-from registry.blobs.filesystem import make_directory, unavailable
+from registry.disk import make_directory, unavailable
 from registry.domain.digest import Digest
 from registry.domain.finding import Severity
 from registry.errors import NotFoundError, RegistryError, RejectedError, UnavailableError

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.api.callers import UnauthenticatedError
-from registry.blobs.filesystem import make_directory, unavailable, write_all
+from registry.disk import make_directory, unavailable, write_all
 
 _BYTES = 32
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from registry.blobs.filesystem import CHUNK, make_directory, unavailable
+from registry.disk import CHUNK, make_directory, unavailable
 from registry.errors import InvalidInputError
 from registry.formats.xet_shard import Segment
 

@@ -1,0 +1,81 @@
+"""What has to survive a power loss: every byte written, then synced, and the directories that hold the names too."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedWriter
+from pathlib import Path
+
+from registry.errors import UnavailableError
+
+#: Bytes that are read at a time.
+CHUNK = 1 << 20
+#: What a system says that has no room.
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_HINTS = {
+    errno.ENOSPC: "free some space, then run the same command again; nothing was recorded",
+    errno.EDQUOT: "free some space, then run the same command again; nothing was recorded",
+    errno.EROFS: "the registry is on a read-only file system: list, show and pull still work",
+    errno.EACCES: "check who owns the registry's directory",
+    errno.EFBIG: "a file-size limit is in force (ulimit -f); raise it",
+}
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write every byte: ``os.write`` may answer short, near a limit it does."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_at(descriptor: int, data: bytes | memoryview, start: int) -> None:
+    """Every byte, from the byte ``start`` of the file on; the descriptor's own position is left alone."""
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(descriptor, view, start)
+        view, start = view[count:], start + count
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BufferedWriter]:
+    """Open for writing; it must not exist. Its bytes are on the disk when the block ends, its name once its directory is synced."""
+    with open(path, "xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_new(data: bytes, path: Path) -> None:
+    with new_file(path) as file:
+        file.write(data)
+
+
+def sync(path: Path) -> None:
+    """The bytes of a file, or the names in a directory, are on the disk when this returns."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Like ``mkdir -p``, and each new name is on disk when this returns."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir()
+    sync(path.parent)
+
+
+def unavailable(error: OSError, attempt: str, path: Path, *, hint: str | None = None) -> UnavailableError:
+    """The sentence for an operating system's refusal: nothing of ours is at fault, later or elsewhere may work."""
+    return UnavailableError(
+        f"cannot {attempt} at {path}: {error.strerror or error}",
+        code="no-space" if error.errno in NO_SPACE else None,
+        hint=hint or _HINTS.get(error.errno or 0),
+    )
