@@ -36,7 +36,7 @@ def create(
     Example: adapters token create ci --role writer --scope "team/*"
     """
     from registry.domain.access import Action, NamespacePattern, new_token
-    from registry.operations.expiry import days_from_now
+    from registry.domain.moments import days_from_now
 
     if role not in ROLES:
         raise BadParameter(f"--role {role}: expected {', '.join(ROLES)}")
@@ -61,9 +61,9 @@ def create(
 def _require_administrator(session: Session) -> None:
     """Raises ConflictError: with the first token a server asks everybody for one, and nobody could make another."""
     from registry.domain.access import Action
-    from registry.operations.expiry import days_from_now
+    from registry.domain.moments import utc_now
 
-    now = days_from_now(0)
+    now = utc_now()
     if not any(each.is_live(now) and Action.ADMIN in each.actions for each in session.registry.catalog.tokens()):
         raise ConflictError(
             "there is no administrator's token yet, and with this one the server would shut everybody else out",

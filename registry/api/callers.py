@@ -17,9 +17,9 @@ from fastapi import Request
 
 from registry.api.limits import Limits
 from registry.api.settings import LOOPBACK, Settings
-from registry.catalog.sql import utc_now
 from registry.connect import EmbeddedRegistry
 from registry.domain.access import Action, Presented, Token
+from registry.domain.moments import utc_now
 from registry.domain.names import AdapterName, Reference
 from registry.domain.query import Visible
 from registry.domain.version import Version

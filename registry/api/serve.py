@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from datetime import UTC, datetime
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from registry.api.connections import Connection, raise_limit
 from registry.api.watching import TOGETHER
 from registry.connect import embedded
 from registry.domain.access import Action, NamespacePattern, new_token
+from registry.domain.moments import utc_now
 from registry.errors import ConflictError, UnavailableError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def initialize(settings: Settings, *, actor: str) -> str:
     Raises ConflictError if there is such a token already.
     """
     registry = embedded(settings.location, actor=actor)
-    live = [each for each in registry.catalog.tokens() if each.is_live(_now()) and Action.ADMIN in each.actions]
+    live = [each for each in registry.catalog.tokens() if each.is_live(utc_now()) and Action.ADMIN in each.actions]
     if live:
         raise ConflictError(
             f"the registry at {settings.location} has an administrator's token already: {live[0].id}",
@@ -46,7 +46,7 @@ def serve(settings: Settings) -> None:
     """Listen until told to stop; requests under way are finished. Raises UnavailableError where it must not begin."""
     registry = embedded(settings.location)
     registry.catalog.require_current()
-    if not settings.is_loopback and not [each for each in registry.catalog.tokens() if each.is_live(_now())]:
+    if not settings.is_loopback and not [each for each in registry.catalog.tokens() if each.is_live(utc_now())]:
         raise UnavailableError(
             f"there are no tokens, so anybody who reaches {settings.host} could do everything",
             code="insecure-bind",
@@ -96,7 +96,3 @@ def _listener(settings: Settings) -> socket.socket:
             code="address-in-use",
             hint="is a server running there already? Take another --port",
         ) from error
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
@@ -25,14 +24,11 @@ from registry.catalog.writer import SqlWriter, head
 from registry.disk import make_directory
 from registry.domain.digest import Digest
 from registry.domain.manifest import Manifest
+from registry.domain.moments import utc_now
 from registry.errors import CorruptionError, InvalidInputError, RegistryError, UnavailableError
 
 #: What else lies in the directory of a catalog.
 _BESIDE = frozenset(["journal", "blobs", "staging", "work", "server"])
-
-
-def utc_now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class SqlCatalog(SqlReads):

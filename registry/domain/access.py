@@ -81,7 +81,7 @@ class Token:
     revoked_at: str | None = None
 
     def is_live(self, now: str) -> bool:
-        """``now`` as :func:`registry.catalog.sql.utc_now` writes it; what cannot be compared has expired."""
+        """``now`` as :func:`registry.domain.moments.utc_now` writes it; what cannot be compared has expired."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     def may(self, action: Action, adapter: AdapterName | None) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from math import isfinite
 
+from registry.domain.moments import stamp
 from registry.errors import MalformedResultsError
 from registry.formats.plain_data import finite, number, text
 
@@ -51,15 +52,15 @@ def utc_time(value: object) -> str | None:
     try:
         if isinstance(value, str):
             moment = datetime.fromisoformat(text(value) or "")
-            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+            moment = moment.replace(tzinfo=moment.tzinfo or UTC)
         else:
             seconds = finite(value)
             if seconds is None:
                 return None
             moment = datetime.fromtimestamp(seconds, UTC)
+        return stamp(moment)
     except (ValueError, OverflowError, OSError):
         return None
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def file_name(where: str) -> str:

@@ -18,8 +18,8 @@ from registry.api.callers import Caller, Requires
 from registry.api.connections import STATE, Connections
 from registry.api.texts import Sequence
 from registry.api.told import may_see, told
-from registry.catalog.sql import utc_now
 from registry.domain.access import Action
+from registry.domain.moments import utc_now
 from registry.domain.version import AuditEntry
 from registry.remote import values
 

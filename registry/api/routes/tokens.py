@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -11,6 +10,7 @@ from pydantic import Field
 from registry.api.callers import Caller, Requires
 from registry.api.texts import RequestBody
 from registry.domain.access import Action, NamespacePattern, new_token
+from registry.domain.moments import days_from_now
 
 router = APIRouter(prefix="/v1", tags=["access"])
 
@@ -39,10 +39,8 @@ def tokens(caller: Admin) -> dict[str, Any]:
 
 @router.post("/tokens", summary="Make a token; its text is in this answer and nowhere else", status_code=201)
 def make_token(caller: Admin, wanted: NewToken) -> dict[str, Any]:
-    expires = datetime.now(UTC) + timedelta(days=wanted.days)
     patterns = [NamespacePattern(text) for text in wanted.namespaces]
-    stamp = expires.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    text, kept = new_token(wanted.name, wanted.actions, patterns, expires_at=stamp)
+    text, kept = new_token(wanted.name, wanted.actions, patterns, expires_at=days_from_now(wanted.days))
     with caller.registry.catalog.writing() as writer:
         made = writer.add_token(kept)
     return {"text": text, **made.document()}
