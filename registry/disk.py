@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
+from typing import IO
 
 from registry.errors import UnavailableError
 
@@ -22,6 +23,10 @@ _HINTS = {
     errno.EACCES: "check who owns the registry's directory",
     errno.EFBIG: "a file-size limit is in force (ulimit -f); raise it",
 }
+
+
+def in_chunks(file: IO[bytes]) -> Iterator[bytes]:
+    return iter(lambda: file.read(CHUNK), b"")
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

@@ -21,6 +21,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from registry.disk import unavailable, write_all
+from registry.domain.digest import Hasher
 from registry.errors import ConflictError, DigestMismatchError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -95,11 +96,9 @@ class Upload:
         """Raises WrongBytesError. Whatever comes of it, the upload is over."""
         try:
             blobs.put(self._digest, self._chunks())
-            hasher = hashlib.sha256()
-            for chunk in self._chunks():  # the store does not look at what it has already
-                hasher.update(chunk)
-            if hasher.hexdigest() != self._digest.hex:
-                raise WrongBytesError(self._digest, f"sha256:{hasher.hexdigest()}")
+            actual = Hasher(self._chunks()).digest  # the store does not look at what it has already
+            if actual != self._digest:
+                raise WrongBytesError(self._digest, actual)
         except DigestMismatchError as error:
             raise WrongBytesError(self._digest, error.actual) from None
         finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import secrets
@@ -19,8 +18,8 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
-from registry.disk import CHUNK, make_directory, sync, unavailable, write_all
-from registry.domain.digest import PREFIX, Digest
+from registry.disk import CHUNK, in_chunks, make_directory, sync, unavailable, write_all
+from registry.domain.digest import Digest, Hasher
 from registry.errors import DigestMismatchError, MissingBlobError
 
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -75,7 +74,7 @@ class FilesystemBlobs:
     def digests(self) -> Iterator[Digest]:
         for path in self._files():
             if _HEX.fullmatch(path.name) and path.parent.name == path.name[:2]:
-                yield Digest(PREFIX + path.name)
+                yield Digest.of_hex(path.name)
 
     def delete(self, digest: Digest) -> None:
         path = self._path(digest)
@@ -240,15 +239,11 @@ def _entries(directory: Path) -> list[Path]:
 def _chunks(file: FileIO, path: Path) -> Iterator[bytes]:
     try:
         with file:
-            while chunk := file.read(CHUNK):
-                yield chunk
+            yield from in_chunks(file)
     except OSError as error:
         raise unavailable(error, "read a blob", path) from error
 
 
 def _digest_of(descriptor: int) -> Digest:
-    hasher = hashlib.sha256()
     os.lseek(descriptor, 0, os.SEEK_SET)
-    while chunk := os.read(descriptor, CHUNK):
-        hasher.update(chunk)
-    return Digest(PREFIX + hasher.hexdigest())
+    return Hasher(iter(lambda: os.read(descriptor, CHUNK), b"")).digest

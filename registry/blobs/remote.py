@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
-from registry.domain.digest import PREFIX, Digest
+from registry.disk import in_chunks
+from registry.domain.digest import Digest, Hasher
 from registry.errors import DigestMismatchError, MissingBlobError, NotFoundError
 from registry.remote.client import Client, InterruptedTransferError, pause
 from registry.remote.values import shaped
@@ -31,19 +31,19 @@ class RemoteBlobs:
         if self._client.head(_path(digest)) is not None:
             return
         with SpooledTemporaryFile(max_size=_PIECE) as spool:  # what is sent may have to be sent again
-            hasher, size = hashlib.sha256(), 0
+            hasher = Hasher()
             for chunk in chunks:
                 hasher.update(chunk)
-                size += spool.write(chunk)
-            if (actual := PREFIX + hasher.hexdigest()) != digest:
+                spool.write(chunk)
+            if (actual := hasher.digest) != digest:
                 raise DigestMismatchError(
                     "what was to be sent", expected=digest, actual=actual, hint="the file changed while it was read"
                 )
-            if size <= _PIECE:
+            if hasher.size <= _PIECE:
                 spool.seek(0)
                 self._client.put(_path(digest), spool.read())
             else:
-                self._send(digest, spool, size)
+                self._send(digest, spool, hasher.size)
 
     def size(self, digest: Digest) -> int:
         headers = self._client.head(_path(digest))
@@ -77,7 +77,7 @@ class RemoteBlobs:
             spool.seek(offset)
             headers = {"Upload-Offset": str(offset), "Upload-Length": str(size), "Content-Length": str(size - offset)}
             try:
-                self._client.patch(path, _rest(spool), headers=headers)
+                self._client.patch(path, in_chunks(spool), headers=headers)
                 return
             except InterruptedTransferError:
                 if without_progress > _ATTEMPTS:
@@ -105,11 +105,6 @@ class RemoteBlobs:
                     raise
             except NotFoundError:
                 raise MissingBlobError(digest) from None
-
-
-def _rest(spool: IO[bytes]) -> Iterator[bytes]:
-    while chunk := spool.read(1 << 20):
-        yield chunk
 
 
 def _path(digest: Digest) -> str:

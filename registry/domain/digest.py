@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import Self
 
 from registry.errors import InvalidNameError
@@ -24,7 +25,12 @@ class Digest(str):
 
     @classmethod
     def of(cls, data: bytes) -> Self:
-        return cls(PREFIX + hashlib.sha256(data).hexdigest())
+        return cls.of_hex(hashlib.sha256(data).hexdigest())
+
+    @classmethod
+    def of_hex(cls, digits: str) -> Self:
+        """The 64 digits alone, as git and the Hub write them."""
+        return cls(PREFIX + digits)
 
     @property
     def hex(self) -> str:
@@ -34,3 +40,21 @@ class Digest(str):
     def short(self) -> str:
         """The first twelve digits: enough for people, and a reference while it is unique."""
         return self[: len(PREFIX) + 12]
+
+
+class Hasher:
+    """The digest of bytes that come in chunks, and how many there were."""
+
+    def __init__(self, chunks: Iterable[bytes] = ()) -> None:
+        self.size = 0
+        self._sha256 = hashlib.sha256()
+        for chunk in chunks:
+            self.update(chunk)
+
+    def update(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        self._sha256.update(chunk)
+
+    @property
+    def digest(self) -> Digest:
+        return Digest.of_hex(self._sha256.hexdigest())

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from registry.domain.digest import PREFIX, Digest
+from registry.domain.digest import Digest
 from registry.domain.tensors import TensorSpec
 
 #: Bytes per step; a multiple of every element size, so no element is cut.
@@ -52,7 +52,7 @@ def scan(read: Callable[[int], bytes], tensors: Sequence[TensorSpec]) -> Scan:
         if blank and tensor.bytes:
             zero.append(tensor.name)
     listing = json.dumps(sorted(rows), separators=(",", ":")).encode("ascii")
-    return Scan(Digest(PREFIX + hashlib.sha256(listing).hexdigest()), tuple(nonfinite), tuple(zero))
+    return Scan(Digest.of(listing), tuple(nonfinite), tuple(zero))
 
 
 #: Bytes of a number whose top bit is its sign, so that it can be a negative zero.

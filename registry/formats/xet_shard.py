@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from registry.domain.digest import PREFIX, Digest
+from registry.domain.digest import Digest
 from registry.errors import MalformedFileError
 from registry.formats.xet_hash import hash_text
 
@@ -60,7 +60,7 @@ def read_shard(data: bytes) -> Iterator[ShardFile]:
         at += _RECORD * count * (2 if flags & _WITH_VERIFICATION else 1)
         if not flags & _WITH_METADATA:
             raise _malformed("names a file without its SHA-256")
-        yield ShardFile(Digest(PREFIX + hash_text(_record(data, at)[:32])), segments)
+        yield ShardFile(Digest.of_hex(hash_text(_record(data, at)[:32])), segments)
         at += _RECORD
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from registry.errors import DigestMismatchError, NotFoundError, UnavailableError
+from registry.formats.git_blob import git_hasher
 
 #: What of a model is needed to merge into it: no other format of its weights, and no code.
 CHECKPOINT = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken", "README.md", "LICENSE*")
@@ -56,16 +58,13 @@ def _prove(file: Path, where: str) -> None:
     expected = file.readlink().name if file.is_symlink() else ""
     if not _DIGEST.fullmatch(expected):
         return
-    hasher = hashlib.sha256()
-    if len(expected) == 40:
-        hasher = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
+    kind = partial(git_hasher, file.stat().st_size) if len(expected) == 40 else hashlib.sha256
     with open(file, "rb") as data:
-        while chunk := data.read(1 << 20):
-            hasher.update(chunk)
-    if hasher.hexdigest() != expected:
+        actual = hashlib.file_digest(data, kind).hexdigest()
+    if actual != expected:
         raise DigestMismatchError(
             f"{where}/{file.name} in the Hub's cache",
             expected=expected,
-            actual=hasher.hexdigest(),
+            actual=actual,
             hint=f"remove {file.resolve()} and fetch it again",
         )

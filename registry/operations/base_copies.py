@@ -19,7 +19,7 @@ from registry.formats import shard_index
 from registry.formats.shard_index import parse_shard_index
 from registry.operations.bases import CheckedBase, is_path
 from registry.operations.check import CheckedAdapter
-from registry.operations.directory import open_regular
+from registry.operations.directory import read_regular
 from registry.operations.know_base import WEIGHTS, read_shard
 from registry.plans.merging import Origin, SameNumbers
 from registry.variants.extras import without_base_layer
@@ -72,8 +72,7 @@ def _in_checkpoint(name: str, base: CheckedBase) -> Origin | None:
         return _origin(place / WEIGHTS, name)
     if not (place / shard_index.NAME).exists():
         return None
-    with open_regular(Path(os.path.realpath(place / shard_index.NAME))) as file:
-        data = b"".join(iter(lambda: file.read(1 << 20), b""))
+    data = b"".join(read_regular(Path(os.path.realpath(place / shard_index.NAME))))
     shard = parse_shard_index(data, where=str(place / shard_index.NAME)).get(name)
     return _origin(place / shard, name) if shard is not None else None
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Iterable, Iterator
 
-from registry.domain.digest import PREFIX
+from registry.domain.digest import Hasher
 from registry.domain.manifest import FileEntry
 from registry.errors import CorruptionError, DigestMismatchError
 
@@ -13,10 +12,10 @@ from registry.errors import CorruptionError, DigestMismatchError
 def contents(entry: FileEntry, chunks: Iterable[bytes], *, hint: str) -> Iterator[bytes]:
     """``chunks`` as they come, and never more than the entry's size. Raises CorruptionError as soon as there are more bytes, and
     DigestMismatchError at the end if they were others."""
-    hasher, size = hashlib.sha256(), 0
+    hasher = Hasher()
     for chunk in chunks:
-        size += len(chunk)
-        if size > entry.size:
+        hasher.update(chunk)
+        if hasher.size > entry.size:
             if isinstance(chunks, Generator):
                 chunks.close()
             raise CorruptionError(
@@ -24,8 +23,6 @@ def contents(entry: FileEntry, chunks: Iterable[bytes], *, hint: str) -> Iterato
                 code="digest-mismatch",
                 hint=hint,
             )
-        hasher.update(chunk)
         yield chunk
-    actual = PREFIX + hasher.hexdigest()
-    if actual != entry.digest or size != entry.size:
-        raise DigestMismatchError(f"the stored {entry.path}", expected=entry.digest, actual=actual, hint=hint)
+    if (hasher.digest, hasher.size) != (entry.digest, entry.size):
+        raise DigestMismatchError(f"the stored {entry.path}", expected=entry.digest, actual=hasher.digest, hint=hint)

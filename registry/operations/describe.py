@@ -10,13 +10,12 @@ Broken files raise at once; what is wrong with a readable adapter comes back as 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from registry.domain.base_model import BaseModelId
-from registry.domain.digest import PREFIX, Digest
+from registry.domain.digest import Digest, Hasher
 from registry.domain.finding import Finding, Severity
 from registry.domain.lineage import LineageEdge
 from registry.domain.manifest import FileEntry, Manifest
@@ -30,12 +29,11 @@ from registry.formats.safetensors_header import read_header
 from registry.formats.tensor_scan import Scan, scan
 from registry.formats.training import SIDECARS, training_facts
 from registry.operations.bounded_regex import slow_matcher
-from registry.operations.directory import Kept, look_at, open_regular
+from registry.operations.directory import Kept, look_at, open_regular, read_regular
 from registry.variants.anatomy import Reading
 from registry.variants.patterns import Patterns
 from registry.variants.table import read_anatomy
 
-_STEP = 1 << 20
 _MAX_RECORD = 64 << 20
 
 
@@ -104,7 +102,7 @@ def describe(
 
 def _read_weights(item: Kept, progress: Callable[[int], None]) -> tuple[Digest, int, tuple[TensorSpec, ...], Scan]:
     with open_regular(item.path) as file:
-        hasher = hashlib.sha256()
+        hasher = Hasher()
 
         def read(count: int) -> bytes:
             data = file.read(count)
@@ -123,23 +121,21 @@ def _read_weights(item: Kept, progress: Callable[[int], None]) -> tuple[Digest, 
             raise _changed(item) from None
         if file.read(1):
             raise _changed(item)
-        return Digest(PREFIX + hasher.hexdigest()), item.size, header.tensors, scanned
+        return hasher.digest, item.size, header.tensors, scanned
 
 
 def _read_file(item: Kept, *, keep: bool) -> tuple[Digest, int, bytes]:
     """Digest and size, and the bytes themselves if they are wanted and not too many."""
-    hasher, size, kept = hashlib.sha256(), 0, []
-    with open_regular(item.path) as file:
-        while chunk := file.read(_STEP):
-            if size == 0 and is_lfs_pointer(chunk[:64]):
-                raise lfs_pointer_error(str(item.path))
-            hasher.update(chunk)
-            size += len(chunk)
-            if keep and size <= _MAX_RECORD:
-                kept.append(chunk)
-    if size != item.size:
+    hasher, kept = Hasher(), []
+    for chunk in read_regular(item.path):
+        if hasher.size == 0 and is_lfs_pointer(chunk[:64]):
+            raise lfs_pointer_error(str(item.path))
+        hasher.update(chunk)
+        if keep and hasher.size <= _MAX_RECORD:
+            kept.append(chunk)
+    if hasher.size != item.size:
         raise _changed(item)
-    return Digest(PREFIX + hasher.hexdigest()), size, b"".join(kept)
+    return hasher.digest, hasher.size, b"".join(kept)
 
 
 def _read_tensors(config: AdapterConfig, tensors: Sequence[TensorSpec]) -> Reading:

@@ -10,7 +10,6 @@ I4 numbers are never reused    I5 aliases are what their moves say    I9 the aud
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from typing import Protocol, TypeVar
 
 from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog
-from registry.domain.digest import PREFIX, Digest
+from registry.domain.digest import Digest, Hasher
 from registry.errors import CorruptionError, MissingBlobError
 from registry.operations.manifests import manifest_of, surviving
 
@@ -127,12 +126,12 @@ def _trouble(
         if size is not None and actual != size:
             return f"has {actual:,} bytes, expected {size:,}"
         if deep:
-            hasher = hashlib.sha256()
+            hasher = Hasher()
             for chunk in blobs.read(digest):
                 hasher.update(chunk)
                 progress(len(chunk))
-            if PREFIX + hasher.hexdigest() != digest:
-                return f"was changed: its bytes hash to {PREFIX}{hasher.hexdigest()}"
+            if hasher.digest != digest:
+                return f"was changed: its bytes hash to {hasher.digest}"
     except MissingBlobError:
         return "is missing"
     return None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry.disk import in_chunks
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import FileRole
 from registry.errors import UnavailableError, UnsuitableDirectoryError
@@ -113,6 +115,14 @@ def open_regular(path: Path) -> FileIO:
         os.close(descriptor)
         raise _not_a_file(path, mode)
     return _Input(path, descriptor)  # the caller closes it
+
+
+def read_regular(path: Path, progress: Callable[[int], None] = lambda _count: None) -> Iterator[bytes]:
+    """What :func:`open_regular` opens, in chunks; ``progress`` hears of each that was taken."""
+    with open_regular(path) as file:
+        for chunk in in_chunks(file):
+            yield chunk
+            progress(len(chunk))
 
 
 class _Input(FileIO):

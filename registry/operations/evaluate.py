@@ -16,10 +16,9 @@ from registry.domain.evaluation import Evaluation, usual_direction
 from registry.domain.names import Reference
 from registry.domain.version import Version
 from registry.errors import InvalidInputError, MalformedResultsError
-from registry.operations.directory import open_regular
+from registry.operations.directory import read_regular
 
 MAX_RESULTS = 64 << 20
-_STEP = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +74,7 @@ def measured(
         )
         return Measured((filled,))
     path = Path(source)
-    with open_regular(path) as file:
-        found = _read(iter(lambda: file.read(_STEP), b""), str(path), path.name)
+    found = _read(read_regular(path), str(path), path.name)
     filled_in = (
         replace(
             each,

@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from registry.domain.finding import Finding, Severity
@@ -27,6 +28,7 @@ from registry.formats.adapter_directory import (
     Disposition,
     disposition,
 )
+from registry.formats.git_blob import git_hasher
 from registry.formats.training import SIDECARS
 from registry.hub.protocol import Hub, RemoteFile, RemoteRevision
 from registry.operations.hub_address import HubAddress
@@ -34,7 +36,6 @@ from registry.operations.placing import placed
 
 #: Files taken of one adapter; the largest seen has some twenty.
 MAX_FILES = 500
-_STEP = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.+ -]{0,200}", re.ASCII)
 
 
@@ -187,17 +188,14 @@ def _prove(file: RemoteFile, place: Path, where: str) -> None:
             code="size-mismatch",
             hint="try again; if it stays so, the Hub contradicts itself",
         )
-    hasher = hashlib.sha256()
-    if file.sha256 is None:
-        hasher = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)  # all that git tells of a small file
+    kind = hashlib.sha256 if file.sha256 else partial(git_hasher, size)  # all that git tells of a small file
     with open(place, "rb") as data:
-        while chunk := data.read(_STEP):
-            hasher.update(chunk)
+        actual = hashlib.file_digest(data, kind).hexdigest()
     expected = file.sha256 or file.git_sha1
-    if hasher.hexdigest() != expected:
+    if actual != expected:
         raise DigestMismatchError(
             f"{where}/{file.path}",
             expected=expected,
-            actual=hasher.hexdigest(),
+            actual=actual,
             hint="what came is not what the commit holds, and was not kept; try again, and trust nothing else of it if it stays",
         )

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from registry.domain.base_model import BaseModelId, BaseModelSpec
 from registry.domain.checkpoint import Checkpoint, Shard
-from registry.domain.digest import PREFIX, Digest
+from registry.domain.digest import Digest
 from registry.domain.tensors import TensorSpec
 from registry.errors import MalformedFileError, NotFoundError, UnsuitableDirectoryError
 from registry.formats import model_config, shard_index
@@ -203,7 +203,7 @@ def weights_fingerprint(shards: Iterable[Shard]) -> Digest:
                     hasher.update(piece)
                     left -= len(piece)
                 rows.append([spec.name, spec.dtype, list(spec.shape), hasher.hexdigest()])
-    return Digest(PREFIX + hashlib.sha256(json.dumps(sorted(rows), separators=(",", ":")).encode()).hexdigest())
+    return Digest.of(json.dumps(sorted(rows), separators=(",", ":")).encode())
 
 
 def _read(path: Path, most: int) -> bytes:

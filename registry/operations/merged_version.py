@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.domain.digest import PREFIX, Digest
+from registry.domain.digest import Digest, Hasher
 from registry.domain.lineage import LineageEdge
 from registry.domain.manifest import MERGED, FileEntry, FileRole, Manifest
 from registry.domain.tensors import TensorSpec
 from registry.errors import InvalidInputError
 from registry.operations.describe import AdapterPackage
-from registry.operations.directory import open_regular
+from registry.operations.directory import read_regular
 from registry.operations.know_base import read_checkpoint
 from registry.operations.module_folders import module_files
 from registry.operations.verify_files import stray_files
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from registry.operations.verify import Verification
 
 _KIND = "merged-with"
-_STEP = 1 << 20
 #: A path on the machine of the merge may be one.
 _LONGEST_NAME = 4096
 
@@ -35,9 +33,9 @@ def merged_package(directory: Path, prepared: Prepared, verification: Verificati
     """What a push of the merged ``directory`` records. Reads every byte, for the digests."""
     files, paths = [], {}
     for path in sorted(path for path in directory.rglob("*") if not path.is_dir()):
-        digest, size = _digest(path)
-        files.append(FileEntry(path.relative_to(directory).as_posix(), digest, size))
-        paths[digest] = path
+        found = Hasher(read_regular(path))
+        files.append(FileEntry(path.relative_to(directory).as_posix(), found.digest, found.size))
+        paths[found.digest] = path
     recipe = prepared.recipe
     manifest = _made(
         recipe.base,
@@ -127,12 +125,3 @@ def _made(
 def _identity(files: Iterable[FileEntry]) -> Digest:
     weights = [[entry.path, entry.digest] for entry in files if entry.path.endswith(".safetensors")]
     return Digest.of(json.dumps(weights).encode())
-
-
-def _digest(path: Path) -> tuple[Digest, int]:
-    hasher, size = hashlib.sha256(), 0
-    with open_regular(path) as file:
-        while chunk := file.read(_STEP):
-            hasher.update(chunk)
-            size += len(chunk)
-    return Digest(PREFIX + hasher.hexdigest()), size

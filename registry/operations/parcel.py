@@ -11,12 +11,12 @@ No sidecar goes, and the manifest holds neither pickle nor optimizer state nor c
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from registry.domain.digest import Hasher
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding
 from registry.domain.manifest import FileEntry, FileRole, Manifest
@@ -25,6 +25,7 @@ from registry.errors import InvalidInputError, UnavailableError
 from registry.formats.adapter_config import AdapterConfig, parse_adapter_config
 from registry.formats.adapter_directory import CONFIG
 from registry.formats.base_model_text import WHERE, resolve_base
+from registry.formats.git_blob import git_hasher
 from registry.formats.local_paths import local_paths, paths_in_json, without_value
 from registry.hub.protocol import OutgoingFile
 from registry.operations.bases import Shelf, repository_and_revision
@@ -32,11 +33,10 @@ from registry.operations.card import CardSubject, is_local, model_card, says_pat
 from registry.operations.check import require_adapter
 from registry.operations.contents import contents
 from registry.operations.describe import AdapterPackage
-from registry.operations.directory import open_regular
+from registry.operations.directory import read_regular
 from registry.operations.manifests import manifest_of
 
 CARD = "README.md"
-_STEP = 1 << 20
 #: Bytes; settings are smaller.
 _MAX_SETTINGS = 1 << 20
 #: A token may look like a path.
@@ -85,7 +85,7 @@ def parcel_of_directory(
 ) -> Parcel:
     """Likewise, of a directory that was described and found sound."""
     name = package.directory.absolute().name
-    read: Read = lambda entry: _chunks(package.paths[entry.digest])  # noqa: E731 - as for a version
+    read: Read = lambda entry: read_regular(package.paths[entry.digest])  # noqa: E731 - as for a version
     manifest = package.manifest
     config = _config(manifest, read)
     known = _base(name, config, manifest, base, shelf)
@@ -215,8 +215,7 @@ def _copied(entry: FileEntry, chunks: Iterable[bytes], place: Path) -> OutgoingF
 
 
 def _write(path: str, size: int, chunks: Iterable[bytes], place: Path) -> OutgoingFile:
-    sha256 = hashlib.sha256()
-    git_sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    sha256, git_sha1 = Hasher(), git_hasher(size)
     try:
         with open(place, "xb") as file:
             for chunk in chunks:
@@ -227,10 +226,4 @@ def _write(path: str, size: int, chunks: Iterable[bytes], place: Path) -> Outgoi
         raise UnavailableError(
             f"no room to copy {path}: {error.strerror or error}", hint="make room, or set TMPDIR to another place"
         ) from error
-    return OutgoingFile(path, place, size, sha256.hexdigest(), git_sha1.hexdigest())
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with open_regular(path) as file:
-        while chunk := file.read(_STEP):
-            yield chunk
+    return OutgoingFile(path, place, size, sha256.digest.hex, git_sha1.hexdigest())

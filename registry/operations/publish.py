@@ -10,19 +10,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog, CatalogWriter
 from registry.checks.misfit import Misfit
-from registry.domain.digest import PREFIX, Digest
+from registry.domain.digest import Digest, Hasher
 from registry.domain.finding import Finding, Severity
 from registry.domain.names import AdapterName, AliasName
 from registry.domain.version import Version
@@ -37,10 +35,9 @@ from registry.errors import (
 )
 from registry.operations.check import NOT_CHECKED
 from registry.operations.describe import AdapterPackage
-from registry.operations.directory import open_regular
+from registry.operations.directory import read_regular
 from registry.operations.evaluate import Measured, record
 
-_STEP = 1 << 20
 #: So often a transaction is tried that others come between.
 _TURNS = 6
 
@@ -205,7 +202,7 @@ def _store(
     there. ``stored`` grows by what was not."""
     data = package.manifest.canonical_bytes
     wanted: list[tuple[Digest, int, Callable[[], Iterator[bytes]]]] = [
-        (entry.digest, entry.size, partial(_chunks, package.paths[entry.digest], progress))
+        (entry.digest, entry.size, partial(read_regular, package.paths[entry.digest], progress))
         for entry in package.manifest.files
     ]
     wanted.append((package.manifest.digest, len(data), lambda: iter((data,))))
@@ -230,12 +227,7 @@ def _is_there(digest: Digest, size: int, blobs: BlobStore, *, verify: bool) -> b
 
 
 def _has_rotted(digest: Digest, blobs: BlobStore) -> bool:
-    if not blobs.here:
-        return False
-    hasher = hashlib.sha256()
-    for chunk in blobs.read(digest):
-        hasher.update(chunk)
-    return PREFIX + hasher.hexdigest() != digest
+    return blobs.here and Hasher(blobs.read(digest)).digest != digest
 
 
 def _is_whole(package: AdapterPackage, blobs: BlobStore) -> bool:
@@ -265,10 +257,3 @@ def _withdraw(stored: Sequence[Digest], blobs: BlobStore, catalog: Catalog) -> N
         with catalog.writing() as writer:
             for digest in writer.unreferenced(stored):
                 blobs.delete(digest)
-
-
-def _chunks(path: Path, progress: Callable[[int], None]) -> Iterator[bytes]:
-    with open_regular(path) as file:
-        while chunk := file.read(_STEP):
-            yield chunk
-            progress(len(chunk))

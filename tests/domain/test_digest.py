@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.domain.digest import Digest
+from registry.domain.digest import Digest, Hasher
 from registry.errors import InvalidNameError
 
 WHOLE = "sha256:" + "0123456789abcdef" * 4
@@ -19,6 +19,12 @@ def test_the_digest_of_bytes_is_their_sha256(data: bytes) -> None:
     digest = Digest.of(data)
     assert digest == f"sha256:{hashlib.sha256(data).hexdigest()}"
     assert Digest(digest) == digest
+
+
+@given(st.lists(st.binary()))
+def test_chunks_have_the_digest_of_the_whole(chunks: list[bytes]) -> None:
+    hasher, whole = Hasher(chunks), b"".join(chunks)
+    assert (hasher.digest, hasher.size) == (Digest.of(whole), len(whole))
 
 
 def test_its_parts() -> None:

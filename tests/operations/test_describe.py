@@ -17,6 +17,7 @@ from registry.connect import Registry
 from registry.domain.finding import Severity
 from registry.errors import InvalidInputError, RegistryError, UnsuitableDirectoryError
 from registry.operations import describe as module
+from registry.operations import directory as reading
 from registry.operations.describe import AdapterPackage, describe
 from tests.conftest import CONFIG, WriteAdapter, floats, lora_tensors, safetensors_bytes
 from tests.operations.adapters import tree, write
@@ -186,6 +187,7 @@ def test_what_is_described_is_what_is_stored(tmp_path: Path, monkeypatch: pytest
         return open_regular(path)
 
     monkeypatch.setattr(module, "open_regular", counted)
+    monkeypatch.setattr(reading, "open_regular", counted)
     describe(directory)
     assert sorted(opened) == ["adapter_config.json", "adapter_model.safetensors"]
 

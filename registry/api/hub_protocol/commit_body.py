@@ -15,7 +15,7 @@ from registry.api.hub_protocol.asked import text_of
 from registry.api.hub_protocol.errors import EntryMissingError, TooLargeError
 from registry.api.hub_protocol.policy import Welcome, is_described, welcome
 from registry.api.hub_protocol.trees import Entry, Tree, tree_of
-from registry.domain.digest import PREFIX, Digest
+from registry.domain.digest import Digest
 from registry.domain.paths import require_apart
 from registry.errors import InvalidInputError, MissingBlobError
 
@@ -141,7 +141,7 @@ def _uploaded(path: str, value: Mapping[str, Any], asked: Asked) -> Entry:
     oid = text_of(value, "oid")
     if not _OID.fullmatch(oid) or value.get("algo", "sha256") != "sha256":
         raise InvalidInputError(f"the oid of {path} is {oid!r:.80}, expected a SHA-256", code="invalid-body")
-    digest = Digest(PREFIX + oid)
+    digest = Digest.of_hex(oid)
     try:
         if not asked.services.possessions.may_use(asked.caller, digest):
             raise MissingBlobError(digest)

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from registry.api.hub_protocol.asked import text_of
 from registry.api.hub_protocol.uploads import WrongSizeError, take
-from registry.domain.digest import PREFIX, Digest
+from registry.domain.digest import Digest
 from registry.errors import InvalidInputError, MissingBlobError, NotFoundError
 
 if TYPE_CHECKING:
@@ -96,4 +96,4 @@ def _named(document: Mapping[str, Any]) -> tuple[Digest, int]:
     oid, size = text_of(document, "oid", default=""), document.get("size")
     if not _OID.fullmatch(oid) or not isinstance(size, int) or size < 0:
         raise InvalidInputError("an object is expected as a SHA-256 and a size", code="invalid-body")
-    return Digest(PREFIX + oid), size
+    return Digest.of_hex(oid), size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from registry.blobs.protocol import BlobStore
 from registry.domain.digest import Digest
 from registry.domain.manifest import Manifest
 from registry.errors import CorruptionError
+from registry.formats.git_blob import git_hasher
 from registry.operations.manifests import manifest_of
 
 #: What a client is told to keep in large-file storage: these, and everything that is larger.
@@ -137,7 +137,9 @@ class Trees:
 
 
 def git_sha1(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    hasher = git_hasher(len(data))
+    hasher.update(data)
+    return hasher.hexdigest()
 
 
 def lfs_pointer(entry: Entry) -> bytes:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from registry.domain.digest import PREFIX
+from registry.domain.digest import Hasher
 from registry.errors import DigestMismatchError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -40,24 +39,23 @@ def take(digest: Digest, size: int, chunks: Iterator[bytes], blobs: BlobStore) -
         raise WrongBytesError("the upload", digest, error.actual) from None
     for _ in seen:  # what is there already is not read by the store
         pass
-    if PREFIX + seen.hasher.hexdigest() != digest:
-        raise WrongBytesError("the upload", digest, PREFIX + seen.hasher.hexdigest())
+    if seen.hasher.digest != digest:
+        raise WrongBytesError("the upload", digest, seen.hasher.digest)
 
 
 class _Seen(Iterator[bytes]):
     def __init__(self, size: int, chunks: Iterator[bytes]) -> None:
-        self.hasher = hashlib.sha256()
-        self._size, self._chunks, self._count = size, chunks, 0
+        self.hasher = Hasher()
+        self._size, self._chunks = size, chunks
 
     def __next__(self) -> bytes:
         try:
             chunk = next(self._chunks)
         except StopIteration:
-            if self._count != self._size:
-                raise WrongSizeError("the upload", self._size, f"{self._count:,}") from None
+            if self.hasher.size != self._size:
+                raise WrongSizeError("the upload", self._size, f"{self.hasher.size:,}") from None
             raise
-        self._count += len(chunk)
-        if self._count > self._size:
-            raise WrongSizeError("the upload", self._size, f"at least {self._count:,}")
         self.hasher.update(chunk)
+        if self.hasher.size > self._size:
+            raise WrongSizeError("the upload", self._size, f"at least {self.hasher.size:,}")
         return chunk
