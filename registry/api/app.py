@@ -66,7 +66,7 @@ _RESOURCES = (
 
 def create_app(settings: Settings) -> ASGIApp:
     """What a worker serves. The store must be there: ``adapters serve`` sees to that."""
-    registry = replace(embedded(settings.location), here=False)
+    registry = replace(embedded(settings.location), trusts_paths=False)
     # No page that shows the description: it would load scripts from elsewhere into the registry's own origin.
     app = FastAPI(
         title="adapter-registry",

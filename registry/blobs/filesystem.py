@@ -27,9 +27,10 @@ _SHARD = re.compile(r"[0-9a-f]{2}", re.ASCII)
 
 
 class FilesystemBlobs:
-    """``root`` holds the blobs, ``staging`` unfinished ones; both must be on one file system (rename must be atomic)."""
+    """See :class:`registry.blobs.protocol.LocalBlobStore`. ``root`` holds the blobs, ``staging`` unfinished ones; both must be on
+    one file system (rename must be atomic)."""
 
-    here = True
+    is_local = True
 
     def __init__(self, root: Path, *, staging: Path) -> None:
         self._root = root
@@ -85,8 +86,6 @@ class FilesystemBlobs:
         except OSError as error:
             raise unavailable(error, "remove a blob", path) from error
 
-    # What the local store can also tell; not part of the protocol.
-
     def open(self, digest: Digest) -> FileIO:
         """The blob for reading; whoever asks closes it. Raises MissingBlobError, UnavailableError."""
         path = self._path(digest)
@@ -104,7 +103,6 @@ class FilesystemBlobs:
             raise unavailable(error, "read a blob", path) from error
 
     def age(self, digest: Digest, *, now: float) -> float:
-        """Seconds since the blob was stored; 0 if it is gone."""
         path = self._path(digest)
         try:
             return max(0.0, now - os.lstat(path).st_mtime)
@@ -114,7 +112,6 @@ class FilesystemBlobs:
             raise unavailable(error, "look at a blob", path) from error
 
     def lay_out(self, digest: Digest, path: Path) -> None:
-        """The blob once more under a name outside the store, for reading. Raises MissingBlobError, UnavailableError."""
         self.size(digest)
         try:
             os.link(self._path(digest), path)
@@ -124,11 +121,9 @@ class FilesystemBlobs:
 
     @property
     def workplace(self) -> Path:
-        """Where unfinished things may lie: on the file system of the blobs. What nobody holds a lock on is a leftover."""
         return self._staging.parent / "work"
 
     def strangers(self) -> Iterator[tuple[Path, str]]:
-        """Files below the root that are no sound blobs by name, kind or mode, each with what is wrong."""
         for path in self._files():
             try:
                 mode = path.lstat().st_mode
@@ -144,7 +139,6 @@ class FilesystemBlobs:
                 yield path, f"is writable (mode {stat.S_IMODE(mode):04o}, expected 0444)"
 
     def leftovers(self) -> Iterator[Path]:
-        """Staged files whose writer is gone, each locked until the next is asked for."""
         for path in (*_entries(self._staging), *_entries(self.workplace)):
             with suppress(OSError):
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

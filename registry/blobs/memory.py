@@ -9,7 +9,7 @@ from registry.errors import DigestMismatchError, MissingBlobError
 
 
 class MemoryBlobs:
-    here = True
+    is_local = True
 
     def __init__(self) -> None:
         self._blobs: dict[Digest, bytes] = {}

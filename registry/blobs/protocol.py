@@ -1,8 +1,9 @@
-"""What a blob store is: five methods, no more."""
+"""What a blob store is, and what one on this machine can do besides."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 from registry.domain.digest import Digest
@@ -10,7 +11,7 @@ from registry.domain.digest import Digest
 
 class BlobStore(Protocol):
     @property
-    def here(self) -> bool:
+    def is_local(self) -> bool:
         """Whether reading costs no network. A store elsewhere verifies what it keeps."""
 
     def put(self, digest: Digest, chunks: Iterable[bytes]) -> None:
@@ -35,3 +36,23 @@ class BlobStore(Protocol):
 
     def delete(self, digest: Digest) -> None:
         """Remove a blob; removing what is not there is a no-op."""
+
+
+class LocalBlobStore(BlobStore, Protocol):
+    """In files on this machine."""
+
+    @property
+    def workplace(self) -> Path:
+        """Where unfinished things may lie: on the file system of the blobs. What nobody holds a lock on is a leftover."""
+
+    def age(self, digest: Digest, *, now: float) -> float:
+        """Seconds since the blob was stored; 0 if it is gone."""
+
+    def lay_out(self, digest: Digest, path: Path) -> None:
+        """The blob once more under a name outside the store, for reading. Raises MissingBlobError."""
+
+    def strangers(self) -> Iterator[tuple[Path, str]]:
+        """Files of the store that are no sound blobs by name, kind or mode, each with what is wrong."""
+
+    def leftovers(self) -> Iterator[Path]:
+        """Unfinished files whose writer is gone, each locked until the next is asked for."""

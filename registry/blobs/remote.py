@@ -22,7 +22,7 @@ _ATTEMPTS = 4
 class RemoteBlobs:
     """See :class:`registry.blobs.protocol.BlobStore`. The server verifies what it is sent and sees to what it keeps."""
 
-    here = False
+    is_local = False
 
     def __init__(self, client: Client) -> None:
         self._client = client

@@ -63,14 +63,14 @@ class CheckedBase:
 class Shelf:
     """Where bases are looked up by name, for the length of one command or batch.
 
-    ``online`` may ask the Hub; without it only its cache on this machine is. Without ``here`` no directory of this machine is
-    meant by anything an adapter says: on a server, that is somebody else's machine.
+    ``online`` may ask the Hub; without it only its cache on this machine is. Unless it ``trusts_paths`` no directory of this
+    machine is meant by anything an adapter says: on a server, that is somebody else's machine.
     """
 
     blobs: BlobStore
     catalog: Catalog
     online: bool = False
-    here: bool = True
+    trusts_paths: bool = True
     known: dict[tuple[str, str | None], CheckedBase] = field(default_factory=dict)  #: looked up once for a whole batch
     weights: dict[tuple[str, str], Digest | None] = field(default_factory=dict)  #: likewise
 
@@ -148,7 +148,7 @@ def base_called(text: str, shelf: Shelf | None = None, *, says: str | None = Non
 
     Raises UnsuitableDirectoryError and MalformedFileError for a directory that holds no sound checkpoint.
     """
-    if (shelf is None or shelf.here) and is_path(text):  # 1
+    if (shelf is None or shelf.trusts_paths) and is_path(text):  # 1
         directory = Path(text).expanduser()
         try:
             spec = know_base(directory)
@@ -185,7 +185,7 @@ def base_of(recorded: BaseModelId, shelf: Shelf) -> CheckedBase:
     """The base that an adapter says it was trained on, as far as it is at hand: in the registry, in the Hub's cache, or where
     the trainer had it, if that is this machine. Nobody is asked, and no model is built."""
     raw = recorded.raw or ""
-    if shelf.here and os.path.isabs(raw) and os.path.isdir(raw) and has_weights(Path(raw)):
+    if shelf.trusts_paths and os.path.isabs(raw) and os.path.isdir(raw) and has_weights(Path(raw)):
         try:
             return CheckedBase(recorded, know_base(Path(raw)))
         except InvalidInputError as error:

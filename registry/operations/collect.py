@@ -7,25 +7,16 @@ than the grace period. Pushing verifies its blobs inside the same kind of transa
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
-from registry.blobs.protocol import BlobStore
+from registry.blobs.protocol import BlobStore, LocalBlobStore
 from registry.catalog.protocol import Catalog
 from registry.domain.digest import Digest
 from registry.errors import MissingBlobError, UnavailableError
 
 _BATCH = 200
-
-
-class LocalBlobs(BlobStore, Protocol):
-    """A store on this machine, which also knows ages and leftovers of killed writers."""
-
-    def age(self, digest: Digest, *, now: float) -> float: ...
-    def leftovers(self) -> Iterator[Path]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +26,7 @@ class Collected:
     leftovers: tuple[str, ...]
 
 
-def collect(*, blobs: LocalBlobs, catalog: Catalog, grace: float, now: float, dry_run: bool = False) -> Collected:
+def collect(*, blobs: LocalBlobStore, catalog: Catalog, grace: float, now: float, dry_run: bool = False) -> Collected:
     """``grace`` in seconds. With ``dry_run`` nothing is changed and the answer says what would go."""
     referenced = set(catalog.references())
     candidates = [
@@ -60,7 +51,7 @@ def collect(*, blobs: LocalBlobs, catalog: Catalog, grace: float, now: float, dr
     return Collected(tuple(removed), freed, leftovers)
 
 
-def _sweep(blobs: LocalBlobs, *, dry_run: bool) -> list[str]:
+def _sweep(blobs: LocalBlobStore, *, dry_run: bool) -> list[str]:
     """First of all: on a full disk this makes the room that the catalog needs."""
     names = []
     for path in blobs.leftovers():  # locked, until the next one is asked for

@@ -10,23 +10,18 @@ I4 numbers are never reused    I5 aliases are what their moves say    I9 the aud
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from registry.blobs.protocol import BlobStore
+from registry.blobs.protocol import BlobStore, LocalBlobStore
 from registry.catalog.protocol import Catalog
 from registry.domain.digest import Digest, Hasher
 from registry.errors import CorruptionError, MissingBlobError
 from registry.operations.manifests import manifest_of, surviving
 
 T = TypeVar("T")
-
-
-class InspectableBlobs(BlobStore, Protocol):
-    def strangers(self) -> Iterator[tuple[Path, str]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +46,7 @@ class Diagnosis:
 
 
 def diagnose(
-    *, blobs: InspectableBlobs, catalog: Catalog, deep: bool, progress: Callable[[int], None] = lambda _count: None
+    *, blobs: LocalBlobStore, catalog: Catalog, deep: bool, progress: Callable[[int], None] = lambda _count: None
 ) -> Diagnosis:
     problems: list[Problem] = []
     checked: dict[Digest, str | None] = {}

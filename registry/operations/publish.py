@@ -227,7 +227,7 @@ def _is_there(digest: Digest, size: int, blobs: BlobStore, *, verify: bool) -> b
 
 
 def _has_rotted(digest: Digest, blobs: BlobStore) -> bool:
-    return blobs.here and Hasher(blobs.read(digest)).digest != digest
+    return blobs.is_local and Hasher(blobs.read(digest)).digest != digest
 
 
 def _is_whole(package: AdapterPackage, blobs: BlobStore) -> bool:

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Protocol
 
-from registry.blobs.protocol import BlobStore
+from registry.blobs.protocol import LocalBlobStore
 from registry.domain.digest import Digest
 from registry.domain.paths import require_plain
 from registry.errors import InvalidInputError, RegistryError
@@ -24,16 +23,8 @@ from registry.errors import InvalidInputError, RegistryError
 MAX_FILES = 2000
 
 
-class LinkedBlobs(BlobStore, Protocol):
-    """A store on this machine, whose blobs may be given other names."""
-
-    @property
-    def workplace(self) -> Path: ...
-    def lay_out(self, digest: Digest, path: Path) -> None: ...
-
-
 @contextmanager
-def laid_out(files: Mapping[str, Digest], blobs: LinkedBlobs, *, called: str) -> Iterator[Path]:
+def laid_out(files: Mapping[str, Digest], blobs: LocalBlobStore, *, called: str) -> Iterator[Path]:
     """A directory with these files, gone at the end. In the sentence of an error raised inside, the directory is ``called``.
 
     Raises InvalidInputError for a path that does not stay below it, MissingBlobError.

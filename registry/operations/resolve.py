@@ -108,7 +108,7 @@ def _require_fitting(
 ) -> None:
     if base is None and profile is None:
         return
-    shelf = Shelf(blobs, catalog, here=False)
+    shelf = Shelf(blobs, catalog, trusts_paths=False)
     exactly = Reference(version.adapter, number=version.number)
     subject = under_alias(adapter_stored(exactly, blobs=blobs, catalog=catalog), shelf)
     verdict = check(subject, base_called(base, shelf) if base else None, profile)

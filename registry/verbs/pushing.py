@@ -165,7 +165,7 @@ class PushVerbs(Store):
             note=note,
         )
         lineage = [self._edge(parent, parent_kind) for parent in parents]
-        at = base if base is not None and self.here and is_path(base) else None
+        at = base if base is not None and self.trusts_paths and is_path(base) else None
         named = base if at is None else None
         package = describe(directory, adapter=adapter, base=named, lineage=lineage, progress=progress)
         return Submission(against_base(package, at, shelf or self.shelf()), wanted, attachments)

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Blobs, a catalog, and the namespace that names without one belong to. ``here=False`` is for a server: what adapters and
-    callers name are never this machine's directories."""
+    """Blobs, a catalog, and the namespace that names without one belong to. A server does not trust
+    paths: what adapters and callers name are never this machine's directories."""
 
     blobs: BlobStore
     catalog: Catalog
     namespace: str = DEFAULT_NAMESPACE
-    here: bool = True
+    trusts_paths: bool = True
 
     def shelf(self, *, online: bool = False) -> Shelf:
         """Where checks find bases by name: in the registry and the Hub's cache; ``online`` asks the Hub too."""
         from registry.operations.bases import Shelf
 
-        return Shelf(self.blobs, self.catalog, online, self.here)
+        return Shelf(self.blobs, self.catalog, online, self.trusts_paths)
 
     def reference(self, text: str) -> Reference:
         return Reference.parse(text, namespace=self.namespace)
