@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.domain.tensors import TensorSpec
-from registry.errors import UnavailableError
+from registry.hub.trouble import asking, shown
 
 _CONFIG = "config.json"
 _DESCRIPTIONS = (_CONFIG, "*.safetensors", "*.safetensors.index.json")
@@ -22,35 +22,17 @@ class HubBase:
 
 
 def base_on_hub(repository: str, revision: str | None) -> HubBase:
-    """Ask the Hub: three small requests and one range a shard.
-
-    Raises UnavailableError where the Hub cannot be asked (offline, unreachable) or does not answer (no such repository or
-    revision, no permission).
-    """
-    try:
+    """Ask the Hub: three small requests and one range a shard. Raises what :func:`registry.hub.trouble.asking` does."""
+    with asking(shown(repository, revision), instead="give a checkpoint's directory"):
         from huggingface_hub import HfApi, errors, hf_hub_download
-    except ModuleNotFoundError as error:
-        raise UnavailableError(
-            "bases are looked up on the Hub by huggingface_hub, which is not installed",
-            code="hub-missing",
-            hint="pip install 'adapter-registry[hub]', or give a checkpoint's directory",
-        ) from error
-    transport = errors.HTTPError  # type: ignore[attr-defined]  # what nobody answering is to httpx or requests
-    api = HfApi()
-    try:
+
+        api = HfApi()
         commit = api.model_info(repository, revision=revision).sha or ""
         config = Path(hf_hub_download(repository, _CONFIG, revision=commit)).read_bytes()
         try:
             found = api.get_safetensors_metadata(repository, revision=commit)
         except errors.NotASafetensorsRepoError:
             return HubBase(commit, config, None)
-    except (OSError, transport, errors.SafetensorsParsingError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UnavailableError(
-            f"the Hub does not tell about {repository}{f'@{revision}' if revision else ''}: {reason:.300}",
-            code="hub-unavailable",
-            hint="check name, revision, token (`hf auth login`) and connection, or give a checkpoint's directory",
-        ) from error
     tensors = tuple(
         TensorSpec(name, tensor.dtype, tuple(tensor.shape), *tensor.data_offsets)
         for file in found.files_metadata.values()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 
 from registry.errors import CorruptionError, UnavailableError, UnsuitableDirectoryError
 from registry.hub.protocol import SERVICE, Change, RemoteFile, RemoteRevision
-from registry.hub.trouble import asking, malformed
+from registry.hub.trouble import asking, malformed, shown
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -49,7 +49,7 @@ class HuggingFaceHub:
             self._silence.close()
 
     def look_up(self, repository: str, revision: str | None = None) -> RemoteRevision:
-        where = _shown(repository, revision)
+        where = shown(repository, revision)
         with asking(where):
             info = self._api.model_info(repository, revision=revision)
             paths = [sibling.rfilename for sibling in info.siblings or ()]
@@ -69,7 +69,7 @@ class HuggingFaceHub:
     def files(self, repository: str, commit: str, paths: Sequence[str]) -> dict[str, RemoteFile]:
         if not paths:
             return {}
-        where = _shown(repository, commit)
+        where = shown(repository, commit)
         with asking(where):
             found: list[Any] = list(self._api.get_paths_info(repository, list(paths), revision=commit))
             facts = [
@@ -97,7 +97,7 @@ class HuggingFaceHub:
     def download(
         self, repository: str, commit: str, file: RemoteFile, into: Path, progress: Callable[[int], None]
     ) -> None:
-        where = f"{_shown(repository, commit)}/{file.path}"
+        where = f"{shown(repository, commit)}/{file.path}"
         with asking(where), open(into, "xb") as target:
             from huggingface_hub import hf_hub_url
             from huggingface_hub.file_download import http_get
@@ -108,11 +108,11 @@ class HuggingFaceHub:
             http_get(url, cast(BinaryIO, _Receiving(target, file, where, progress)), headers=headers)
 
     def create(self, repository: str, *, private: bool) -> None:
-        with asking(_shown(repository)):
+        with asking(shown(repository)):
             self._api.create_repo(repository, private=private, exist_ok=True)
 
     def commit(self, repository: str, change: Change, *, parent: str) -> str:
-        where = _shown(repository)
+        where = shown(repository)
         with asking(where), ExitStack() as opened:
             from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -145,15 +145,15 @@ class HuggingFaceHub:
         return isinstance(said, dict) and said.get("service") == SERVICE
 
     def tags(self, repository: str) -> Mapping[str, str]:
-        with asking(_shown(repository)):
+        with asking(shown(repository)):
             return {tag.name: tag.target_commit for tag in self._api.list_repo_refs(repository).tags}
 
     def add_tag(self, repository: str, tag: str, commit: str) -> None:
-        with asking(_shown(repository, tag)):
+        with asking(shown(repository, tag)):
             self._api.create_tag(repository, tag=tag, revision=commit)
 
     def remove_tag(self, repository: str, tag: str) -> None:
-        with asking(_shown(repository, tag)):
+        with asking(shown(repository, tag)):
             self._api.delete_tag(repository, tag=tag)
 
     @property
@@ -230,10 +230,6 @@ def _utils() -> Any:
 
 def _opened(path: Path, stack: ExitStack) -> BinaryIO:
     return stack.enter_context(open(path, "rb"))
-
-
-def _shown(repository: str, revision: str | None = None) -> str:
-    return f"hf://{repository}{f'@{revision}' if revision else ''}"
 
 
 def _size(size: object, stored: object, path: str, where: str) -> int:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from registry.errors import DigestMismatchError, NotFoundError, UnavailableError
+from registry.errors import DigestMismatchError
 from registry.formats.git_blob import git_hasher
+from registry.hub.trouble import asking, shown
 
 #: What of a model is needed to merge into it: no other format of its weights, and no code.
 CHECKPOINT = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken", "README.md", "LICENSE*")
@@ -19,33 +20,13 @@ _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """The directory of a snapshot. Raises NotFoundError where the Hub has no such repository or revision, and
-    UnavailableError where it cannot be asked and the cache has not got it."""
-    try:
-        from huggingface_hub import errors, snapshot_download
-    except ModuleNotFoundError as error:
-        raise UnavailableError(
-            "repositories are fetched by huggingface_hub, which is not installed",
-            code="hub-missing",
-            hint="pip install 'adapter-registry[hub]', or give a directory",
-        ) from error
-    transport = errors.HTTPError  # type: ignore[attr-defined]  # what nobody answering is to httpx or requests
-    where = f"{repository}{f'@{revision}' if revision else ''}"
-    try:
+    """The directory of a snapshot. Raises what :func:`registry.hub.trouble.asking` does, where the cache has not got it, and
+    DigestMismatchError."""
+    where = shown(repository, revision)
+    with asking(where, instead="give a directory"):
+        from huggingface_hub import snapshot_download
+
         found = Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise NotFoundError(
-            f"the Hub has no {where}, or keeps it from you",
-            code="unknown-repository",
-            hint="check name and revision; `hf auth login` where it is private or gated",
-        ) from error
-    except (OSError, transport, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UnavailableError(
-            f"{where} cannot be fetched from the Hub: {reason:.300}",
-            code="hub-unavailable",
-            hint="check the connection, or give a directory",
-        ) from error
     if patterns is ADAPTER:  # a base's many gigabytes are another matter; its shards are bounded by their headers
         for file in found.rglob("*"):
             _prove(file, where)

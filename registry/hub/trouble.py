@@ -14,19 +14,24 @@ from registry.errors import (
     UnavailableError,
 )
 
+#: Of an answer that is malformed the library raises whatever reading it raised.
+_MISREAD = (ValueError, KeyError, TypeError, AttributeError)
 _LOGIN = "`hf auth login`, or set HF_TOKEN to a token that may"
 
 
 @contextmanager
-def asking(where: str) -> Iterator[None]:
-    """``where`` is the repository, as a person writes it: ``hf://org/name@main``."""
+def asking(where: str, *, instead: str | None = None) -> Iterator[None]:
+    """``where`` is the repository, as a person writes it: ``hf://org/name@main``. ``instead`` is what does without the Hub.
+
+    Raises NotFoundError, DeniedError, ConflictError, InvalidInputError, UnavailableError."""
+    or_else = f", or {instead}" if instead else ""
     try:
         from huggingface_hub import errors
     except ModuleNotFoundError as error:
         raise UnavailableError(
             "the Hub is asked by huggingface_hub, which is not installed",
             code="hub-missing",
-            hint="pip install 'adapter-registry[hub]'",
+            hint=f"pip install 'adapter-registry[hub]'{or_else}",
         ) from error
     transport = errors.HTTPError  # type: ignore[attr-defined]  # what nobody answering is to httpx or requests
     try:
@@ -49,10 +54,13 @@ def asking(where: str) -> Iterator[None]:
         cause = error.__cause__
         if isinstance(cause, errors.HfHubHTTPError):
             raise _refused(where, cause) from error
-        raise _unavailable(where, cause if isinstance(cause, Exception) else error) from error
-    except (OSError, transport, ValueError, KeyError, TypeError, AttributeError) as error:
-        # Of an answer that is malformed the library raises whatever reading it raised.
-        raise _unavailable(where, error) from error
+        raise _unavailable(where, cause if isinstance(cause, Exception) else error, or_else) from error
+    except (OSError, transport, errors.SafetensorsParsingError, *_MISREAD) as error:
+        raise _unavailable(where, error, or_else) from error
+
+
+def shown(repository: str, revision: str | None = None) -> str:
+    return f"hf://{repository}{f'@{revision}' if revision else ''}"
 
 
 def reason(error: Exception) -> str:
@@ -69,11 +77,11 @@ def malformed(where: str, what: str) -> UnavailableError:
     )
 
 
-def _unavailable(where: str, error: Exception) -> UnavailableError:
+def _unavailable(where: str, error: Exception, or_else: str) -> UnavailableError:
     return UnavailableError(
         f"the Hub does not do what {where} needs: {reason(error)}",
         code="hub-unavailable",
-        hint="check the connection and HF_ENDPOINT, then try again; nothing here was changed",
+        hint=f"check the connection and HF_ENDPOINT, then try again{or_else}; nothing here was changed",
     )
 
 

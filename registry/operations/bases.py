@@ -227,15 +227,16 @@ def is_path(text: str) -> bool:
 
 
 def from_hub(identity: BaseModelId, *, online: bool) -> BaseModelSpec:
-    """Raises UnavailableError where neither the Hub nor its cache on this machine has it."""
+    """Raises UnavailableError where the Hub may not be asked and its cache on this machine has not got it, and what asking
+    raises."""
     from registry.hub.bases import base_in_cache, base_on_hub
 
     repository = identity.id or ""
-    problem: UnavailableError | None = None
+    problem: RegistryError | None = None
     if online:
         try:
             found = base_on_hub(repository, identity.revision)
-        except UnavailableError as error:
+        except RegistryError as error:
             problem = error
         else:
             where = f"{repository}@{found.commit[:12]}"

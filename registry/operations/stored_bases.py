@@ -34,7 +34,8 @@ def add_base(
     """Store what can be known of a base, under ``name`` (``ID[@REVISION]``; default: the source's own), for later checks.
 
     ``source`` is a directory or a repository on the Hub. ``hash_weights`` reads every byte of a directory. Returns whether
-    anything changed. Raises UnavailableError where the shapes cannot be known, InvalidNameError where a name is needed.
+    anything changed. Raises UnavailableError where the shapes cannot be known, InvalidNameError where a name is needed, and what
+    asking the Hub raises.
     """
     stated = repository_and_revision(name) if name is not None else (None, None)
     if is_path(source):

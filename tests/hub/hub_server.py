@@ -22,6 +22,7 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.root = root
         self.sent: dict[str, int] = {}
+        self.gated: set[str] = set()
 
     @property
     def address(self) -> str:
@@ -56,6 +57,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, json.dumps({"id": repository, "sha": COMMIT, "siblings": siblings}).encode())
 
     def _file(self, repository: str, revision: str, name: str) -> None:
+        if repository in self.server.gated:
+            self._answer(403, b"", {"X-Error-Code": "GatedRepo"})
+            return
         if revision != COMMIT:
             self._answer(307, b"", {"Location": f"/{repository}/resolve/{COMMIT}/{name}"})
             return

@@ -112,7 +112,10 @@ def test_a_check_against_a_name_asks_the_hub_and_a_push_does_not(
     assert adapters("check", fits, "--base", "org/whole", offline=True).document["verdict"] == "fits"
 
 
-def test_offline_the_cache_is_asked(adapters: Any, tmp_path: Path, write_adapter: WriteAdapter) -> None:
+@pytest.mark.parametrize("offline", [True, False], ids=["offline", "gone from the Hub"])
+def test_what_the_hub_does_not_tell_the_cache_may(
+    adapters: Any, tmp_path: Path, write_adapter: WriteAdapter, offline: bool
+) -> None:
     """As transformers leaves it: files of a snapshot, and a name for the commit."""
     cached = tmp_path / "hf" / "hub" / "models--org--whole"
     (cached / "refs").mkdir(parents=True)
@@ -120,20 +123,32 @@ def test_offline_the_cache_is_asked(adapters: Any, tmp_path: Path, write_adapter
     (cached / "snapshots").mkdir()
     (tmp_path / "hub" / "org" / "whole").rename(cached / "snapshots" / COMMIT)
     wrong = write_adapter("wrong", lora_tensors(Q.format(0), width=5), base_model_name_or_path="org/whole")
-    said = adapters("check", wrong, "--base", "org/whole", offline=True)
+    said = adapters("check", wrong, "--base", "org/whole", offline=offline)
     assert (said.code, said.document["base"]["revision"]) == (6, COMMIT)
-    refused = adapters("push", wrong, offline=True)
+    refused = adapters("push", wrong, offline=offline)
     assert (refused.code, refused.error["code"]) == (6, "wrong-shape")
     assert not (tmp_path / "registry").exists()
 
 
-@pytest.mark.parametrize("why", ["offline", "unreachable", "no such repository", "no such revision"])
-def test_what_the_hub_does_not_tell_cannot_be_checked(adapters: Any, write_adapter: WriteAdapter, why: str) -> None:
+@pytest.mark.parametrize(
+    ("why", "exit_code", "error"),
+    [
+        ("offline", 8, "hub-unavailable"),
+        ("unreachable", 8, "hub-unavailable"),
+        ("no such repository", 4, "unknown-repository"),
+        ("no such revision", 4, "unknown-repository"),
+        ("gated", 9, "gated-repository"),
+    ],
+)
+def test_what_the_hub_does_not_tell_cannot_be_checked(
+    adapters: Any, hub: HubServer, write_adapter: WriteAdapter, why: str, exit_code: int, error: str
+) -> None:
     adapter = write_adapter("mine", lora_tensors(Q.format(0)), base_model_name_or_path="org/whole")
     base = {"no such repository": "org/nothing", "no such revision": "org/whole@v9"}.get(why, "org/whole")
     unreachable = "http://127.0.0.1:9" if why == "unreachable" else None
+    hub.gated = {"org/whole"} if why == "gated" else set()
     said = adapters("base", "add", base, offline=why == "offline", endpoint=unreachable)
-    assert (said.code, said.error["code"]) == (8, "hub-unavailable")
+    assert (said.code, said.error["code"]) == (exit_code, error)
     assert "Traceback" not in said.err
     allowed = ("--allow", "base-id") if why == "no such repository" else ()
     said = adapters("check", adapter, "--base", base, *allowed, offline=why == "offline", endpoint=unreachable)
