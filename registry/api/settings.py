@@ -1,4 +1,4 @@
-"""What an operator decides. The only file of the library that reads the environment."""
+"""What an operator decides, in the environment or on the command line."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Each problem names the invariant it breaks:
 
 I1 a version's manifest and files exist, with the recorded size and digest    I2 a blob is named for its digest, 0444
-I4 numbers are never reused    I5 aliases are what their moves say    I9 the audit is whole, and the journal agrees
+I9 the audit is whole, the journal agrees, and the catalog, its numbers and aliases among it, is what the audit says
 
 ``deep`` reads every byte. Leftovers of killed commands are no problem: the next collection takes them.
 """
