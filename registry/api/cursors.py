@@ -58,7 +58,7 @@ def _no_cursor(text: str) -> InvalidInputError:
 
 
 def _fits(keys: Sequence[Any], query: VersionQuery) -> bool:
-    kinds = _KINDS.get(query.sort or "name", (_is_number,))
+    kinds = _KINDS.get(query.sort or "name", (_is_number, _is_count))
     return len(keys) == len(kinds) and all(fits(key) for fits, key in zip(kinds, keys, strict=True))
 
 
@@ -77,8 +77,8 @@ def _is_number(key: object) -> bool:
 #: What rows of an order are sorted by; the value of a metric where there is no such order.
 _KINDS: dict[str, tuple[Callable[[object], bool], ...]] = {
     "name": (_is_text, _is_count),
-    "created": (_is_text,),
-    "rank": (lambda key: key is None or _is_count(key),),
-    "bytes": (_is_count,),
-    "parameters": (_is_count,),
+    "created": (_is_text, _is_count),
+    "rank": (lambda key: key is None or _is_count(key), _is_count),
+    "bytes": (_is_count, _is_count),
+    "parameters": (_is_count, _is_count),
 }

@@ -108,6 +108,7 @@ def _version(
                 for finding in json.loads(row.findings)
             ),
             score=scores.get(row.id or 0),
+            place=row.id,
         )
     except (InvalidNameError, ValueError, TypeError, KeyError) as error:
         raise CorruptionError(

@@ -46,7 +46,7 @@ def search(session: Session, query: VersionQuery) -> list[Version]:
         name, number = col(version.adapter), col(version.number)
         statement = statement.order_by(name if forward else name.desc(), number.desc() if forward else number)
         if query.after is not None:
-            last_name, last_number = query.after.keys or _name_of(_last_row(session, query.after))
+            last_name, last_number = query.after.keys or _names_of(_last_row(session, query.after))
             beyond = name > last_name if forward else name < last_name
             deeper = number < last_number if forward else number > last_number
             start = name >= last_name if forward else name <= last_name  # implied; where the index is entered
@@ -59,9 +59,8 @@ def search(session: Session, query: VersionQuery) -> list[Version]:
             column.desc().nulls_last() if falling else column.nulls_last(), row_id.desc() if falling else row_id
         )
         if query.after is not None:
-            last = _last_row(session, query.after)
-            (value,) = query.after.keys or (_value(session, last, metric, query.sort),)
-            statement = statement.where(_behind(column, value, row_id, last.id, falling))
+            value, place = query.after.keys or _values_of(session, _last_row(session, query.after), metric, query.sort)
+            statement = statement.where(_behind(column, value, row_id, place, falling))
     rows = session.exec(statement.limit(query.limit)).all()
     versions = versions_of(session, rows)
     wanted = metric or (query.metrics[0].name if query.metrics else None)
@@ -202,21 +201,21 @@ def _last_row(session: Session, after: Position) -> VersionRow:
     ).one()
 
 
-def _name_of(row: VersionRow) -> tuple[str, int]:
+def _names_of(row: VersionRow) -> tuple[str, int]:
     return row.adapter, row.number
 
 
-def _value(session: Session, last: VersionRow, metric: MetricName | None, sort: str | None) -> Any:
+def _values_of(session: Session, last: VersionRow, metric: MetricName | None, sort: str | None) -> tuple[Any, Any]:
     if metric is None:
-        return getattr(last, _COLUMNS[sort or ""])
+        return getattr(last, _COLUMNS[sort or ""]), last.id
     row = session.exec(select(EvaluationRow).where(EvaluationRow.version_id == last.id, *_latest(metric))).one_or_none()
     if row is None:
         raise NotFoundError(f"{last.adapter}@{last.number} has no {metric}, so nothing comes behind it in that order")
-    return row.value
+    return row.value, last.id
 
 
-def _behind(column: Any, value: Any, row_id: Any, last: int | None, falling: bool) -> ColumnElement[bool]:
-    later = row_id < last if falling else row_id > last
+def _behind(column: Any, value: Any, row_id: Any, place: Any, falling: bool) -> ColumnElement[bool]:
+    later = row_id < place if falling else row_id > place
     if value is None:
         return and_(column.is_(None), later)
     beyond = or_(column < value if falling else column > value, and_(column == value, later))

@@ -82,8 +82,9 @@ class Visible:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Behind which row a page begins. ``keys`` are what that row was sorted by when it was given, so that a page goes on where the
-    one before it ended although the row has changed or gone since; without them they are looked up."""
+    """Behind which row a page begins. ``keys`` are what that row was sorted by when it was given, to the last that tells equals
+    apart, so that a page goes on where the one before it ended although the row has changed, has another name or is gone since, and
+    nothing is looked up; without them they are."""
 
     reference: str
     keys: tuple[str | float | None, ...] = ()
@@ -130,12 +131,14 @@ class VersionQuery:
     def _keys(self, version: Version) -> tuple[str | float | None, ...]:
         if self.is_by_name:
             return version.adapter.key, version.number
+        if version.place is None:
+            return ()
         if self.sort == "created":
-            return (version.created_at,)
+            return version.created_at, version.place
         if self.sort in SORTS:
             found = version.summary.get(self.sort or "")
-            return (found if isinstance(found, int) else None,)
-        return (version.score.value,) if version.score is not None else ()
+            return found if isinstance(found, int) else None, version.place
+        return (version.score.value, version.place) if version.score is not None else ()
 
 
 def parse_ranks(text: str) -> tuple[int | None, int | None]:

@@ -16,7 +16,8 @@ class Version:
     """``adapter`` and ``number`` name it, ``digest`` is its manifest's and its identity.
 
     ``summary`` is the manifest without its tables (tensors, files, ranks), as the catalog indexed it.
-    ``yanked`` is the reason given, None if it is not yanked. ``score`` is the evaluation to show beside it in a list.
+    ``yanked`` is the reason given, None if it is not yanked. ``score`` is the evaluation to show beside it in a list. ``place``
+    counts the versions of a catalog in the order in which they were stored, None where nobody said: it stays whatever changes.
     """
 
     adapter: AdapterName
@@ -30,6 +31,7 @@ class Version:
     tags: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     score: Evaluation | None = None
+    place: int | None = None
 
     @property
     def reference(self) -> str:

@@ -78,6 +78,7 @@ def version_document(version: Version) -> dict[str, Any]:
         "tags": dict(version.tags),
         "findings": [finding.document() for finding in version.findings],
         "score": version.score.document() if version.score else None,
+        "place": version.place,
     }
 
 

@@ -341,6 +341,18 @@ class CatalogContract:
         with catalog.writing() as writer, pytest.raises(ConflictError):
             writer.rename_adapter(new, NAME)
 
+    @pytest.mark.parametrize("sort", ["created", "rank", "acc"])
+    def test_a_page_goes_on_behind_an_adapter_that_has_another_name(self, catalog: Catalog, sort: str) -> None:
+        for salt, name in enumerate(["team/a", "team/b", "team/c"]):
+            (version,) = add(catalog, salt, name=AdapterName.parse(name))
+            with catalog.writing() as writer:
+                writer.add_evaluations(version, [Evaluation("acc", 0.5)])
+        query = VersionQuery(sort=sort, limit=1)
+        order, page = [each.reference for each in catalog.search(VersionQuery(sort=sort))], catalog.search(query)
+        with catalog.writing() as writer:
+            writer.rename_adapter(page[0].adapter, AdapterName.parse("team/other"))
+        assert [page[0].reference, *(each.reference for each in catalog.search(query.behind(page[0])))] == order[:2]
+
     @pytest.mark.parametrize("door", ["add_version", "create_adapter", "rename_adapter"])
     @pytest.mark.parametrize(
         "name", ["team/adapter.production", "TEAM/Adapter.PRODUCTION", "team/adapter.staging", "team/adapter.V7"]

@@ -246,7 +246,7 @@ def test_a_page_goes_on_behind_a_row_that_is_no_longer_in_the_list() -> None:
 
 
 @pytest.mark.parametrize("sort", [None, "created", "rank", "bytes", "acc"])
-@pytest.mark.parametrize("change", ["score", "yank", "delete", "remove"])
+@pytest.mark.parametrize("change", ["score", "yank", "delete", "remove", "rename"])
 def test_a_walk_goes_on_although_the_last_row_has_changed(sort: str | None, change: str) -> None:
     rows = [
         Row(name, None, rank, "LORA", None, ("q",), 10 * rank, {}, [("acc", None, rank / 10)], None, "kept")
@@ -264,6 +264,8 @@ def test_a_walk_goes_on_although_the_last_row_has_changed(sort: str | None, chan
             writer.yank(version, "because")
         elif change == "delete":
             writer.delete(version, "because")
+        elif change == "rename":
+            writer.rename_adapter(version.adapter, AdapterName.parse("z"))
         else:
             writer.remove_adapter(version.adapter, "because")
     assert found(catalog, query.behind(page[-1]))[:2] == whole[2:]
