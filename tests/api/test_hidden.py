@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -55,6 +56,27 @@ def test_content_that_lies_in_a_hidden_adapter_too_is_found_where_one_may_read_i
         assert here.ask("POST", "/v1/check", who, asked).status == 200
     other = here.shelf.show("b/open@1").version.digest
     assert here.ask("GET", f"/v1/compare?ref={other}", "alice").code == "unknown-version"
+
+
+KEYS = {"name": ["a/s", 1], "created": ["2026-01-01"], "rank": [4], "bytes": [1], "parameters": [1], "acc": [0.5]}
+
+
+@pytest.mark.parametrize("sort", KEYS)
+def test_a_cursor_that_somebody_made_up_tells_nothing_of_what_is_hidden(here: Site, sort: str, write_adapter: WriteAdapter) -> None:
+    """Nor of what was, with as many keys as pages give and with one too few."""
+    here.shelf.push(write_adapter("gone"), name="a/gone")
+    with here.shelf.catalog.writing() as writer:
+        writer.remove_adapter(here.shelf.adapter("a/gone"), "because")
+    for keys in (KEYS[sort], [*KEYS[sort], 1]):
+        told = []
+        for reference in ("a/secret@1", "a/secret@77", "a/none@1", "a/gone@1", "a/gone@77"):
+            text = base64.urlsafe_b64encode(json.dumps([reference, *keys]).encode()).decode().rstrip("=")
+            page = here.ask("GET", f"/v1/adapters?sort={sort}&cursor={text}", "bob")
+            query = {"sort": sort, "after": {"reference": reference, "keys": keys[:2]}}
+            found = here.ask("POST", "/v1/catalog/search", "bob", {"query": query})
+            said = (page.body + found.body).replace(text.encode(), b"").replace(reference.encode(), b"")
+            told.append((page.status, found.status, said))
+        assert len(set(told)) == 1
 
 
 def test_the_audit_of_one_adapter(here: Site) -> None:

@@ -64,7 +64,7 @@ def list_models(asked: Asked) -> Response:
     if question.words:
         wanted = replace(wanted, limit=_LOOKED_THROUGH)
     if cursor := query.get("cursor"):
-        wanted = replace(wanted, after=position_at(cursor, wanted, asked.caller))
+        wanted = replace(wanted, after=position_at(cursor, wanted))
     found = asked.caller.registry.catalog.search(wanted.seen_by(asked.caller.visible))
     rows: list[dict[str, Any]] = []
     looked_at = 0

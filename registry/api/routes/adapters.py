@@ -76,7 +76,7 @@ class Search(Conditions):
     def page(self, caller: Caller) -> VersionQuery:
         """Raises InvalidNameError, InvalidInputError, NotFoundError."""
         query = self.query(caller, sort=self.sort, reverse=self.reverse, limit=self.limit)
-        return replace(query, after=position_at(self.cursor, query, caller)) if self.cursor else query
+        return replace(query, after=position_at(self.cursor, query)) if self.cursor else query
 
 
 @router.get("", summary="Find versions")

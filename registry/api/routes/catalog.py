@@ -73,7 +73,7 @@ def _search(caller: Caller, given: arguments.Search) -> list[Version]:
     query = values.read_query({**given.query.model_dump(), "limit": _rows(given.query.limit)}).seen_by(caller.visible)
     if query.after is not None:
         if query.after.keys:
-            require_page_end(query.after, query, caller)
+            require_page_end(query.after, query)
         else:
             _of_version(caller, Reference.parse(query.after.reference))
     return caller.registry.catalog.search(query)
