@@ -7,7 +7,7 @@ import binascii
 import json
 from typing import TYPE_CHECKING, Any
 
-from registry.domain.names import Reference
+from registry.domain.names import MAX_LENGTH, MAX_NUMBER, Reference
 from registry.domain.query import Position, VersionQuery
 from registry.errors import InvalidInputError, InvalidNameError
 
@@ -21,8 +21,17 @@ def cursor_behind(query: VersionQuery, last: Version) -> str:
     """Of the next page, where ``last`` is the last row of this one."""
     after = query.behind(last).after
     assert after is not None  # noqa: S101 - for the type checker: behind() says where
-    text = json.dumps([after.reference, *after.keys], separators=(",", ":"))
+    return _written(after)
+
+
+def _written(position: Position) -> str:
+    text = json.dumps([position.reference, *position.keys], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+_LONGEST_NAME = f"{'n' * MAX_LENGTH}/{'n' * MAX_LENGTH}"
+#: Characters of the longest: of all that rows are sorted by, names are.
+LONGEST = len(_written(Position(f"{_LONGEST_NAME}@{MAX_NUMBER}", (_LONGEST_NAME, MAX_NUMBER))))
 
 
 def position_at(cursor: str, query: VersionQuery) -> Position:
@@ -57,8 +66,12 @@ def _fits(keys: Sequence[Any], query: VersionQuery) -> bool:
     return len(keys) == len(kinds) and all(fits(key) for fits, key in zip(kinds, keys, strict=True))
 
 
-def _is_text(key: object) -> bool:
-    return isinstance(key, str)
+def _is_name(key: object) -> bool:
+    return isinstance(key, str) and "/" in key
+
+
+def _is_time(key: object) -> bool:
+    return isinstance(key, str) and "/" not in key
 
 
 def _is_count(key: object) -> bool:
@@ -71,8 +84,8 @@ def _is_number(key: object) -> bool:
 
 #: What rows of an order are sorted by; the value of a metric where there is no such order.
 _KINDS: dict[str, tuple[Callable[[object], bool], ...]] = {
-    "name": (_is_text, _is_count),
-    "created": (_is_text, _is_count),
+    "name": (_is_name, _is_count),
+    "created": (_is_time, _is_count),
     "rank": (lambda key: key is None or _is_count(key), _is_count),
     "bytes": (_is_count, _is_count),
     "parameters": (_is_count, _is_count),

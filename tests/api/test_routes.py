@@ -16,6 +16,8 @@ from registry.catalog.sql import SqlCatalog
 from registry.connect import Registry, connect
 from registry.domain.access import Action, NamespacePattern, new_token
 from registry.domain.digest import Digest
+from registry.domain.names import MAX_LENGTH
+from registry.domain.query import SORTS
 from registry.errors import UnavailableError
 from tests.conftest import WriteAdapter, lora_tensors
 
@@ -242,6 +244,19 @@ def test_pages_follow_each_other(open_server: TestClient) -> None:
     others = open_server.get("/v1/adapters?limit=1&sort=created").json()["next"]
     for cursor in ("x", "////", "e30", "bm9uZS9ub25l", others):
         assert open_server.get(f"/v1/adapters?cursor={cursor}").json()["code"] == "invalid-cursor"
+
+
+@pytest.mark.parametrize("sort", [*SORTS, "acc"])
+def test_pages_follow_each_other_whatever_their_rows_are_called(
+    open_server: TestClient, shelf: Registry, write_adapter: WriteAdapter, sort: str
+) -> None:
+    names = [f"{'n' * MAX_LENGTH}/{letter * MAX_LENGTH}" for letter in "ab"]
+    for name in names:
+        shelf.push(write_adapter(f"long-{name[-1]}"), name=name, evaluations=["acc=0.12345678901234567"])
+    asked = f"/v1/adapters?limit=1&sort={sort}&namespace={'n' * MAX_LENGTH}"
+    first = open_server.get(asked).json()
+    second = open_server.get(f"{asked}&cursor={first['next']}").json()
+    assert {page["items"][0]["reference"] for page in (first, second)} == {f"{name}@1" for name in names}
 
 
 def test_the_best_is_asked_for_and_nothing_else(open_server: TestClient) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from registry.api.callers import Caller, Requires, shown_parents, unknown_adapter
-from registry.api.cursors import cursor_behind, position_at
+from registry.api.cursors import LONGEST, cursor_behind, position_at
 from registry.api.names import Name, Namespace, Number
 from registry.api.texts import RequestBody, Why
 from registry.api.told import changed
@@ -71,7 +71,7 @@ class Search(Conditions):
     sort: str | None = Field(None, description="name, created, rank, bytes, parameters, or a metric: best first.")
     reverse: bool = False
     limit: int = Field(50, ge=1, le=1000)
-    cursor: str | None = Field(None, description="`next` of the page before.", max_length=400)
+    cursor: str | None = Field(None, description="`next` of the page before.", max_length=LONGEST)
 
     def page(self, caller: Caller) -> VersionQuery:
         """Raises InvalidNameError, InvalidInputError, NotFoundError."""
