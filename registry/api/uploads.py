@@ -136,16 +136,18 @@ class Uploads:
 
     @contextmanager
     def opened(self, actor: str, digest: Digest, length: int) -> Iterator[Upload]:
-        """``length`` is the whole blob's. Raises ConflictError while somebody else writes to it or for one too many,
-        UnavailableError."""
+        """``length`` is the whole blob's; what arrived belongs to the digest, and stays if somebody now says another. Raises
+        ConflictError while somebody else writes to it or for one too many, UnavailableError."""
         self._tidy()
         directory = self._of(actor)
         path = directory / f"{digest.hex}.{length}"
         try:
             directory.mkdir(parents=True, exist_ok=True)
             with _locked(directory):
-                if not path.exists():
+                begun = _begun(directory, digest)
+                if begun is None:
                     self._require_room(directory, length)
+                path = begun or path
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise unavailable(error, "keep an upload", path) from error
@@ -156,6 +158,7 @@ class Uploads:
                 raise UploadInUseError from None
             if os.fstat(descriptor).st_nlink == 0:  # it was finished between our opening and our locking it
                 raise UploadInUseError
+            path = self._of_length(path, length)
             try:
                 yield Upload(digest, descriptor, path)
             finally:
@@ -166,14 +169,26 @@ class Uploads:
 
     def offset(self, actor: str, digest: Digest) -> int:
         """How much of it arrived; 0 for none."""
-        sizes = [0]
-        for path in self._of(actor).glob(f"{digest.hex}.*"):
-            with suppress(FileNotFoundError):
-                sizes.append(path.stat().st_size)
-        return max(sizes)
+        begun = _begun(self._of(actor), digest)
+        try:
+            return begun.stat().st_size if begun is not None else 0
+        except FileNotFoundError:  # it was finished meanwhile
+            return 0
 
-    def _require_room(self, directory: Path, length: int) -> None:
-        lengths = [int(path.suffix[1:]) for path in directory.glob("*.*")]
+    def _of_length(self, path: Path, length: int) -> Path:
+        """The upload, which nobody else writes to, as one that becomes so long."""
+        wanted = path.with_suffix(f".{length}")
+        if wanted != path:
+            try:
+                with _locked(path.parent):
+                    self._require_room(path.parent, length, besides=path)
+                    os.rename(path, wanted)
+            except OSError as error:
+                raise unavailable(error, "keep an upload", path) from error
+        return wanted
+
+    def _require_room(self, directory: Path, length: int, *, besides: Path | None = None) -> None:
+        lengths = [int(path.suffix[1:]) for path in directory.glob("*.*") if path != besides]
         if len(lengths) >= self._most:
             raise TooManyUploadsError(self._most)
         if sum(lengths) + length > self._most_bytes:
@@ -190,6 +205,10 @@ class Uploads:
 
     def _of(self, actor: str) -> Path:
         return self._place / hashlib.sha256(actor.encode()).hexdigest()
+
+
+def _begun(directory: Path, digest: Digest) -> Path | None:
+    return min(directory.glob(f"{digest.hex}.*"), default=None)
 
 
 @contextmanager

@@ -225,6 +225,18 @@ def test_an_upload_in_pieces(scene: Scene) -> None:
     assert scene.offset("owner", X) == b'{"offset":0}'
 
 
+def test_where_an_upload_stands_is_one_place_whatever_it_is_said_to_become(scene: Scene) -> None:
+    """Somebody who was wrong about the length goes on, and what arrived counts once."""
+    assert scene.patch("owner", b"xyz", b"x", 0, length=300).status == 202
+    again = scene.patch("owner", b"xyz", b"xy", 0)
+    assert (again.status, again.headers["upload-offset"]) == (409, "1")
+    assert scene.patch("owner", b"xyz", b"y", 1, length=MAX_BLOB).status == 202
+    assert scene.offset("owner", X) == b'{"offset":2}'
+    assert len(scene.kept()[1]) == 1
+    assert scene.patch("owner", b"xyz", b"z", 2).status == 201
+    assert scene.ask("owner", "GET", f"/v1/blobs/{X}").body == b"xyz"
+
+
 def test_pieces_of_something_else_are_thrown_away(scene: Scene) -> None:
     before = scene.kept()
     assert scene.patch("owner", b"xyz", b"x", 0).status == 202
@@ -293,6 +305,9 @@ def test_what_one_leaves_unfinished_is_bounded(scene: Scene, settings: dict[str,
         refused = here.patch("owner", b"3" * 10, b"3", 0)
         assert (refused.status, refusal[1] in refused.body) == (refusal[0], True)
         assert here.patch("neighbour", b"3" * 10, b"3", 0).status == 202
+        if "unfinished_bytes" in settings:
+            longer = here.patch("owner", b"1" * 10, b"1", 1, length=20)
+            assert (longer.status, refusal[1] in longer.body) == (refusal[0], True)
         assert here.patch("owner", b"1" * 10, b"1" * 4, 1).status == 202  # one goes on with what has begun
         assert here.patch("owner", b"1" * 10, b"1" * 5, 5).status == 201
         assert here.patch("owner", b"3" * 10, b"3", 0).status == 202
