@@ -83,4 +83,5 @@ def unavailable(error: OSError, attempt: str, path: Path, *, hint: str | None = 
         f"cannot {attempt} at {path}: {error.strerror or error}",
         code="no-space" if error.errno in NO_SPACE else None,
         hint=hint or _HINTS.get(error.errno or 0),
+        path=path,
     )

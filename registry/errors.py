@@ -49,19 +49,28 @@ if TYPE_CHECKING:
 
 class RegistryError(Exception):
     """One clear sentence (``message``), a stable ``code`` for programs, and a ``hint``: what to do next. Where there are several
-    reasons they are the ``findings``, and ``verdict`` is the sentence above them."""
+    reasons they are the ``findings``, and ``verdict`` is the sentence above them. ``path`` is one in the sentence that means
+    something on this machine alone."""
 
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
     default_code: ClassVar[str] = "error"
 
-    def __init__(self, message: str, *, code: str | None = None, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, code: str | None = None, hint: str | None = None, path: object = None) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
         self.hint = hint
+        self.path = None if path is None else str(path)
         self.verdict: str | None = None
         self.findings: tuple[Finding, ...] = ()
+
+    @property
+    def message_elsewhere(self) -> str:
+        """The sentence for whoever is on another machine."""
+        if self.path is None:
+            return self.message
+        return self.message.replace(f" at {self.path}", "").replace(self.path, "of this server")
 
     def replace_words(self, words: Mapping[str, str]) -> None:
         """In all that is said: for whoever knows a place under another name than the reader."""

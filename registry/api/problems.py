@@ -50,7 +50,7 @@ def of_error(error: RegistryError, **members: object) -> JSONResponse:
     status = error.http_status
     if isinstance(error, AliasMovedError):
         more |= {"expected": error.expected, "actual": error.actual}
-    answer = problem(status, error.code, error.message, **more)
+    answer = problem(status, error.code, error.message_elsewhere, **more)
     if isinstance(error, UnauthenticatedError):
         answer.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, UnsatisfiableRangeError):
@@ -61,7 +61,7 @@ def of_error(error: RegistryError, **members: object) -> JSONResponse:
         answer.headers["Retry-After"] = str(error.after)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         answer.headers["Retry-After"] = "1"
-    if isinstance(error, CorruptionError):
+    if isinstance(error, CorruptionError) or error.path is not None:
         _log.error("%s: %s", error.code, error.message)
     return answer
 

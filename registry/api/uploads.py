@@ -74,11 +74,12 @@ class TooMuchUploadedError(ConflictError):
 
 
 class Upload:
-    """An open one: nobody else writes to it. ``path`` is None for a file without a name."""
+    """An open one in ``place``: nobody else writes to it. ``path`` is None for a file without a name."""
 
-    def __init__(self, digest: Digest, descriptor: int, path: Path | None = None) -> None:
+    def __init__(self, digest: Digest, descriptor: int, place: Path, path: Path | None = None) -> None:
         self._digest = digest
         self._descriptor = descriptor
+        self._place = place
         self._path = path
 
     @property
@@ -90,7 +91,7 @@ class Upload:
         try:
             write_all(self._descriptor, data)
         except OSError as error:
-            raise unavailable(error, "keep an upload", self._path or Path(self._digest)) from error
+            raise unavailable(error, "keep an upload", self._place) from error
 
     def finish(self, blobs: BlobStore) -> None:
         """Raises WrongBytesError. Whatever comes of it, the upload is over."""
@@ -132,7 +133,7 @@ class Uploads:
         except OSError as error:
             raise unavailable(error, "keep an upload", self._place) from error
         with file:
-            yield Upload(digest, file.fileno())
+            yield Upload(digest, file.fileno(), self._place)
 
     @contextmanager
     def opened(self, actor: str, digest: Digest, length: int) -> Iterator[Upload]:
@@ -160,7 +161,7 @@ class Uploads:
                 raise UploadInUseError
             path = self._of_length(path, length)
             try:
-                yield Upload(digest, descriptor, path)
+                yield Upload(digest, descriptor, self._place, path)
             finally:
                 if os.fstat(descriptor).st_size == 0:  # nothing has begun
                     path.unlink(missing_ok=True)

@@ -102,7 +102,7 @@ def _stamp(path: Path, start: int, count: int) -> bytes:
     except FileNotFoundError:
         return b"-"
     except OSError as error:
-        raise UnavailableError(f"cannot look at {path}: {error.strerror}", hint="check the disk") from error
+        raise UnavailableError(f"cannot look at {path}: {error.strerror}", hint="check the disk", path=path) from error
 
 
 _open: dict[Path, tuple[int, int]] = {}  # descriptor and inode

@@ -93,12 +93,15 @@ class FileJournal:
             sync(path.parent)
 
     def read(self, first: int) -> bytes | None:
+        path = self._path(first)
         try:
-            return self._path(first).read_bytes()
+            return path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise UnavailableError(f"cannot read the journal: {error}") from error
+            raise UnavailableError(
+                f"cannot read the journal at {path}: {error.strerror or error}", path=path
+            ) from error
 
     def firsts(self) -> Iterator[int]:
         with _usable(self._root):

@@ -82,6 +82,7 @@ class SqlCatalog(SqlReads):
                 raise UnavailableError(
                     f"cannot make the registry at {self._path.parent}: {error.strerror}",
                     hint="choose another place with --registry or ADAPTERS_REGISTRY",
+                    path=self._path.parent,
                 ) from error
         if not self._ready:
             schema.ensure(self._engine, self._parents_of)
@@ -342,6 +343,7 @@ class SqlCatalog(SqlReads):
             f"the catalog {self._path} is gone, but its journal is there",
             code="catalog-lost",
             hint="run `adapters rebuild`: it makes the catalog again from the journal and blobs",
+            path=self._path,
         )
 
 
@@ -378,7 +380,7 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise UnavailableError(
-            f"cannot look at {path}: {error.strerror}", hint="check the disk and who owns the registry"
+            f"cannot look at {path}: {error.strerror}", hint="check the disk and who owns the registry", path=path
         ) from error
 
 

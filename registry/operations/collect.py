@@ -63,7 +63,7 @@ def _sweep(blobs: LocalBlobStore, *, dry_run: bool) -> list[str]:
                 else:
                     path.unlink(missing_ok=True)
             except OSError as error:
-                raise UnavailableError(f"cannot remove the leftover {path}: {error.strerror}") from error
+                raise UnavailableError(f"cannot remove the leftover {path}: {error.strerror}", path=path) from error
     return names
 
 

@@ -464,6 +464,36 @@ def test_every_answer_says_that_it_is_no_page(here: Site) -> None:
         assert "text/html" not in answer.headers["content-type"]
 
 
+@pytest.mark.parametrize(
+    ("part", "method", "path", "body"),
+    [
+        ("server/uploads", "PATCH", f"/v1/uploads/{Digest.of(b'x')}", b"x"),
+        ("server/uploads", "PUT", f"/v1/blobs/{Digest.of(b'x')}", b"x"),
+        ("server/possessions", "PUT", f"/v1/blobs/{Digest.of(b'x')}", b"x"),
+        ("staging", "PUT", f"/v1/blobs/{Digest.of(b'x')}", b"x"),
+        ("server/once", "POST", "/v1/adapters/b/open/versions/1/evaluations", {"evaluations": [{"metric": "acc", "value": 1}]}),
+        ("journal", "PUT", "/v1/adapters/b/open/aliases/x", {"version": 1}),
+        ("catalog.db", "GET", "/v1/adapters", None),
+        ("catalog.db", "GET", "/api/models", None),
+        ("server/announced", "POST", "/api/models/b/open/preupload/main", {"files": [{"path": "adapter_config.json", "size": 1}]}),
+    ],
+)
+def test_where_the_store_lies_is_told_to_nobody(here: Site, part: str, method: str, path: str, body: object) -> None:
+    """Also where a part of it is not what it should be; the log has it."""
+    place = here.place / part
+    place.parent.mkdir(exist_ok=True)
+    moved = place.rename(place.with_name("moved")) if place.exists() else None
+    if part != "catalog.db":
+        place.write_bytes(b"")
+    headers = {"Idempotency-Key": "k"} if method == "POST" else {"Upload-Offset": "0", "Upload-Length": "1"}
+    answer = here.ask(method, path, "bob", body, headers)
+    place.unlink(missing_ok=True)
+    if moved is not None:
+        moved.rename(place)
+    assert answer.status in (500, 503)
+    assert str(here.place) not in f"{answer.body!r} {answer.headers}"
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "[::1].evil.example", "", "localhost@evil.example"])
 def test_a_server_with_names_answers_to_no_other(tmp_path: Path, write_adapter: WriteAdapter, host: str) -> None:
     with site(tmp_path, write_adapter, hosts=("Registry.example",)) as here, here.unchanged():

@@ -153,7 +153,7 @@ def refusal(error: RegistryError) -> JSONResponse:
     """The answer to an error. A hint may name what else there is, so a search that fails gives none."""
     hint = None if isinstance(error, NotFoundError) else error.hint
     findings = error.findings
-    sentences = [f"{finding.message} [{finding.rule}]" for finding in findings] or [error.message]
+    sentences = [f"{finding.message} [{finding.rule}]" for finding in findings] or [error.message_elsewhere]
     if findings and (verdict := error.verdict):
         sentences.insert(0, str(verdict))
     text = "; ".join(sentences) + (f" ({hint})" if hint else "")
@@ -170,7 +170,7 @@ def refusal(error: RegistryError) -> JSONResponse:
         headers |= {"Retry-After": str(error.after), "RateLimit": f'"api";r=0;t={error.after}'}
     if error.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "1"
-    if isinstance(error, CorruptionError):
+    if isinstance(error, CorruptionError) or error.path is not None:
         _log.error("%s: %s", error.code, error.message)
     return JSONResponse({"error": text, "code": error.code}, error.http_status, headers)
 

@@ -115,5 +115,5 @@ def resolve_many(
 
 
 def _problem(error: RegistryError) -> str:
-    problem = {"status": error.http_status, "code": error.code, "detail": error.message}
+    problem = {"status": error.http_status, "code": error.code, "detail": error.message_elsewhere}
     return f'"problem":{json.dumps(problem)}'
