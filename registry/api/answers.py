@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
+from registry.api.conditions import matches
 from registry.api.watching import PLAIN_ID
 from registry.errors import RegistryError
 
@@ -167,8 +168,3 @@ def _adapter_in(path: str) -> str | None:
 
 def _says_do_not_keep(start: Message) -> bool:
     return any(name == b"cache-control" and DO_NOT_KEEP.encode() in value for name, value in start["headers"])
-
-
-def matches(wanted: str, etag: str) -> bool:
-    """What an If-None-Match says (RFC 9110, 13.1.2): weakly, of one or several."""
-    return wanted.strip() == "*" or etag in (part.strip().removeprefix("W/") for part in wanted.split(","))

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from registry.api import description, problems
 from registry.api.answers import EncodedAnswers
 from registry.api.callers import Gatekeeper
+from registry.api.conditions import ConditionsTogether
 from registry.api.documents import Documents
 from registry.api.freshness import Freshness
 from registry.api.guards import Guarded
@@ -98,7 +99,8 @@ def create_app(settings: Settings) -> ASGIApp:
     freshness = Freshness(registry.catalog)
     app.state.documents = Documents(freshness)
     watched = Watched(Guarded(app, settings, app.state.gatekeeper), counters)
-    return Heads(EncodedAnswers(watched, prefixes=_KEPT, freshness=freshness, counters=counters))
+    answers = EncodedAnswers(watched, prefixes=_KEPT, freshness=freshness, counters=counters)
+    return ConditionsTogether(Heads(answers))
 
 
 def from_environment() -> ASGIApp:

@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 
 from registry.api import problems
 from registry.api.callers import MisdirectedRequestError, host_of
+from registry.api.conditions import whole
 from registry.api.settings import LOOPBACK
 from registry.domain.access import Action
 from registry.errors import DeniedError, InvalidInputError, RegistryError
@@ -94,7 +95,7 @@ class Guarded:
         await self._app(scope, receive, send)
 
     def _require_host(self, scope: Scope) -> None:
-        name = host_of(_header(scope, b"host").decode("latin-1"))
+        name = host_of(whole(scope["headers"], b"host").decode("latin-1"))
         if self._hosts and name not in self._hosts and name not in LOOPBACK:
             raise MisdirectedRequestError(name)
 
@@ -118,12 +119,12 @@ def _takes_json(scope: Scope) -> bool:
 
 
 def _has_body(scope: Scope) -> bool:
-    return _header(scope, b"content-length") not in (b"", b"0") or bool(_header(scope, b"transfer-encoding"))
+    return whole(scope["headers"], b"content-length") not in (b"", b"0") or bool(whole(scope["headers"], b"transfer-encoding"))
 
 
 async def _whole(scope: Scope, receive: Receive, limit: int) -> Receive:
     """The body, read and given again. Raises TooLongError, TooSlowError, NotJsonError."""
-    length = _header(scope, b"content-length")
+    length = whole(scope["headers"], b"content-length")
     if length.isdigit() and int(length[:20]) > limit:
         raise TooLongError(limit)
     begun, body = time.monotonic(), bytearray()
@@ -142,7 +143,7 @@ async def _whole(scope: Scope, receive: Receive, limit: int) -> Receive:
             break
     if body:
         for name, allowed in ((b"content-type", _JSON), (b"content-encoding", _PLAIN)):
-            if not allowed.fullmatch(found := _header(scope, name)):
+            if not allowed.fullmatch(found := whole(scope["headers"], name)):
                 raise NotJsonError(found.decode("latin-1"))
         _require_text(body)
     waiting: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
@@ -165,8 +166,3 @@ def _require_text(body: bytearray) -> None:
         raise NotTextError from None
     except (ValueError, RecursionError):
         return  # whoever reads it says so
-
-
-def _header(scope: Scope, name: bytes) -> bytes:
-    """Several of one name are one list (RFC 9110, 5.2)."""
-    return b",".join(value for key, value in scope["headers"] if key == name)

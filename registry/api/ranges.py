@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response, StreamingResponse
 
-from registry.api.answers import matches
+from registry.api.conditions import matches
 from registry.api.sending import sent
 from registry.errors import InvalidInputError
 

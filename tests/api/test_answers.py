@@ -30,7 +30,7 @@ def client(shelf: Registry, tmp_path: Path) -> TestClient:
 
 
 def hits(client: TestClient) -> int:
-    found: int = client.app._app._counters._given  # type: ignore[attr-defined]
+    found: int = client.app._app._app._counters._given  # type: ignore[attr-defined]
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,37 @@ def test_an_alias_moves_if_the_conditions_hold(here: Site, at: int | None, name:
         promotion = {"version": 2, "minimum": ["acc>=0"]}
         assert here.ask("POST", f"{ALIAS}/promote", "bob", promotion, {name: value}).status == status
         assert here.shelf.aliases("b/open").get("production") == now
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name", "values", "status"),
+    [
+        ("PUT", ALIAS, "If-Match", ['"9"', '"1"'], 200),
+        ("PUT", ALIAS, "If-Match", ['"1"', '"9"'], 200),
+        ("PUT", ALIAS, "If-Match", ['"9"', '"8"'], 412),
+        ("PUT", ALIAS, "If-None-Match", ['"9"', '"1"'], 412),
+        ("PUT", ALIAS, "If-None-Match", ['"1"', '"9"'], 412),
+        ("PUT", ALIAS, "If-None-Match", ['"9"', '"8"'], 200),
+        ("GET", ALIAS, "If-None-Match", ['"9"', '"1"'], 304),
+        ("GET", ALIAS, "If-None-Match", ['"1"', '"9"'], 304),
+        ("GET", ALIAS, "If-None-Match", ['"9"', '"8"'], 200),
+        ("GET", "blob", "If-None-Match", ['"9"', "blob"], 304),
+    ],
+)
+def test_several_lines_of_a_condition_are_one_list(
+    here: Site, method: str, path: str, name: str, values: list[str], status: int
+) -> None:
+    """RFC 9110, 5.3."""
+    here.shelf.set_alias("b/open", "production", 1)
+    digest = here.shelf.show("b/open@1").manifest.files[0].digest
+    connection = HTTPConnection("127.0.0.1", here.port, timeout=30)
+    connection.putrequest(method, path.replace("blob", f"/v1/blobs/{digest}"))
+    body = b'{"version": 2}' if method == "PUT" else b""
+    sent = {"Authorization": f"Bearer {here.tokens['bob']}", "Content-Type": "application/json", "Content-Length": len(body)}
+    for key, value in [*sent.items(), *((name, each.replace("blob", f'"{digest}"')) for each in values)]:
+        connection.putheader(key, str(value))
+    connection.endheaders(body)
+    answer = connection.getresponse()
+    assert answer.status == status, answer.read()
+    connection.close()
+    assert here.shelf.aliases("b/open")["production"] == (2 if (method, status) == ("PUT", 200) else 1)
