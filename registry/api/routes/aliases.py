@@ -97,8 +97,15 @@ def put_alias(
 
 
 @router.delete("/aliases/{alias}", summary="Remove an alias; its history stays", status_code=204)
-def delete_alias(caller: Tagger, ns: Namespace, name: Name, alias: Alias, if_match: IfMatch = None) -> None:
-    start = expected(caller, f"{ns}/{name}", alias, if_match)
+def delete_alias(
+    caller: Tagger,
+    ns: Namespace,
+    name: Name,
+    alias: Alias,
+    if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
+) -> None:
+    start = expected(caller, f"{ns}/{name}", alias, if_match, if_none_match)
     try:
         caller.registry.remove_alias(f"{ns}/{name}", alias, expected=start)
     except AliasMovedError as error:
