@@ -36,6 +36,7 @@ from registry.api.routes import (
     versions,
 )
 from registry.api.settings import Settings
+from registry.api.tidying import Tidied
 from registry.api.uploads import Uploads
 from registry.api.watching import Counters, Watched, log_to_stderr
 from registry.connect import embedded
@@ -94,11 +95,12 @@ def create_app(settings: Settings) -> ASGIApp:
     for router in routers:
         app.include_router(router)
     description.describe(app, routers)
-    app.router.default = HubProtocol(registry, settings, app.state.gatekeeper)  # whatever no route knows
+    hub = app.router.default = HubProtocol(registry, settings, app.state.gatekeeper)  # whatever no route knows
     counters = app.state.counters = Counters()
     freshness = Freshness(registry.catalog)
     app.state.documents = Documents(freshness)
-    watched = Watched(Guarded(app, settings, app.state.gatekeeper), counters)
+    keepers = (app.state.possessions, app.state.uploads, app.state.once, *hub.services.keepers)
+    watched = Watched(Guarded(Tidied(app, *keepers), settings, app.state.gatekeeper), counters)
     answers = EncodedAnswers(watched, prefixes=_KEPT, freshness=freshness, counters=counters)
     return ConditionsTogether(Heads(answers))
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from registry.domain.digest import Digest
 
 _STEP = 1 << 20
-#: Seconds between two looks for uploads that have ended.
-_TIDY = 600.0
 
 
 class WrongBytesError(InvalidInputError):
@@ -122,7 +119,6 @@ class Uploads:
         self._lifetime = lifetime
         self._most = most
         self._most_bytes = most_bytes
-        self._tidied = -math.inf
 
     @contextmanager
     def in_one_piece(self, digest: Digest) -> Iterator[Upload]:
@@ -139,7 +135,6 @@ class Uploads:
     def opened(self, actor: str, digest: Digest, length: int) -> Iterator[Upload]:
         """``length`` is the whole blob's; what arrived belongs to the digest, and stays if somebody now says another. Raises
         ConflictError while somebody else writes to it or for one too many, UnavailableError."""
-        self._tidy()
         directory = self._of(actor)
         path = directory / f"{digest.hex}.{length}"
         try:
@@ -195,10 +190,8 @@ class Uploads:
         if sum(lengths) + length > self._most_bytes:
             raise TooMuchUploadedError(self._most_bytes)
 
-    def _tidy(self) -> None:
-        if time.monotonic() - self._tidied < _TIDY:
-            return
-        self._tidied = time.monotonic()
+    def sweep(self) -> None:
+        """Remove the uploads that nobody went on with."""
         for path in self._place.glob("*/*"):
             with suppress(OSError):
                 if path.stat().st_mtime <= time.time() - self._lifetime:

@@ -251,6 +251,23 @@ def test_records_end_by_the_clock(scene: Scene, tmp_path: Path) -> None:
     assert list((tmp_path / "once").iterdir()) == []
 
 
+def test_what_has_ended_goes_with_the_next_request_that_changes_something(scene: Scene) -> None:
+    """Records, markers of uploads, uploads that nobody went on with, and what the Hub's protocol left; not what is young."""
+    scene.send(f"{A}/versions/1/evaluations", {"evaluations": [{"metric": "f1", "value": 0.5}]})
+    digest = Digest.of(b"xyz")
+    scene.client().patch(f"/v1/uploads/{digest}", content=b"x", headers={"Upload-Offset": "0", "Upload-Length": "3"})
+    announced = {"files": [{"path": "adapter_config.json", "size": 1, "sample": ""}]}
+    assert scene.client().post("/api/models/team/a/preupload/main", json=announced).status_code == 200
+    server = scene.place / "server"
+    old = {path for path in server.rglob("*") if path.is_file() and path.name != "key"}
+    assert {path.relative_to(server).parts[0] for path in old} == {"once", "uploads", "possessions", "announced"}
+    for path in old:
+        os.utime(path, (0, 0))
+    scene.send(f"{A}/versions/1/evaluations", {"evaluations": [{"metric": "f1", "value": 0.75}]}, "other")
+    assert [path for path in old if path.exists()] == []
+    assert len(scene.records) == 1
+
+
 def test_a_record_that_somebody_is_at_work_with_is_not_swept(scene: Scene, tmp_path: Path) -> None:
     once = Once(tmp_path / "once", lifetime=60)
     done, action = noting(scene)

@@ -45,7 +45,7 @@ class HubProtocol:
     """An ASGI application for the root of the origin."""
 
     def __init__(self, registry: EmbeddedRegistry, settings: Settings, gatekeeper: Gatekeeper) -> None:
-        self._services = Services(registry, settings, gatekeeper)
+        self.services = Services(registry, settings, gatekeeper)
         self._gatekeeper = gatekeeper
         self._commits = Limits(2 * settings.pushes_per_minute)
         self._uploads: CapacityLimiter | None = None
@@ -87,7 +87,7 @@ class HubProtocol:
             return refusal(error)
 
     def _run(self, request: Request, receive: Receive, route: Route, params: Mapping[str, str]) -> Response:
-        asked = Asked(request, receive, params, self._services)
+        asked = Asked(request, receive, params, self.services)
         if route.signed or route.anybody:
             return route.handler(asked)
         caller = self._gatekeeper.caller(request, writes=route.action is not Action.READ)
@@ -98,10 +98,10 @@ class HubProtocol:
         repository = None
         if route.names_repository:
             shown = f"{params['ns']}/{params['name']}"
-            repository = find_repository(caller, shown, self._services.histories, action=route.action)
+            repository = find_repository(caller, shown, self.services.histories, action=route.action)
         elif route.action is Action.READ and not (caller.open or caller.token or caller.anonymous_read):
             caller.require(Action.READ)
-        return route.handler(Asked(request, receive, params, self._services, caller, repository))
+        return route.handler(Asked(request, receive, params, self.services, caller, repository))
 
     def _count(self, route: Route, caller: Caller) -> None:
         """Raises TooManyRequestsError."""
@@ -132,7 +132,7 @@ class HubProtocol:
                 caller.require(Action.READ)
             body = b""
             if request.method not in _WITHOUT_BODY:
-                asked = Asked(request, receive, {}, self._services)
+                asked = Asked(request, receive, {}, self.services)
                 body = await to_thread.run_sync(partial(asked.body, limit=MAX_PATHS_INFO))
             return await upstream.answer(request, body)
         except GoneError:

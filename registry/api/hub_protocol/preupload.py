@@ -36,7 +36,6 @@ _MOST = 1000
 
 def preupload(asked: Asked) -> Response:
     require_writable(asked.repository, asked.params["revision"], asked)
-    asked.services.tidy()
     body = asked.json()
     files = body.get("files", [])
     if not isinstance(files, list) or len(files) > _MOST or not all(isinstance(file, dict) for file in files):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from typing import TYPE_CHECKING
 
 from registry.api.hub_protocol.announcements import Announcements
@@ -18,12 +16,11 @@ from registry.api.possessions import Possessions
 if TYPE_CHECKING:
     from registry.api.callers import Gatekeeper
     from registry.api.settings import Settings
+    from registry.api.tidying import Keeper
     from registry.connect import EmbeddedRegistry
 
 #: Seconds a token of Xet lives; what was staged with it stays twice as long.
 XET_LIFETIME = 3600.0
-#: Seconds between two looks for leftovers.
-_TIDY = 600.0
 
 
 class Services:
@@ -41,15 +38,11 @@ class Services:
         self.announcements = Announcements(place / "announced")
         self.staging = Staging(place / "xet", lifetime=2 * XET_LIFETIME)
         self.possessions = Possessions(place / "possessions", lifetime=settings.upload_lifetime)
-        self._tidied = -math.inf
 
-    def tidy(self) -> None:
-        """Remove what uploads left behind and nobody can use any more, now and then."""
-        now = time.monotonic()
-        if now - self._tidied > _TIDY:
-            self._tidied = now
-            for each in (self.staging, self.possessions, self.announcements):
-                each.sweep()
+    @property
+    def keepers(self) -> tuple[Keeper, ...]:
+        """Of what uploads leave behind."""
+        return self.staging, self.announcements
 
     def canonical_base(self, name: str) -> str:
         """By the registry's own table."""
