@@ -63,7 +63,7 @@ class Registry(PushVerbs, ReadVerbs, ChangeVerbs, TensorVerbs, HubVerbs, ABC):
 
     @abstractmethod
     def gc(self, *, grace: float = _DAY, dry_run: bool = False) -> Collected:
-        """``grace`` in seconds: blobs younger than that are left alone."""
+        """``grace`` in seconds: blobs and unfinished uploads younger than that are left alone."""
 
     @abstractmethod
     def migrate(self) -> tuple[str | None, str]:

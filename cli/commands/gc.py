@@ -15,12 +15,12 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def gc(
     session: Session,
-    grace: Annotated[str, Option(metavar="TIME", help="Leave blobs alone that are younger: 0, 30m, 24h, 7d.")] = "24h",
+    grace: Annotated[str, Option(metavar="TIME", help="Leave alone what is younger: 0, 30m, 24h, 7d.")] = "24h",
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would go, and change nothing.")] = False,
 ) -> None:
     """Remove blobs that no version reaches.
 
-    And what killed commands left.
+    And what killed commands left, and uploads that nobody went on with.
 
     Example: adapters gc --dry-run
     """

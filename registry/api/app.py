@@ -84,7 +84,7 @@ def create_app(settings: Settings) -> ASGIApp:
     place, lifetime = settings.location / "server", settings.upload_lifetime
     app.state.possessions = Possessions(place / "possessions", lifetime=lifetime)
     app.state.uploads = Uploads(
-        place / "uploads",
+        registry.blobs.uploads,
         lifetime=lifetime,
         most=settings.unfinished_uploads,
         most_bytes=settings.unfinished_bytes,

@@ -119,7 +119,9 @@ def _takes_json(scope: Scope) -> bool:
 
 
 def _has_body(scope: Scope) -> bool:
-    return whole(scope["headers"], b"content-length") not in (b"", b"0") or bool(whole(scope["headers"], b"transfer-encoding"))
+    return whole(scope["headers"], b"content-length") not in (b"", b"0") or bool(
+        whole(scope["headers"], b"transfer-encoding")
+    )
 
 
 async def _whole(scope: Scope, receive: Receive, limit: int) -> Receive:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Header
 
+from registry.api.tidying import remove
 from registry.disk import sync, unavailable, write_at
 from registry.errors import ConflictError, InvalidInputError
 
@@ -110,7 +111,7 @@ class Once:
             with suppress(OSError):
                 for path in directory.iterdir():
                     if path.stat().st_mtime <= time.time() - self._lifetime:
-                        _remove(path)
+                        remove(path)
                 directory.rmdir()  # if nothing is left
 
     def _of(self, actor: str) -> Path:
@@ -149,7 +150,7 @@ class Once:
             with suppress(FileNotFoundError):
                 ages.append((os.stat(path.parent / name).st_mtime, name))
         for _, name in sorted(ages)[: max(1, self._most // 10)]:
-            _remove(path.parent / name)
+            remove(path.parent / name)
 
     def _read(self, descriptor: int) -> Record | None:
         status = os.fstat(descriptor)
@@ -191,14 +192,3 @@ def _write(record: Record, descriptor: int, path: Path) -> None:
         sync(path.parent)
     except OSError as error:
         raise unavailable(error, "note a request", path) from error
-
-
-def _remove(path: Path) -> None:
-    """Unless somebody is at work with it."""
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-        finally:
-            os.close(descriptor)

@@ -6,13 +6,18 @@ live. None is removed while somebody is at work with it.
 
 from __future__ import annotations
 
+import fcntl
 import math
+import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from anyio import to_thread
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 #: Seconds between two looks.
@@ -40,3 +45,14 @@ class Tidied:
                 for keeper in self._keepers:
                     await to_thread.run_sync(keeper.sweep)
         await self._app(scope, receive, send)
+
+
+def remove(path: Path) -> None:
+    """Unless somebody is at work with it."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(descriptor)

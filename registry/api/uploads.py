@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
+from registry.api.tidying import remove
 from registry.disk import unavailable, write_all
 from registry.domain.digest import Hasher
 from registry.errors import ConflictError, DigestMismatchError, InvalidInputError
@@ -195,7 +196,7 @@ class Uploads:
         for path in self._place.glob("*/*"):
             with suppress(OSError):
                 if path.stat().st_mtime <= time.time() - self._lifetime:
-                    path.unlink()
+                    remove(path)
 
     def _of(self, actor: str) -> Path:
         return self._place / hashlib.sha256(actor.encode()).hexdigest()

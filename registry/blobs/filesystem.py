@@ -14,7 +14,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -140,13 +140,27 @@ class FilesystemBlobs:
 
     def leftovers(self) -> Iterator[Path]:
         for path in (*_entries(self._staging), *_entries(self.workplace)):
-            with suppress(OSError):
-                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    yield path
-                finally:
-                    os.close(descriptor)
+            with suppress(OSError), _held(path):
+                yield path
+
+    @property
+    def uploads(self) -> Path:
+        """Where a server keeps what came of uploads that somebody may go on with: a directory for each who does, with a file for
+        each upload, locked while it is written to."""
+        return self._staging.parent / "server" / "uploads"
+
+    @property
+    def xorbs(self) -> Path:
+        """Where it keeps what waits to be put together to files: a directory for each session."""
+        return self._staging.parent / "server" / "xet"
+
+    def unfinished(self, *, now: float) -> Iterator[tuple[Path, float]]:
+        """Uploads that somebody may go on with, each with the seconds in which nobody did, and locked until the next is
+        asked for."""
+        sent = (path for directory in _entries(self.uploads) if directory.is_dir() for path in _entries(directory))
+        for path in (*sent, *_entries(self.xorbs)):
+            with suppress(OSError), _held(path) as status:
+                yield path, max(0.0, now - status.st_mtime)
 
     def _path(self, digest: Digest) -> Path:
         return self._blobs / digest.hex[:2] / digest.hex
@@ -214,6 +228,17 @@ class FilesystemBlobs:
                 staged.unlink(missing_ok=True)
                 raise
             os.close(descriptor)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[os.stat_result]:
+    """Locked; what it is. Raises OSError where somebody else has it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _replaced(digest: Digest) -> MissingBlobError:

@@ -56,3 +56,6 @@ class LocalBlobStore(BlobStore, Protocol):
 
     def leftovers(self) -> Iterator[Path]:
         """Unfinished files whose writer is gone, each locked until the next is asked for."""
+
+    def unfinished(self, *, now: float) -> Iterator[tuple[Path, float]]:
+        """Uploads that somebody may go on with, each with the seconds in which nobody did, and locked until the next is asked for."""

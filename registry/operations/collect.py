@@ -2,6 +2,8 @@
 
 A blob goes only if nothing refers to it, asked again inside the catalog's one write transaction, and if it is older
 than the grace period. Pushing verifies its blobs inside the same kind of transaction, so neither can miss the other.
+
+What killed writers left goes at once, and after the grace period what came of uploads that nobody went on with.
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ class Collected:
 
 
 def collect(*, blobs: LocalBlobStore, catalog: Catalog, grace: float, now: float, dry_run: bool = False) -> Collected:
-    """``grace`` in seconds. With ``dry_run`` nothing is changed and the answer says what would go."""
+    """``grace`` in seconds: blobs and unfinished uploads that are younger are left alone. With ``dry_run`` nothing is changed and
+    the answer says what would go."""
     referenced = set(catalog.references())
     candidates = [
         digest for digest in blobs.digests() if digest not in referenced and blobs.age(digest, now=now) >= grace
     ]
-    leftovers = (*_sweep(blobs, dry_run=dry_run), *catalog.sweep(dry_run=dry_run))
+    left = _left(blobs, grace=grace, now=now)
+    leftovers = (*_sweep(left, dry_run=dry_run), *catalog.sweep(dry_run=dry_run))
     if dry_run:
         sizes = _sizes(candidates, blobs)
         return Collected(tuple(sizes), sum(sizes.values()), leftovers)
@@ -51,10 +55,18 @@ def collect(*, blobs: LocalBlobStore, catalog: Catalog, grace: float, now: float
     return Collected(tuple(removed), freed, leftovers)
 
 
-def _sweep(blobs: LocalBlobStore, *, dry_run: bool) -> list[str]:
+def _left(blobs: LocalBlobStore, *, grace: float, now: float) -> Iterator[Path]:
+    """Each locked until the next is asked for."""
+    yield from blobs.leftovers()
+    for path, idle in blobs.unfinished(now=now):
+        if idle >= grace:
+            yield path
+
+
+def _sweep(left: Iterator[Path], *, dry_run: bool) -> list[str]:
     """First of all: on a full disk this makes the room that the catalog needs."""
     names = []
-    for path in blobs.leftovers():  # locked, until the next one is asked for
+    for path in left:
         names.append(path.name)
         if not dry_run:
             try:

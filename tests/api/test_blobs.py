@@ -313,6 +313,26 @@ def test_what_one_leaves_unfinished_is_bounded(scene: Scene, settings: dict[str,
         assert here.patch("owner", b"3" * 10, b"3", 0).status == 202
 
 
+def test_a_collector_takes_unfinished_uploads_after_its_grace_and_none_that_is_written_to(scene: Scene) -> None:
+    scene.patch("owner", b"xyz", b"x", 0)
+    scene.patch("neighbour", b"abc", b"a", 0)
+    xorb = scene.store / "server" / "xet" / "session" / "xorb"
+    xorb.parent.mkdir(parents=True)
+    xorb.write_bytes(b"x")
+    before = scene.kept()
+    assert scene.shelf.gc(grace=3600).leftovers == ()
+    assert len(scene.shelf.gc(grace=0, dry_run=True).leftovers) == 3
+    assert scene.kept() == before
+    head = f"PATCH /v1/uploads/{X} HTTP/1.1\r\nUpload-Offset: 1\r\nUpload-Length: 3\r\nContent-Length: 2"
+    with scene.begun("owner", head, b"y") as connection:
+        until(lambda: b"upload-in-use" in scene.patch("owner", b"xyz", b"y", 1).body)
+        assert len(scene.shelf.gc(grace=0).leftovers) == 2
+        connection.sendall(b"z")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 201 ")
+    assert scene.offset("neighbour", Digest.of(b"abc")) == b'{"offset":0}'
+    assert not xorb.parent.exists()
+
+
 def test_an_upload_of_which_nothing_arrived_is_none(scene: Scene) -> None:
     assert scene.patch("owner", b"xyz", b"z", 2).status == 409
     assert scene.kept()[1] == []

@@ -36,7 +36,7 @@ class Services:
         self.place = place
         self.signer = Signer(place / "key")
         self.announcements = Announcements(place / "announced")
-        self.staging = Staging(place / "xet", lifetime=2 * XET_LIFETIME)
+        self.staging = Staging(registry.blobs.xorbs, lifetime=2 * XET_LIFETIME)
         self.possessions = Possessions(place / "possessions", lifetime=settings.upload_lifetime)
 
     @property

@@ -23,7 +23,9 @@ class Doctor(BaseModel):
 
 
 class Gc(BaseModel):
-    grace: float = Field(86400.0, ge=0, le=10**9, description="Seconds: blobs younger than that are left alone.")
+    grace: float = Field(
+        86400.0, ge=0, le=10**9, description="Seconds: blobs and unfinished uploads younger than that are left alone."
+    )
     dry_run: bool = True
 
 
