@@ -259,6 +259,23 @@ def test_pages_follow_each_other_whatever_their_rows_are_called(
     assert {page["items"][0]["reference"] for page in (first, second)} == {f"{name}@1" for name in names}
 
 
+def test_the_best_is_any_version_that_is_not_yanked(open_server: TestClient, shelf: Registry, write_adapter: WriteAdapter) -> None:
+    """Newer ones without a score, or with a worse one, are not in its way; an alias is, which says what is meant."""
+    shelf.push(write_adapter("a3", lora_tensors(value=0.125)), name="a", evaluations=["acc=0.25"])
+    shelf.push(write_adapter("a4", lora_tensors(value=0.375)), name="a")
+
+    def best(conditions: str = "") -> str | None:
+        return open_server.get(f"/v1/best?by=acc&namespace=team{conditions}").json().get("reference")
+
+    assert (best(), best("&all_versions=true"), best("&alias=production")) == ("team/a@2", "team/a@2", "team/a@1")
+    shelf.yank("a@2", "because")
+    assert (best(), best("&all_versions=true")) == ("team/a@1", "team/a@2")
+    shelf.delete("a@2", "because")
+    assert (best(), best("&all_versions=true")) == ("team/a@1", "team/a@1")
+    shelf.yank("a@1", "because")
+    assert (best(), best("&alias=production"), best("&metric=acc>=0.5")) == ("team/a@3", "team/a@1", None)
+
+
 def test_the_best_is_asked_for_and_nothing_else(open_server: TestClient) -> None:
     assert open_server.get("/v1/best?by=acc&reverse=true").json()["reference"] == "secret/b@1"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -38,18 +39,25 @@ _TRIED, _PAGE = 1000, 100
 class Best(Conditions):
     by: str | None = Field(None, max_length=400, description="The metric, such as acc or arc_easy/acc.")
     engine: str | None = Field(None, max_length=60, description="It must be able to serve it: vllm, or vllm==0.33.0.")
+    all_versions: bool = Field(False, description="Also those that are yanked.")
+
+    def by_metric(self, caller: Caller, metric: str) -> VersionQuery:
+        """Every version that fits, the best first. Raises InvalidNameError, NotFoundError."""
+        return replace(self.query(caller, sort=metric, limit=_PAGE), all_versions=True)
 
 
 @router.get("/best", summary="The best version by a metric, among those that fit")
 def best(request: Request, caller: Reader, wanted: Annotated[Best, Query()]) -> dict[str, Any]:
-    """Of the conditions of a search, with ``by`` the metric. Of equals the one that was stored last."""
+    """Of the conditions of a search, with ``by`` the metric, among all versions that are not yanked, or those that ``alias`` points
+    at. Of equals the one that was stored last."""
     if wanted.by is None or wanted.by in SORTS:
         raise InvalidInputError("say the metric by which it is to be the best", code="no-metric", hint="?by=acc")
     if wanted.engine is not None:
         find_profile(wanted.engine)
     documents: Documents = request.app.state.documents
     documents.catch_up()
-    for version in _best_first(caller, wanted.query(caller, sort=wanted.by, limit=_PAGE)):
+    yanked_too = wanted.all_versions or wanted.alias is not None
+    for version in _best_first(caller, wanted.by_metric(caller, wanted.by), yanked_too=yanked_too):
         fitting = documents.answer(
             caller.registry, version.adapter, Wanted(number=version.number, engine=wanted.engine)
         )
@@ -60,11 +68,15 @@ def best(request: Request, caller: Reader, wanted: Annotated[Best, Query()]) -> 
     raise NotFoundError(f"no version that fits has a score {wanted.by}", code="none-fits")
 
 
-def _best_first(caller: Caller, query: VersionQuery) -> Iterator[Version]:
-    for _ in range(_TRIED // _PAGE):
+def _best_first(caller: Caller, query: VersionQuery, *, yanked_too: bool) -> Iterator[Version]:
+    tried = 0
+    while tried < _TRIED:
         page = caller.registry.catalog.search(query)
-        yield from page
-        if len(page) < _PAGE:
+        for version in page:
+            if version.yanked is None or yanked_too:
+                tried += 1
+                yield version
+        if len(page) < query.limit:
             return
         query = query.behind(page[-1])
 
