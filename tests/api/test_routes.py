@@ -85,6 +85,27 @@ def test_the_best_is_the_best_that_fits(open_server: TestClient) -> None:
     assert open_server.get("/v1/best").status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("metric=acc", "secret/b@1"),
+        ("metric=acc&by=acc", "secret/b@1"),
+        ("metric=acc&metric=acc<0.8", "team/a@2"),
+        ("by=acc&metric=acc<=0.6", "team/a@1"),
+        ("metric=acc&by=f1", "no-metric"),
+        ("metric=acc&metric=f1", "no-metric"),
+        ("metric=acc>=0.1", "no-metric"),
+        ("metric=rank", "no-metric"),
+        ("by=rank", "no-metric"),
+        ("metric=f1", "none-fits"),
+        ("metric=", "invalid-name"),
+    ],
+)
+def test_the_best_by_a_metric_that_either_name_says(open_server: TestClient, query: str, found: str) -> None:
+    answer = open_server.get(f"/v1/best?{query}").json()
+    assert answer.get("reference", answer.get("code")) == found
+
+
 def test_scores_lineage_and_comparison(open_server: TestClient) -> None:
     made = open_server.post("/v1/adapters/team/a/versions/1/evaluations", json={"evaluations": [{"metric": "f1", "value": 0.25}]})
     assert made.json() == {"added": 1}

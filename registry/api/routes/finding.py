@@ -16,7 +16,7 @@ from registry.api.routes.adapters import Conditions
 from registry.api.texts import RequestBody
 from registry.checks.profile import find_profile
 from registry.domain.access import Action
-from registry.domain.query import SORTS
+from registry.domain.query import OPERATORS, SORTS, MetricName
 from registry.errors import InvalidInputError, NotFoundError, RejectedError
 from registry.operations.bases import base_called
 from registry.operations.check import adapter_stored, check, under_alias
@@ -34,30 +34,47 @@ Reader = Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))]
 
 #: So many versions are looked at, the best first, for one that an engine serves.
 _TRIED, _PAGE = 1000, 100
+#: What makes a condition of a metric.
+_SIGNS = frozenset("".join(OPERATORS))
 
 
 class Best(Conditions):
     by: str | None = Field(None, max_length=400, description="The metric, such as acc or arc_easy/acc.")
+    metric: list[str] = Field(
+        [],
+        description="Conditions such as acc>=0.8 or arc_easy/acc>=0.8; a name alone is the metric, as in `by`.",
+        max_length=50,
+    )
     engine: str | None = Field(None, max_length=60, description="It must be able to serve it: vllm, or vllm==0.33.0.")
-    all_versions: bool = Field(False, description="Also those that are yanked.")
+    all_versions: bool = Field(default=False, description="Also those that are yanked.")
 
-    def by_metric(self, caller: Caller, metric: str) -> VersionQuery:
-        """Every version that fits, the best first. Raises InvalidNameError, NotFoundError."""
-        return replace(self.query(caller, sort=metric, limit=_PAGE), all_versions=True)
+    def best_first(self, caller: Caller) -> VersionQuery:
+        """Every version that fits, ordered by the metric. Raises InvalidInputError, InvalidNameError, NotFoundError."""
+        conditions = [text for text in self.metric if any(sign in text for sign in _SIGNS)]
+        names = [text for text in self.metric if text not in conditions]
+        metrics = {str(MetricName.parse(text)) for text in (*names, *([self.by] if self.by is not None else ()))}
+        if len(metrics) != 1 or not metrics.isdisjoint(SORTS):
+            raise InvalidInputError(
+                "say the one metric by which it is to be the best"
+                + (f", not {' and '.join(sorted(metrics))}" if metrics else ""),
+                code="no-metric",
+                hint="?by=acc",
+            )
+        query = self.model_copy(update={"metric": conditions}).query(caller, sort=metrics.pop(), limit=_PAGE)
+        return replace(query, all_versions=True)
 
 
 @router.get("/best", summary="The best version by a metric, among those that fit")
 def best(request: Request, caller: Reader, wanted: Annotated[Best, Query()]) -> dict[str, Any]:
-    """Of the conditions of a search, with ``by`` the metric, among all versions that are not yanked, or those that ``alias`` points
+    """Of the conditions of a search, with ``by`` (or ``metric``, without a comparison) the metric, among all versions that are not yanked, or those that ``alias`` points
     at. Of equals the one that was stored last."""
-    if wanted.by is None or wanted.by in SORTS:
-        raise InvalidInputError("say the metric by which it is to be the best", code="no-metric", hint="?by=acc")
+    query = wanted.best_first(caller)
     if wanted.engine is not None:
         find_profile(wanted.engine)
     documents: Documents = request.app.state.documents
     documents.catch_up()
     yanked_too = wanted.all_versions or wanted.alias is not None
-    for version in _best_first(caller, wanted.by_metric(caller, wanted.by), yanked_too=yanked_too):
+    for version in _best_first(caller, query, yanked_too=yanked_too):
         fitting = documents.answer(
             caller.registry, version.adapter, Wanted(number=version.number, engine=wanted.engine)
         )
@@ -65,7 +82,7 @@ def best(request: Request, caller: Reader, wanted: Annotated[Best, Query()]) -> 
             continue
         score = version.score.document() if version.score else None
         return {**json.loads(fitting.at(public_url(request))), "score": score}
-    raise NotFoundError(f"no version that fits has a score {wanted.by}", code="none-fits")
+    raise NotFoundError(f"no version that fits has a score {query.sort}", code="none-fits")
 
 
 def _best_first(caller: Caller, query: VersionQuery, *, yanked_too: bool) -> Iterator[Version]:
