@@ -66,8 +66,8 @@ class Best(Conditions):
 
 @router.get("/best", summary="The best version by a metric, among those that fit")
 def best(request: Request, caller: Reader, wanted: Annotated[Best, Query()]) -> dict[str, Any]:
-    """Of the conditions of a search, with ``by`` (or ``metric``, without a comparison) the metric, among all versions that are not yanked, or those that ``alias`` points
-    at. Of equals the one that was stored last."""
+    """Of the conditions of a search, with ``by`` (or ``metric``, without a comparison) the metric, among all versions that are not
+    yanked, or those that ``alias`` points at. Of equals the one that was stored last."""
     query = wanted.best_first(caller)
     if wanted.engine is not None:
         find_profile(wanted.engine)
