@@ -49,7 +49,23 @@ def create(connection: Connection) -> None:
 
 
 def check(connection: Connection) -> None:
+    _refuse_newer(current(connection))
+
+
+def require_head(connection: Connection) -> None:
+    """For a server, which others may be using the same store beside: it migrates nothing by itself."""
     revision = current(connection)
+    if revision is not None:
+        _require_head(revision)
+
+
+def require_unchanged(connection: Connection) -> None:
+    """In a transaction of a process that found or made the schema of this version before: another program may have changed it
+    since."""
+    _require_head(connection.execute(text("SELECT version_num FROM alembic_version")).scalar())
+
+
+def _refuse_newer(revision: str | None) -> None:
     if revision is not None and revision > HEAD:
         raise UnavailableError(
             f"the registry has schema {revision}, this version knows up to {HEAD}",
@@ -58,11 +74,9 @@ def check(connection: Connection) -> None:
         )
 
 
-def require_head(connection: Connection) -> None:
-    """For a server, which others may be using the same store beside: it migrates nothing by itself."""
-    check(connection)
-    revision = current(connection)
-    if revision is not None and revision != HEAD:
+def _require_head(revision: str | None) -> None:
+    _refuse_newer(revision)
+    if revision != HEAD:
         raise UnavailableError(
             f"the registry has schema {revision}, this version needs {HEAD}",
             code="schema-too-old",

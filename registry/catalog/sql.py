@@ -172,6 +172,7 @@ class SqlCatalog(SqlReads):
         recorded: int | None = None
         try:
             with self._transaction() as session:
+                schema.require_unchanged(session.connection())
                 self._catch_up(session)
                 writer = SqlWriter(session, actor=self._actor, now=self._now)
                 yield writer

@@ -10,7 +10,10 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
+from starlette.testclient import TestClient
 
+from registry.api.app import create_app
+from registry.api.settings import Settings
 from registry.catalog import schema
 from registry.catalog.engine import reading, sqlite_engine, writing
 from registry.catalog.tables import SQLModel
@@ -127,6 +130,33 @@ def test_a_newer_schema_is_refused_and_untouched(store: Registry, write_adapter:
             attempt()
         assert (caught.value.code, caught.value.exit_code) == ("schema-too-new", 8)
     assert path.read_bytes() == bytes_before
+
+
+@pytest.mark.parametrize(("found", "code"), [("9999", "schema-too-new"), ("0001", "schema-too-old")])
+def test_a_schema_that_changes_under_a_program_at_work_is_refused_and_untouched(
+    store: Registry, write_adapter: WriteAdapter, tmp_path: Path, found: str, code: str
+) -> None:
+    """A newer program brought the registry to its own, or somebody put an old catalog back."""
+    store.push(write_adapter("a"))
+    place = tmp_path / "registry"
+    client = TestClient(create_app(Settings(place)), base_url="http://localhost")
+    alias = {"version": 1}
+    assert client.put("/v1/adapters/local/a/aliases/x", json=alias).status_code == 200
+    with writing(sqlite_engine(place / "catalog.db")) as connection:
+        before = schema.current(connection)
+        connection.execute(text("UPDATE alembic_version SET version_num = :found"), {"found": found})
+    untouched = {path: path.read_bytes() for path in (place / "catalog.db", *(place / "journal").rglob("*.*"))}
+    with pytest.raises(UnavailableError) as caught:
+        store.set_alias("a", "production", 1)
+    assert caught.value.code == code
+    for answer in (client.put("/v1/adapters/local/a/aliases/y", json=alias), client.get("/readyz")):
+        assert (answer.status_code, answer.json()["code"]) == (503, code)
+    assert client.get("/healthz").status_code == 200
+    assert {path: path.read_bytes() for path in (place / "catalog.db", *(place / "journal").rglob("*.*"))} == untouched
+    with writing(sqlite_engine(place / "catalog.db")) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :before"), {"before": before})
+    assert client.get("/readyz").status_code == 200
+    store.set_alias("a", "production", 1)
 
 
 def revisions() -> list[str]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
 from registry.hub.protocol import SERVICE
+
+if TYPE_CHECKING:
+    from registry.catalog.sql import SqlCatalog
 
 router = APIRouter(tags=["health"])
 
@@ -23,8 +28,10 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok", "service": SERVICE}
 
 
-@router.get("/readyz", summary="The catalog can be read")
+@router.get("/readyz", summary="The catalog can be read, and has the schema of this server")
 def readyz(request: Request) -> JSONResponse:
     """Raises UnavailableError (503) through the catalog."""
-    request.app.state.registry.catalog.audit(limit=1)
+    catalog: SqlCatalog = request.app.state.registry.catalog
+    catalog.require_current()
+    catalog.audit(limit=1)
     return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
