@@ -9,9 +9,10 @@ What killed writers left goes at once, and after the grace period what came of u
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from registry.blobs.protocol import BlobStore, LocalBlobStore
 from registry.catalog.protocol import Catalog
