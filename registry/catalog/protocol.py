@@ -85,7 +85,7 @@ class CatalogWriter(Protocol):
     def rename_adapter(self, adapter: AdapterName, to: AdapterName) -> None:
         """Raises ConflictError for a name that anything ever had."""
 
-    def commit(
+    def add_commit(
         self,
         adapter: AdapterName,
         *,

@@ -39,7 +39,8 @@ class RemoteWriter:
         self._steps: list[dict[str, Any]] = []
         self._answered = ""
 
-    def commit_all(self) -> None:
+    def finish(self) -> None:
+        """Send all steps once more, to stay."""
         if self._steps:
             only = self._steps[0]["do"] if len(self._steps) == 1 else None
             alone = only not in (None, "add_version")  # so nothing hangs on what it answered
@@ -142,7 +143,7 @@ class RemoteWriter:
         revoked: Token = self._step("revoke_token", token_id=token_id)
         return revoked
 
-    def commit(self, adapter: AdapterName, **_facts: object) -> None:
+    def add_commit(self, adapter: AdapterName, **_facts: object) -> None:
         raise _on_the_server(f"a commit to {adapter}")
 
     def note_collection(self, digests: Sequence[Digest]) -> None:
@@ -179,7 +180,7 @@ class RemoteCatalog:
     def writing(self) -> Iterator[RemoteWriter]:
         writer = RemoteWriter(self._client)
         yield writer
-        writer.commit_all()
+        writer.finish()
 
     def resolve(self, reference: Reference) -> Version:
         return _meant(reference, self._ask("resolve", reference=str(reference)), self._client)

@@ -225,7 +225,7 @@ class SqlWriter:
         require_no_clash(self._session, to, aliases=self.aliases(adapter))
         self._record(adapters.RENAME, known.name, {"to": str(to)})
 
-    def commit(
+    def add_commit(
         self,
         adapter: AdapterName,
         *,

@@ -443,7 +443,7 @@ class CatalogContract:
         tree, card = Digest.of(b"tree"), Digest.of(b"card")
         with catalog.writing() as writer:
             writer.create_adapter(NAME, private=False)
-            writer.commit(
+            writer.add_commit(
                 NAME, commit="a" * 40, parent=None, tree=tree, files=[card], title="card", number=0, draft=False
             )
         (commit,) = catalog.commits(NAME)

@@ -64,7 +64,7 @@ def path(tmp_path: Path) -> Path:
     moved, hidden = AdapterName.parse("team/moved"), AdapterName.parse("Team/Hidden")
     with catalog.writing() as writer:
         writer.create_adapter(hidden, private=True)
-        writer.commit(
+        writer.add_commit(
             hidden,
             commit="a" * 40,
             parent=None,

@@ -152,7 +152,7 @@ class TestOverHttp(CatalogContract):
     def test_a_commit_keeps_its_blobs(self, catalog: Any) -> None:
         """Commits are the server's own to make."""
         with pytest.raises(UnavailableError), catalog.writing() as writer:
-            writer.commit(NAME, commit="a" * 40)
+            writer.add_commit(NAME, commit="a" * 40)
 
 
 def test_a_manifest_that_is_not_what_its_files_make_is_refused(client: Client, tmp_path: Path, store: Path) -> None:

@@ -258,7 +258,7 @@ def test_what_no_registry_answers_is_an_error(question: str, body: bytes) -> Non
 def test_what_no_registry_answers_to_a_step_is_an_error(step: str, document: object) -> None:
     writer = RemoteWriter(Told(json.dumps(document).encode()))
     failed(lambda: STEPS[step](writer))
-    writer.commit_all()  # nothing, for the step was not answered
+    writer.finish()  # nothing, for the step was not answered
 
 
 def test_a_commit_that_is_not_answered_as_one_is_not_believed() -> None:

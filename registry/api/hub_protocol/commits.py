@@ -188,7 +188,7 @@ def _recorded(
         with catalog.writing() as writer:
             for digest in (listed, *digests_of(tree)):
                 blobs.size(digest)  # a collector may have run
-            writer.commit(
+            writer.add_commit(
                 asked.repository.name,
                 commit=commit,
                 parent=head.commit,
