@@ -128,5 +128,3 @@ _DECLARATIONS: Mapping[str, _Declaration] = {
     "added_tokens": _Declaration("added_tokens.json", _has_added_tokens),
     "no_base": _Declaration("base_model_name_or_path", _names_no_base),
 }
-#: Every name that a table of ``profiles.toml`` may use.
-FEATURES = frozenset(_DECLARATIONS) | {feature for _, feature in _KINDS} | {"lora", "whole_embedding", "other"}

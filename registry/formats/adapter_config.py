@@ -63,10 +63,6 @@ class AdapterConfig:
         value = self.raw.get(field)
         return default if value is None else self._integer(field, value)
 
-    def optional_integer(self, field: str) -> int | None:
-        value = self.raw.get(field)
-        return None if value is None else self._integer(field, value)
-
     def number(self, field: str, default: float) -> float:
         value = self.raw.get(field)
         return default if value is None else self._number(field, value)

@@ -44,7 +44,6 @@ ANSWERS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "find_version": (maybe(values.version_document), maybe(values.read_version)),
     "versions": (listed(values.version_document), read_list(values.read_version)),
     "search": (listed(values.version_document), read_list(values.read_version)),
-    "live_versions": (listed(values.version_document), read_list(values.read_version)),
     "aliases": (same, read(Mapping[str, int])),
     "alias_history": (listed(values.move_document), read(list[AliasMove])),
     "evaluations": (listed(lambda each: each.document()), read(list[Evaluation])),

@@ -18,7 +18,7 @@ from registry.domain.base_model import StoredBase
 from registry.domain.commit import Commit
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding
-from registry.domain.names import MAX_NUMBER, AdapterName, Reference
+from registry.domain.names import MAX_NUMBER, AdapterName
 from registry.domain.query import MetricCondition, MetricName, Position, VersionQuery
 from registry.domain.version import Adapter, AliasMove, AuditEntry, Version
 
@@ -119,10 +119,6 @@ def base_document(base: StoredBase | None) -> dict[str, Any] | None:
     return None if base is None else {"id": base.id.document(), "digest": base.digest}
 
 
-def read_base(document: Document | None) -> StoredBase | None:
-    return None if document is None else record(StoredBase, document)
-
-
 def token_document(token: Token) -> dict[str, Any]:
     """With the hash: what a new token is kept as."""
     return {**token.document(), "hash": token.hash}
@@ -167,11 +163,3 @@ def read_query(document: Document) -> VersionQuery:
             "visible": None,
         }
     )
-
-
-def reference_of(version: Version) -> str:
-    return version.reference
-
-
-def read_reference(text: str) -> Reference:
-    return Reference.parse(text)

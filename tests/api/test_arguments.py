@@ -21,6 +21,7 @@ from registry.api.settings import Settings
 from registry.connect import connect
 from registry.domain.access import Action, NamespacePattern, new_token
 from registry.domain.names import AliasName
+from registry.remote.asks import ANSWERS, RESULTS
 from tests.api.sites import Site, site
 from tests.conftest import WriteAdapter, lora_tensors
 
@@ -133,6 +134,11 @@ def test_no_argument_is_more_than_refused(client: TestClient) -> None:
         assert client.get(path).status_code == 200, path
     assert wrong == []
     assert {200, 400} <= statuses
+
+
+def test_both_sides_know_the_same_questions_and_steps() -> None:
+    assert ANSWERS.keys() == QUESTIONS.keys()
+    assert RESULTS.keys() == STEPS.keys()
 
 
 def test_what_is_right_is_taken(client: TestClient) -> None:
