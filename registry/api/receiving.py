@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from registry.domain.base_model import StoredBase
 from registry.domain.digest import Digest
@@ -19,9 +19,9 @@ from registry.operations.describe import AdapterPackage, describe
 from registry.operations.merged_version import require_merged
 from registry.operations.publish import kept_findings, refuse_errors
 from registry.operations.receive import laid_out
-from registry.remote import values
 
 if TYPE_CHECKING:
+    from registry.api.arguments import AddVersion
     from registry.api.callers import Caller
     from registry.api.possessions import Possessions
     from registry.catalog.protocol import CatalogWriter
@@ -61,27 +61,26 @@ class Receiver:
         self.require_usable([base.digest])
         stored_spec(base, self.caller.registry.blobs)
 
-    def received(self, given: Mapping[str, Any]) -> Received:
+    def received(self, given: AddVersion) -> Received:
         """The version that was described, as far as it is what the blobs make; reads every byte of it, so this is no work for a
         transaction. Raises InvalidInputError, DefectiveAdapterError, MisfitError."""
-        adapter = AdapterName.parse(given["adapter"])
-        manifest = _parsed(given["manifest"])
+        adapter, manifest = given.adapter, _parsed(given.manifest)
         self.require_usable([manifest.digest, *(entry.digest for entry in manifest.files)])
-        claimed = [values.read_finding(finding) for finding in given["findings"]]
+        claimed = [Finding(**noticed.model_dump()) for noticed in given.findings]
         if manifest.peft_type == MERGED:
             files = {entry.path: entry.digest for entry in manifest.files}
             with laid_out(files, self.caller.registry.blobs, called=str(adapter)) as directory:
                 require_merged(directory, manifest)
-            return Received(adapter, manifest, given["note"], claimed)
+            return Received(adapter, manifest, given.note, claimed)
         allowed = [finding.rule for finding in claimed if finding.severity is Severity.ERROR]
         package = self._described(manifest, str(adapter), allowed)
         return Received(
             adapter,
             package.manifest,
-            given["note"],
+            given.note,
             _said(package, claimed),
-            package.fingerprint or _digest(given["fingerprint"]),
-            package.weights_fingerprint or _digest(given["weights_fingerprint"]),
+            package.fingerprint or given.fingerprint,
+            package.weights_fingerprint or given.weights_fingerprint,
         )
 
     def add_version(self, writer: CatalogWriter, received: Received) -> tuple[Version, bool]:
@@ -134,7 +133,3 @@ def _said(package: AdapterPackage, claimed: Sequence[Finding]) -> list[Finding]:
     here = kept_findings(package.findings)
     known = {finding.rule for finding in here}
     return here + ([] if package.fingerprint else [finding for finding in claimed if finding.rule not in known])
-
-
-def _digest(text: object) -> Digest | None:
-    return Digest(text) if isinstance(text, str) else None

@@ -83,20 +83,6 @@ def _move_alias(writer: CatalogWriter, given: arguments.MoveAlias, _receiver: Re
     return writer.move_alias(given.adapter, given.alias, given.to, expected=expected, gate=gate)
 
 
-def _received(given: arguments.AddVersion, receiver: Receiver) -> Received:
-    findings = [finding.model_dump() for finding in given.findings]
-    return receiver.received(
-        {
-            "adapter": str(given.adapter),
-            "manifest": given.manifest,
-            "note": given.note,
-            "fingerprint": given.fingerprint,
-            "weights_fingerprint": given.weights_fingerprint,
-            "findings": findings,
-        }
-    )
-
-
 def _add_version(writer: CatalogWriter, received: Received, receiver: Receiver) -> tuple[Version, bool]:
     version, created = receiver.add_version(writer, received)
     return without_surroundings(receiver.caller, version), created
@@ -141,7 +127,9 @@ STEPS: Mapping[str, Step] = {
         _on_version(Action.READ, lambda scores, version, _given: scores.evaluations(version)),
         reads=True,
     ),
-    "add_version": Step(Action.PUSH, arguments.AddVersion, _add_version, beforehand=_received),
+    "add_version": Step(
+        Action.PUSH, arguments.AddVersion, _add_version, beforehand=lambda given, receiver: receiver.received(given)
+    ),
     "move_alias": Step(Action.TAG, arguments.MoveAlias, _move_alias),
     "set_tags": Step(
         Action.TAG,
