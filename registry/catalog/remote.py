@@ -24,8 +24,8 @@ from registry.domain.names import AdapterName, AliasName, Reference
 from registry.domain.query import VersionQuery
 from registry.domain.version import Adapter, AliasMove, AuditEntry, Version
 from registry.errors import UnavailableError
-from registry.remote import values
-from registry.remote.asks import ANSWERS, RESULTS
+from registry.remote import asks, values
+from registry.remote.asks import Ask
 from registry.remote.client import Client
 
 T = TypeVar("T")
@@ -48,15 +48,13 @@ class RemoteWriter:
             self._client.post("/v1/transactions", document, _results(len(self._steps)), once=True)
 
     def resolve(self, reference: Reference) -> Version:
-        return _meant(reference, self._step("resolve", reference=str(reference)), self._client)
+        return _meant(reference, self._step(asks.RESOLVE, reference=str(reference)), self._client)
 
     def aliases(self, adapter: AdapterName) -> dict[str, int]:
-        found: dict[str, int] = self._step("aliases", adapter=str(adapter))
-        return found
+        return self._step(asks.ALIASES, adapter=str(adapter))
 
     def evaluations(self, version: Version) -> list[Evaluation]:
-        found: list[Evaluation] = self._step("evaluations", version=version.reference)
-        return found
+        return self._step(asks.EVALUATIONS, version=version.reference)
 
     def add_version(
         self,
@@ -68,8 +66,8 @@ class RemoteWriter:
         weights_fingerprint: Digest | None = None,
         findings: Sequence[Finding] = (),
     ) -> tuple[Version, bool]:
-        found: tuple[Version, bool] = self._step(
-            "add_version",
+        found = self._step(
+            asks.ADD_VERSION,
             adapter=str(adapter),
             manifest=manifest.canonical_bytes.decode("ascii"),
             note=note,
@@ -90,58 +88,51 @@ class RemoteWriter:
         gate: Mapping[str, object] | None = None,
     ) -> AliasMove | None:
         only = {} if expected is ANYTHING else {"expected": expected}
-        move: AliasMove | None = self._step("move_alias", adapter=str(adapter), alias=alias, to=to, gate=gate, **only)
-        return move
+        return self._step(asks.MOVE_ALIAS, adapter=str(adapter), alias=alias, to=to, gate=gate, **only)
 
     def set_tags(self, version: Version, tags: Mapping[str, str]) -> None:
         if tags:
-            self._step("set_tags", version=version.reference, tags=dict(tags))
+            self._step(asks.SET_TAGS, version=version.reference, tags=dict(tags))
 
     def remove_tags(self, version: Version, keys: Sequence[str]) -> None:
-        self._step("remove_tags", version=version.reference, keys=list(keys))
+        self._step(asks.REMOVE_TAGS, version=version.reference, keys=list(keys))
 
     def yank(self, version: Version, reason: str) -> None:
-        self._step("yank", version=version.reference, reason=reason)
+        self._step(asks.YANK, version=version.reference, reason=reason)
 
     def unyank(self, version: Version) -> None:
-        self._step("unyank", version=version.reference)
+        self._step(asks.UNYANK, version=version.reference)
 
     def delete(self, version: Version, reason: str) -> None:
-        self._step("delete", version=version.reference, reason=reason)
+        self._step(asks.DELETE, version=version.reference, reason=reason)
 
     def add_evaluations(self, version: Version, evaluations: Sequence[Evaluation], *, raw: Digest | None = None) -> int:
         scores = [evaluation.document() for evaluation in evaluations]
-        count: int = self._step("add_evaluations", version=version.reference, evaluations=scores, raw=raw)
-        return count
+        return self._step(asks.ADD_EVALUATIONS, version=version.reference, evaluations=scores, raw=raw)
 
     def add_base(self, base: StoredBase) -> bool:
-        changed: bool = self._step("add_base", base=values.base_document(base))
-        return changed
+        return self._step(asks.ADD_BASE, base=values.base_document(base))
 
     def alias_base(self, name: str, canonical: str | None) -> bool:
-        changed: bool = self._step("alias_base", name=name, canonical=canonical)
-        return changed
+        return self._step(asks.ALIAS_BASE, name=name, canonical=canonical)
 
     def create_adapter(self, adapter: AdapterName, *, private: bool) -> bool:
-        created: bool = self._step("create_adapter", adapter=str(adapter), private=private)
-        return created
+        return self._step(asks.CREATE_ADAPTER, adapter=str(adapter), private=private)
 
     def set_private(self, adapter: AdapterName, *, private: bool) -> None:
-        self._step("set_private", adapter=str(adapter), private=private)
+        self._step(asks.SET_PRIVATE, adapter=str(adapter), private=private)
 
     def remove_adapter(self, adapter: AdapterName, reason: str) -> None:
-        self._step("remove_adapter", adapter=str(adapter), reason=reason)
+        self._step(asks.REMOVE_ADAPTER, adapter=str(adapter), reason=reason)
 
     def rename_adapter(self, adapter: AdapterName, to: AdapterName) -> None:
-        self._step("rename_adapter", adapter=str(adapter), to=str(to))
+        self._step(asks.RENAME_ADAPTER, adapter=str(adapter), to=str(to))
 
     def add_token(self, token: Token) -> Token:
-        made: Token = self._step("add_token", token=values.token_document(token))
-        return made
+        return self._step(asks.ADD_TOKEN, token=values.token_document(token))
 
     def revoke_token(self, token_id: str) -> Token:
-        revoked: Token = self._step("revoke_token", token_id=token_id)
-        return revoked
+        return self._step(asks.REVOKE_TOKEN, token_id=token_id)
 
     def add_commit(self, adapter: AdapterName, **_facts: object) -> None:
         raise _on_the_server(f"a commit to {adapter}")
@@ -153,12 +144,12 @@ class RemoteWriter:
         """None: what was sent and is not used ends by the server's clock."""
         return []
 
-    def _step(self, name: str, /, **arguments: Any) -> Any:
-        steps = [*self._steps, {"do": name, **arguments}]
+    def _step(self, ask: Ask[T], /, **arguments: Any) -> T:
+        steps = [*self._steps, {"do": ask.name, **arguments}]
 
-        def read(document: Any) -> tuple[Any, str]:
+        def read(document: Any) -> tuple[T, str]:
             results = _results(len(steps))(document)
-            return RESULTS[name][1](results[-1]), values.shaped(document["answered"], str)
+            return ask.codec.read(results[-1]), values.shaped(document["answered"], str)
 
         result, answered = self._client.post("/v1/transactions", {"steps": steps, "commit": False}, read)
         self._steps, self._answered = steps, answered
@@ -183,36 +174,30 @@ class RemoteCatalog:
         writer.finish()
 
     def resolve(self, reference: Reference) -> Version:
-        return _meant(reference, self._ask("resolve", reference=str(reference)), self._client)
+        return _meant(reference, self._ask(asks.RESOLVE, reference=str(reference)), self._client)
 
     def find_version(self, adapter: AdapterName, digest: Digest) -> Version | None:
-        found: Version | None = self._ask("find_version", adapter=str(adapter), digest=digest)
+        found = self._ask(asks.FIND_VERSION, adapter=str(adapter), digest=digest)
         return None if found is None else _meant(Reference(adapter, digest_start=digest), found, self._client)
 
     def versions(self, adapter: AdapterName, *, below: int | None = None, limit: int) -> list[Version]:
-        found: list[Version] = self._ask("versions", adapter=str(adapter), below=below, limit=limit)
-        return found
+        return self._ask(asks.VERSIONS, adapter=str(adapter), below=below, limit=limit)
 
     def search(self, query: VersionQuery) -> list[Version]:
-        found: list[Version] = self._ask("search", query=values.query_document(query))
-        return found
+        return self._ask(asks.SEARCH, query=values.query_document(query))
 
     def aliases(self, adapter: AdapterName) -> dict[str, int]:
-        found: dict[str, int] = self._ask("aliases", adapter=str(adapter))
-        return found
+        return self._ask(asks.ALIASES, adapter=str(adapter))
 
     def alias_history(self, adapter: AdapterName, alias: AliasName) -> list[AliasMove]:
-        found: list[AliasMove] = self._ask("alias_history", adapter=str(adapter), alias=alias)
-        return found
+        return self._ask(asks.ALIAS_HISTORY, adapter=str(adapter), alias=alias)
 
     def evaluations(self, version: Version) -> list[Evaluation]:
-        found: list[Evaluation] = self._ask("evaluations", version=version.reference)
-        return found
+        return self._ask(asks.EVALUATIONS, version=version.reference)
 
     def audit(self, adapter: AdapterName | None = None, *, limit: int | None = None) -> list[AuditEntry]:
         name = str(adapter) if adapter is not None else None
-        found: list[AuditEntry] = self._ask("audit", adapter=name, limit=limit)
-        return found
+        return self._ask(asks.AUDIT, adapter=name, limit=limit)
 
     def live_versions(self) -> Iterator[Version]:
         query = VersionQuery(all_versions=True, limit=500)
@@ -223,56 +208,44 @@ class RemoteCatalog:
             query = query.behind(page[-1])
 
     def references(self) -> Iterator[Digest]:
-        found: list[Digest] = self._ask("references")
+        found = self._ask(asks.REFERENCES)
         return iter(found)
 
     def owners(self, digest: Digest) -> list[str]:
-        found: list[str] = self._ask("owners", digest=digest)
-        return found
+        return self._ask(asks.OWNERS, digest=digest)
 
     def holders(self, digest: Digest) -> list[AdapterName]:
-        found: list[AdapterName] = self._ask("holders", digest=digest)
-        return found
+        return self._ask(asks.HOLDERS, digest=digest)
 
     def find_base(self, name: str, revision: str | None) -> StoredBase | None:
-        found: StoredBase | None = self._ask("find_base", name=name, revision=revision)
-        return found
+        return self._ask(asks.FIND_BASE, name=name, revision=revision)
 
     def bases(self) -> list[StoredBase]:
-        found: list[StoredBase] = self._ask("bases")
-        return found
+        return self._ask(asks.BASES)
 
     def base_aliases(self) -> dict[str, str]:
-        found: dict[str, str] = self._ask("base_aliases")
-        return found
+        return self._ask(asks.BASE_ALIASES)
 
     def events(self, after: int, *, limit: int) -> list[AuditEntry]:
-        found: list[AuditEntry] = self._ask("events", after=after, limit=limit)
-        return found
+        return self._ask(asks.EVENTS, after=after, limit=limit)
 
     def find_adapter(self, name: AdapterName) -> Adapter | None:
-        found: Adapter | None = self._ask("find_adapter", adapter=str(name))
-        return found
+        return self._ask(asks.FIND_ADAPTER, adapter=str(name))
 
     def adapters(self, *, namespace: str | None = None) -> list[Adapter]:
-        found: list[Adapter] = self._ask("adapters", namespace=namespace)
-        return found
+        return self._ask(asks.ADAPTERS, namespace=namespace)
 
     def has_namespace(self, namespace: str) -> bool:
-        found: bool = self._ask("has_namespace", namespace=namespace)
-        return found
+        return self._ask(asks.HAS_NAMESPACE, namespace=namespace)
 
     def commits(self, adapter: AdapterName) -> list[Commit]:
-        found: list[Commit] = self._ask("commits", adapter=str(adapter))
-        return found
+        return self._ask(asks.COMMITS, adapter=str(adapter))
 
     def find_token(self, token_id: str) -> Token | None:
-        found: Token | None = self._ask("find_token", token_id=token_id)
-        return found
+        return self._ask(asks.FIND_TOKEN, token_id=token_id)
 
     def tokens(self) -> list[Token]:
-        found: list[Token] = self._ask("tokens")
-        return found
+        return self._ask(asks.TOKENS)
 
     def sweep(self, *, dry_run: bool) -> list[str]:
         raise _on_the_server("what killed writers left" + (" is looked for" if dry_run else " is removed"))
@@ -289,8 +262,8 @@ class RemoteCatalog:
         """What ``gc`` removes on the server, or would."""
         return self._client.post("/v1/store/gc", {"grace": grace, "dry_run": dry_run}, read)
 
-    def _ask(self, name: str, /, **arguments: Any) -> Any:
-        return self._client.post(f"/v1/catalog/{name}", arguments, lambda found: ANSWERS[name][1](found["answer"]))
+    def _ask(self, ask: Ask[T], /, **arguments: Any) -> T:
+        return self._client.post(f"/v1/catalog/{ask.name}", arguments, lambda found: ask.codec.read(found["answer"]))
 
 
 def _results(count: int) -> Callable[[Any], list[Any]]:

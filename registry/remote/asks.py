@@ -1,90 +1,110 @@
-"""The questions that a catalog answers, as they travel: ``POST /v1/catalog/NAME`` with the arguments by name."""
+"""What a catalog is asked, as it travels: a question is ``POST /v1/catalog/NAME`` with the arguments by name, a step is part of a
+transaction. Both sides write and read what is answered by the same :class:`Codec`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
+from registry.domain.access import Token
 from registry.domain.base_model import StoredBase
 from registry.domain.commit import Commit
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.names import AdapterName
-from registry.domain.version import Adapter, AliasMove, AuditEntry
+from registry.domain.version import Adapter, AliasMove, AuditEntry, Version
 from registry.remote import values
 
-
-def listed(one: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda found: [one(each) for each in found]
+T = TypeVar("T")
 
 
-def read_list(one: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda found: [one(each) for each in values.shaped(found, list[object])]
+@dataclass(frozen=True, slots=True)
+class Codec(Generic[T]):
+    """How a value is written as JSON, and read."""
+
+    write: Callable[[T], Any]
+    read: Callable[[Any], T]
 
 
-def read(hint: Any) -> Callable[[Any], Any]:
-    """As a field with this annotation is read."""
-    return lambda found: values.shaped(found, hint)
+@dataclass(frozen=True, slots=True)
+class Ask(Generic[T]):
+    """A question or a step, and how its answer travels."""
+
+    name: str
+    codec: Codec[T]
 
 
-def nothing(_found: Any) -> None: ...
+def of(kind: type[T], write: Callable[[T], Any] = lambda value: value) -> Codec[T]:
+    """Read as a field with this annotation is."""
+    return Codec(write, lambda found: values.shaped(found, kind))
 
 
-def same(value: Any) -> Any:
-    return value
+def listed(one: Codec[T]) -> Codec[list[T]]:
+    return Codec(
+        lambda found: [one.write(each) for each in found],
+        lambda found: [one.read(each) for each in values.shaped(found, list[object])],
+    )
 
 
-def maybe(one: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else one(value)
+def maybe(one: Codec[T]) -> Codec[T | None]:
+    return Codec(
+        lambda value: None if value is None else one.write(value),
+        lambda found: None if found is None else one.read(found),
+    )
 
 
-#: Each question with how its answer is written, and read.
-ANSWERS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "resolve": (values.version_document, values.read_version),
-    "find_version": (maybe(values.version_document), maybe(values.read_version)),
-    "versions": (listed(values.version_document), read_list(values.read_version)),
-    "search": (listed(values.version_document), read_list(values.read_version)),
-    "aliases": (same, read(Mapping[str, int])),
-    "alias_history": (listed(values.move_document), read(list[AliasMove])),
-    "evaluations": (listed(lambda each: each.document()), read(list[Evaluation])),
-    "audit": (listed(values.entry_document), read(list[AuditEntry])),
-    "events": (listed(values.entry_document), read(list[AuditEntry])),
-    "references": (listed(str), read(list[Digest])),
-    "owners": (same, read(list[str])),
-    "holders": (listed(str), read(list[AdapterName])),
-    "find_base": (values.base_document, read(StoredBase | None)),
-    "bases": (listed(values.base_document), read(list[StoredBase])),
-    "base_aliases": (same, read(Mapping[str, str])),
-    "find_adapter": (values.adapter_document, read(Adapter | None)),
-    "adapters": (listed(values.adapter_document), read(list[Adapter])),
-    "has_namespace": (same, read(bool)),
-    "commits": (listed(values.commit_document), read(list[Commit])),
-    "find_token": (maybe(lambda token: token.document()), maybe(values.read_token)),
-    "tokens": (listed(lambda token: token.document()), read_list(values.read_token)),
-}
+_NOTHING: Codec[None] = Codec(lambda _value: None, lambda _found: None)
+_VERSION = Codec(values.version_document, values.read_version)
+_ADDED: Codec[tuple[Version, bool]] = Codec(
+    lambda found: [values.version_document(found[0]), found[1]],
+    lambda found: (values.read_version(found[0]), values.shaped(found[1], bool)),
+)
+_MOVE = of(AliasMove, values.move_document)
+_ENTRY = of(AuditEntry, values.entry_document)
+_EVALUATION = of(Evaluation, Evaluation.document)
+_BASE = of(StoredBase, values.base_document)
+_ADAPTER = of(Adapter, values.adapter_document)
+_COMMIT = of(Commit, values.commit_document)
+_TOKEN = Codec(Token.document, values.read_token)
 
-#: Each step of a transaction, likewise.
-RESULTS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "resolve": ANSWERS["resolve"],
-    "aliases": ANSWERS["aliases"],
-    "evaluations": ANSWERS["evaluations"],
-    "add_version": (
-        lambda found: [values.version_document(found[0]), found[1]],
-        lambda found: (values.read_version(found[0]), values.shaped(found[1], bool)),
-    ),
-    "move_alias": (values.move_document, read(AliasMove | None)),
-    "set_tags": (same, nothing),
-    "remove_tags": (same, nothing),
-    "yank": (same, nothing),
-    "unyank": (same, nothing),
-    "delete": (same, nothing),
-    "add_evaluations": (same, read(int)),
-    "add_base": (same, read(bool)),
-    "alias_base": (same, read(bool)),
-    "create_adapter": (same, read(bool)),
-    "set_private": (same, nothing),
-    "remove_adapter": (same, nothing),
-    "rename_adapter": (same, nothing),
-    "add_token": (lambda token: token.document(), values.read_token),
-    "revoke_token": (lambda token: token.document(), values.read_token),
-}
+# Questions that are steps as well.
+RESOLVE = Ask("resolve", _VERSION)
+ALIASES = Ask("aliases", of(dict[str, int]))
+EVALUATIONS = Ask("evaluations", listed(_EVALUATION))
+
+FIND_VERSION = Ask("find_version", maybe(_VERSION))
+VERSIONS = Ask("versions", listed(_VERSION))
+SEARCH = Ask("search", listed(_VERSION))
+ALIAS_HISTORY = Ask("alias_history", listed(_MOVE))
+AUDIT = Ask("audit", listed(_ENTRY))
+EVENTS = Ask("events", listed(_ENTRY))
+REFERENCES = Ask("references", listed(of(Digest)))
+OWNERS = Ask("owners", of(list[str]))
+HOLDERS = Ask("holders", listed(of(AdapterName, str)))
+FIND_BASE = Ask("find_base", maybe(_BASE))
+BASES = Ask("bases", listed(_BASE))
+BASE_ALIASES = Ask("base_aliases", of(dict[str, str]))
+FIND_ADAPTER = Ask("find_adapter", maybe(_ADAPTER))
+ADAPTERS = Ask("adapters", listed(_ADAPTER))
+HAS_NAMESPACE = Ask("has_namespace", of(bool))
+COMMITS = Ask("commits", listed(_COMMIT))
+FIND_TOKEN = Ask("find_token", maybe(_TOKEN))
+TOKENS = Ask("tokens", listed(_TOKEN))
+
+ADD_VERSION = Ask("add_version", _ADDED)
+MOVE_ALIAS = Ask("move_alias", maybe(_MOVE))
+SET_TAGS = Ask("set_tags", _NOTHING)
+REMOVE_TAGS = Ask("remove_tags", _NOTHING)
+YANK = Ask("yank", _NOTHING)
+UNYANK = Ask("unyank", _NOTHING)
+DELETE = Ask("delete", _NOTHING)
+ADD_EVALUATIONS = Ask("add_evaluations", of(int))
+ADD_BASE = Ask("add_base", of(bool))
+ALIAS_BASE = Ask("alias_base", of(bool))
+CREATE_ADAPTER = Ask("create_adapter", of(bool))
+SET_PRIVATE = Ask("set_private", _NOTHING)
+REMOVE_ADAPTER = Ask("remove_adapter", _NOTHING)
+RENAME_ADAPTER = Ask("rename_adapter", _NOTHING)
+ADD_TOKEN = Ask("add_token", _TOKEN)
+REVOKE_TOKEN = Ask("revoke_token", _TOKEN)

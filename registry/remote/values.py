@@ -35,7 +35,7 @@ def shaped(value: Any, hint: Any) -> Any:
         return None if value is None else shaped(value, next(each for each in inner if each is not NoneType))
     if get_origin(hint) in (tuple, list):
         return get_origin(hint)(shaped(each, inner[0]) for each in _checked(value, list))
-    if get_origin(hint) is Mapping:
+    if get_origin(hint) in (Mapping, dict):
         return {key: shaped(each, inner[1]) for key, each in _checked(value, dict).items()}
     if hint is AdapterName:
         return AdapterName.parse(_checked(value, str))
@@ -99,24 +99,24 @@ def read_evaluation(document: Document) -> Evaluation:
     return record(Evaluation, document)
 
 
-def move_document(move: AliasMove | None) -> dict[str, Any] | None:
-    return None if move is None else asdict(move)
+def move_document(move: AliasMove) -> dict[str, Any]:
+    return asdict(move)
 
 
 def entry_document(entry: AuditEntry) -> dict[str, Any]:
     return asdict(entry)
 
 
-def adapter_document(adapter: Adapter | None) -> dict[str, Any] | None:
-    return None if adapter is None else {"name": str(adapter.name), "private": adapter.private}
+def adapter_document(adapter: Adapter) -> dict[str, Any]:
+    return {"name": str(adapter.name), "private": adapter.private}
 
 
 def commit_document(commit: Commit) -> dict[str, Any]:
     return asdict(commit)
 
 
-def base_document(base: StoredBase | None) -> dict[str, Any] | None:
-    return None if base is None else {"id": base.id.document(), "digest": base.digest}
+def base_document(base: StoredBase) -> dict[str, Any]:
+    return {"id": base.id.document(), "digest": base.digest}
 
 
 def token_document(token: Token) -> dict[str, Any]:

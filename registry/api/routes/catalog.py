@@ -21,8 +21,8 @@ from registry.domain.access import Action
 from registry.domain.names import AdapterName, Reference
 from registry.domain.version import AuditEntry, Version
 from registry.errors import NotFoundError
-from registry.remote import values
-from registry.remote.asks import ANSWERS
+from registry.remote import asks, values
+from registry.remote.asks import Ask
 
 router = APIRouter(prefix="/v1", tags=["remote command line"])
 
@@ -31,6 +31,7 @@ router = APIRouter(prefix="/v1", tags=["remote command line"])
 class Question:
     """``administrator``: it is for nobody else."""
 
+    ask: Ask[Any]
     takes: type[Arguments]
     answer: Callable[[Caller, Any], Any]
     administrator: bool = False
@@ -47,7 +48,7 @@ def ask(
     if asked.administrator:
         caller.require(Action.ADMIN)
     answer = asked.answer(caller, read(asked.takes, given, of=question))
-    return {"answer": ANSWERS[question][0](answer)}
+    return {"answer": asked.ask.codec.write(answer)}
 
 
 def _of_version(caller: Caller, reference: Reference) -> Version:
@@ -110,63 +111,85 @@ def _rows(limit: int) -> int:
     return min(limit, MOST_ROWS)
 
 
-QUESTIONS: Mapping[str, Question] = {
-    "resolve": Question(arguments.AboutReference, lambda caller, given: _of_version(caller, given.reference)),
-    "find_version": Question(arguments.FindVersion, _find_version),
-    "versions": Question(
+_ALL = (
+    Question(asks.RESOLVE, arguments.AboutReference, lambda caller, given: _of_version(caller, given.reference)),
+    Question(asks.FIND_VERSION, arguments.FindVersion, _find_version),
+    Question(
+        asks.VERSIONS,
         arguments.Versions,
         lambda caller, given: caller.registry.catalog.versions(
             _readable(caller, given.adapter), below=given.below, limit=_rows(given.limit)
         ),
     ),
-    "search": Question(arguments.Search, _search),
-    "aliases": Question(
+    Question(asks.SEARCH, arguments.Search, _search),
+    Question(
+        asks.ALIASES,
         arguments.AboutAdapter,
         lambda caller, given: caller.registry.catalog.aliases(_readable(caller, given.adapter)),
     ),
-    "alias_history": Question(
+    Question(
+        asks.ALIAS_HISTORY,
         arguments.AliasHistory,
         lambda caller, given: caller.registry.catalog.alias_history(_readable(caller, given.adapter), given.alias),
     ),
-    "evaluations": Question(
+    Question(
+        asks.EVALUATIONS,
         arguments.AboutVersion,
         lambda caller, given: caller.registry.catalog.evaluations(_of_version(caller, given.version)),
     ),
-    "audit": Question(arguments.Audit, _audit),
-    "events": Question(
+    Question(asks.AUDIT, arguments.Audit, _audit),
+    Question(
+        asks.EVENTS,
         arguments.Events,
         lambda caller, given: caller.registry.catalog.events(given.after, limit=_rows(given.limit)),
         administrator=True,
     ),
-    "references": Question(
-        arguments.Nothing, lambda caller, _given: caller.registry.catalog.references(), administrator=True
+    Question(
+        asks.REFERENCES,
+        arguments.Nothing,
+        lambda caller, _given: list(caller.registry.catalog.references()),
+        administrator=True,
     ),
-    "owners": Question(
-        arguments.AboutDigest, lambda caller, given: caller.registry.catalog.owners(given.digest), administrator=True
+    Question(
+        asks.OWNERS,
+        arguments.AboutDigest,
+        lambda caller, given: caller.registry.catalog.owners(given.digest),
+        administrator=True,
     ),
-    "holders": Question(
-        arguments.AboutDigest, lambda caller, given: caller.registry.catalog.holders(given.digest), administrator=True
+    Question(
+        asks.HOLDERS,
+        arguments.AboutDigest,
+        lambda caller, given: caller.registry.catalog.holders(given.digest),
+        administrator=True,
     ),
-    "find_base": Question(
-        arguments.FindBase, lambda caller, given: caller.registry.catalog.find_base(given.name, given.revision)
+    Question(
+        asks.FIND_BASE,
+        arguments.FindBase,
+        lambda caller, given: caller.registry.catalog.find_base(given.name, given.revision),
     ),
-    "bases": Question(arguments.Nothing, lambda caller, _given: caller.registry.catalog.bases()),
-    "base_aliases": Question(arguments.Nothing, lambda caller, _given: caller.registry.catalog.base_aliases()),
-    "find_adapter": Question(arguments.AboutAdapter, _find_adapter),
-    "adapters": Question(arguments.MaybeOfNamespace, _adapters),
-    "has_namespace": Question(
+    Question(asks.BASES, arguments.Nothing, lambda caller, _given: caller.registry.catalog.bases()),
+    Question(asks.BASE_ALIASES, arguments.Nothing, lambda caller, _given: caller.registry.catalog.base_aliases()),
+    Question(asks.FIND_ADAPTER, arguments.AboutAdapter, _find_adapter),
+    Question(asks.ADAPTERS, arguments.MaybeOfNamespace, _adapters),
+    Question(
+        asks.HAS_NAMESPACE,
         arguments.OfNamespace,
         lambda caller, given: caller.registry.catalog.has_namespace(given.namespace),
         administrator=True,
     ),
-    "commits": Question(
+    Question(
+        asks.COMMITS,
         arguments.AboutAdapter,
         lambda caller, given: caller.registry.catalog.commits(_readable(caller, given.adapter)),
     ),
-    "find_token": Question(
+    Question(
+        asks.FIND_TOKEN,
         arguments.AboutToken,
         lambda caller, given: caller.registry.catalog.find_token(given.token_id),
         administrator=True,
     ),
-    "tokens": Question(arguments.Nothing, lambda caller, _given: caller.registry.catalog.tokens(), administrator=True),
-}
+    Question(
+        asks.TOKENS, arguments.Nothing, lambda caller, _given: caller.registry.catalog.tokens(), administrator=True
+    ),
+)
+QUESTIONS: Mapping[str, Question] = {question.ask.name: question for question in _ALL}

@@ -30,8 +30,8 @@ from registry.domain.tags import checked_tags
 from registry.domain.version import Version
 from registry.errors import ChangedMeanwhileError, InvalidInputError, UnavailableError
 from registry.operations.gate import Scores
-from registry.remote import values
-from registry.remote.asks import RESULTS
+from registry.remote import asks, values
+from registry.remote.asks import Ask
 
 router = APIRouter(prefix="/v1", tags=["remote command line"])
 
@@ -46,6 +46,7 @@ class Step:
     catalog as well as a writer. What ``beforehand`` makes of the arguments is what ``do`` is given: it is done before the
     transaction, in which nobody else can write."""
 
+    ask: Ask[Any]
     action: Action
     takes: type[Arguments]
     do: Callable[[Any, Any, Receiver], Any]
@@ -111,79 +112,102 @@ def _rename(writer: CatalogWriter, given: arguments.Rename, receiver: Receiver) 
     writer.rename_adapter(given.adapter, given.to)
 
 
-STEPS: Mapping[str, Step] = {
-    "resolve": Step(
+_ALL = (
+    Step(
+        asks.RESOLVE,
         Action.READ,
         arguments.AboutReference,
         lambda scores, given, receiver: _theirs(scores, given.reference, Action.READ, receiver),
         reads=True,
     ),
-    "aliases": Step(
-        Action.READ, arguments.AboutAdapter, lambda scores, given, _: scores.aliases(given.adapter), reads=True
+    Step(
+        asks.ALIASES,
+        Action.READ,
+        arguments.AboutAdapter,
+        lambda scores, given, _: scores.aliases(given.adapter),
+        reads=True,
     ),
-    "evaluations": Step(
+    Step(
+        asks.EVALUATIONS,
         Action.READ,
         arguments.AboutVersion,
         _on_version(Action.READ, lambda scores, version, _given: scores.evaluations(version)),
         reads=True,
     ),
-    "add_version": Step(
-        Action.PUSH, arguments.AddVersion, _add_version, beforehand=lambda given, receiver: receiver.received(given)
+    Step(
+        asks.ADD_VERSION,
+        Action.PUSH,
+        arguments.AddVersion,
+        _add_version,
+        beforehand=lambda given, receiver: receiver.received(given),
     ),
-    "move_alias": Step(Action.TAG, arguments.MoveAlias, _move_alias),
-    "set_tags": Step(
+    Step(asks.MOVE_ALIAS, Action.TAG, arguments.MoveAlias, _move_alias),
+    Step(
+        asks.SET_TAGS,
         Action.TAG,
         arguments.SetTags,
         _on_version(Action.TAG, lambda writer, version, given: writer.set_tags(version, checked_tags(given.tags))),
     ),
-    "remove_tags": Step(
+    Step(
+        asks.REMOVE_TAGS,
         Action.TAG,
         arguments.RemoveTags,
         _on_version(Action.TAG, lambda writer, version, given: writer.remove_tags(version, given.keys)),
     ),
-    "yank": Step(
+    Step(
+        asks.YANK,
         Action.YANK,
         arguments.AboutVersionWhy,
         _on_version(Action.YANK, lambda writer, version, given: writer.yank(version, given.reason)),
     ),
-    "unyank": Step(
+    Step(
+        asks.UNYANK,
         Action.YANK,
         arguments.AboutVersion,
         _on_version(Action.YANK, lambda writer, version, _given: writer.unyank(version)),
     ),
-    "delete": Step(
+    Step(
+        asks.DELETE,
         Action.DELETE,
         arguments.AboutVersionWhy,
         _on_version(Action.DELETE, lambda writer, version, given: writer.delete(version, given.reason)),
     ),
-    "add_evaluations": Step(Action.PUSH, arguments.AddEvaluations, _add_evaluations),
-    "add_base": Step(Action.ADMIN, arguments.AddBase, _add_base),
-    "alias_base": Step(
+    Step(asks.ADD_EVALUATIONS, Action.PUSH, arguments.AddEvaluations, _add_evaluations),
+    Step(asks.ADD_BASE, Action.ADMIN, arguments.AddBase, _add_base),
+    Step(
+        asks.ALIAS_BASE,
         Action.ADMIN,
         arguments.AliasBase,
         lambda writer, given, _: writer.alias_base(given.name, given.canonical),
     ),
-    "create_adapter": Step(
+    Step(
+        asks.CREATE_ADAPTER,
         Action.PUSH,
         arguments.Visibility,
         lambda writer, given, _: writer.create_adapter(given.adapter, private=given.private),
     ),
-    "set_private": Step(Action.PUSH, arguments.Visibility, _set_private),
-    "remove_adapter": Step(
+    Step(asks.SET_PRIVATE, Action.PUSH, arguments.Visibility, _set_private),
+    Step(
+        asks.REMOVE_ADAPTER,
         Action.DELETE,
         arguments.AboutAdapterWhy,
         lambda writer, given, _: writer.remove_adapter(given.adapter, given.reason),
     ),
-    "rename_adapter": Step(Action.DELETE, arguments.Rename, _rename),
-    "add_token": Step(
+    Step(asks.RENAME_ADAPTER, Action.DELETE, arguments.Rename, _rename),
+    Step(
+        asks.ADD_TOKEN,
         Action.ADMIN,
         arguments.AddToken,
         lambda writer, given, _: writer.add_token(values.read_token(given.token.model_dump())),
     ),
-    "revoke_token": Step(
-        Action.ADMIN, arguments.AboutToken, lambda writer, given, _: writer.revoke_token(given.token_id)
+    Step(
+        asks.REVOKE_TOKEN,
+        Action.ADMIN,
+        arguments.AboutToken,
+        lambda writer, given, _: writer.revoke_token(given.token_id),
     ),
-}
+)
+STEPS: Mapping[str, Step] = {step.ask.name: step for step in _ALL}
 
 
 class Transaction(RequestBody):
@@ -199,15 +223,11 @@ class Transaction(RequestBody):
 class Asked:
     """A step as it was read; then as it was made ready."""
 
-    name: str
+    step: Step
     given: Any
 
-    @property
-    def step(self) -> Step:
-        return STEPS[self.name]
-
     def ready(self, receiver: Receiver) -> Asked:
-        return Asked(self.name, self.step.beforehand(self.given, receiver))
+        return Asked(self.step, self.step.beforehand(self.given, receiver))
 
 
 class _TakenBackError(Exception):
@@ -283,11 +303,11 @@ def _read(caller: Caller, document: Mapping[str, Any]) -> Asked:
         caller.require_anywhere(step.action)  # whose it is shows once it is found
     for adapter in named:
         caller.require(step.action, adapter)
-    return Asked(name, given)
+    return Asked(step, given)
 
 
 def _done(catalog: Any, asked: Asked, receiver: Receiver) -> Any:
-    return RESULTS[asked.name][0](asked.step.do(catalog, asked.given, receiver))
+    return asked.step.ask.codec.write(asked.step.do(catalog, asked.given, receiver))
 
 
 #: They differ each time.
