@@ -42,8 +42,6 @@ def create(
         raise BadParameter(f"--role {role}: expected {', '.join(ROLES)}")
     if unknown := set(action or ()) - set(Action):
         raise BadParameter(f"--action {unknown.pop()}: expected {', '.join(Action)}")
-    if not name.strip() or not name.isprintable() or len(name) > 96:
-        raise BadParameter("a token's name is one line of at most 96 characters")
     actions = [Action(text) for text in action or ROLES[role]]
     patterns = [NamespacePattern(text) for text in scope or ("*",)]
     if Action.ADMIN not in actions:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_core import core_schema
 
 from registry.api.texts import Label, Note, Part, Plain, RequestBody, Sequence, VersionNumber, Why
-from registry.domain import digest, names
+from registry.domain import access, digest, names
 from registry.domain.access import Action, NamespacePattern
 from registry.domain.base_model import BaseModelId, StoredBase
 from registry.domain.finding import Severity
@@ -81,6 +81,7 @@ Text = Annotated[str, StringConstraints(max_length=200)]
 Prose = Annotated[str, StringConstraints(max_length=10_000), Plain]
 Limit = Annotated[int, Field(ge=1, lt=1 << 63)]
 Rank = Annotated[int, Field(ge=0, lt=1 << 53)]
+TokenName = Annotated[access.TokenName, _Made(access.TokenName, names.MAX_LENGTH)]
 TokenId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{10}$")]
 Moment = Annotated[str, StringConstraints(max_length=40), AfterValidator(_moment)]
 
@@ -313,7 +314,7 @@ class NewToken(Arguments):
     """See :class:`registry.domain.access.Token`."""
 
     id: TokenId
-    name: Annotated[str, StringConstraints(max_length=96, pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9 ._@-]*[A-Za-z0-9])?$")]
+    name: TokenName
     hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     actions: list[Annotated[Action, Field(strict=False)]] = Field(min_length=1, max_length=len(Action))
     namespaces: list[Annotated[NamespacePattern, _Made(NamespacePattern)]] = Field(min_length=1, max_length=100)

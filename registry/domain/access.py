@@ -19,7 +19,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Self
 
-from registry.domain.names import AdapterName, Namespace, Word
+from registry.domain.names import MAX_LENGTH, AdapterName, Namespace, Word
 from registry.errors import InvalidNameError
 
 _DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -41,6 +41,17 @@ class Action(StrEnum):
     YANK = "yank"
     DELETE = "delete"  #: versions and adapters
     ADMIN = "admin"  #: tokens, bases, audit
+
+
+class TokenName(str):
+    """Whose a token is: how the audit names them."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if not text.strip() or not text.isprintable() or len(text) > MAX_LENGTH:
+            raise InvalidNameError("token name", text, f"one line of printable text, 1 to {MAX_LENGTH} characters")
+        return super().__new__(cls, text)
 
 
 class NamespacePattern(str):
@@ -134,13 +145,13 @@ class Presented:
 def new_token(
     name: str, actions: Iterable[Action], patterns: Iterable[NamespacePattern], *, expires_at: str | None
 ) -> tuple[str, Token]:
-    """The text, to be shown once, and what is kept of it."""
+    """The text, to be shown once, and what is kept of it. Raises InvalidNameError."""
     token_id = "".join(secrets.choice(_ID_LETTERS) for _ in range(10))
     secret = secrets.token_urlsafe(32)
     text = f"adr_{token_id}_{secret}"
     kept = Token(
         token_id,
-        name,
+        TokenName(name),
         hashlib.sha256(secret.encode()).hexdigest(),
         frozenset(actions),
         tuple(patterns),

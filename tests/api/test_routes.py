@@ -355,6 +355,16 @@ def test_a_server_without_tokens_answers_only_to_this_machine(open_server: TestC
         assert (answer.status_code, answer.json()["code"]) == (421, "wrong-host")
 
 
+@pytest.mark.parametrize("name", ["tom's laptop", "CI (nightly)", "Jürgen"])
+def test_a_token_is_called_as_it_may_be_on_the_server_s_machine(open_server: TestClient, name: str) -> None:
+    made = open_server.post("/v1/tokens", json={"name": name, "actions": ["admin"]})
+    assert (made.status_code, made.json().get("name")) == (201, name)
+    open_server.headers["Authorization"] = f"Bearer {made.json()['text']}"
+    kept = {"id": "zzzzzzzzzz", "name": name, "hash": "0" * 64, "actions": ["read"], "namespaces": ["*"], "expires_at": None}
+    step = {"steps": [{"do": "add_token", "token": kept}], "commit": True}
+    assert open_server.post("/v1/transactions", json=step).json()["results"][0]["name"] == name
+
+
 def test_request_ids_are_kept_if_they_are_plain(open_server: TestClient) -> None:
     assert open_server.get("/healthz", headers={"X-Request-Id": "abc-1"}).headers["x-request-id"] == "abc-1"
     assert open_server.get("/healthz", headers={"X-Request-Id": "a b"}).headers["x-request-id"] != "a b"

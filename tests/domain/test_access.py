@@ -54,6 +54,12 @@ def test_other_patterns_are_refused(text: str) -> None:
         NamespacePattern(text)
 
 
+@pytest.mark.parametrize("text", ["", " ", "two\nlines", "a\x1b[31m", "a\u202eb", "x" * 97])
+def test_a_token_has_a_name_of_one_line(text: str) -> None:
+    with pytest.raises(InvalidNameError):
+        new_token(text, [], [], expires_at=None)
+
+
 def test_only_admin_is_everything() -> None:
     def allowed(actions: list[Action], pattern: str, adapter: AdapterName | None) -> set[Action]:
         _, token = new_token("t", actions, [NamespacePattern(pattern)], expires_at=None)

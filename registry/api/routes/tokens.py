@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from pydantic import Field
 
+from registry.api.arguments import TokenName
 from registry.api.callers import Caller, Requires
 from registry.api.texts import RequestBody
 from registry.domain.access import Action, NamespacePattern, new_token
@@ -21,7 +22,7 @@ _DAYS, _MOST_DAYS = 90, 365
 class NewToken(RequestBody):
     """Without ``days`` a token expires after 90 days, at most after 365."""
 
-    name: str = Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9 ._@-]*[A-Za-z0-9])?$")
+    name: TokenName
     actions: list[Annotated[Action, Field(strict=False)]] = Field(min_length=1, max_length=len(Action))
     namespaces: list[str] = Field(["*"], min_length=1, max_length=100)
     days: int = Field(_DAYS, ge=1, le=_MOST_DAYS)
