@@ -5,11 +5,13 @@
     adapters = connect("./my-registry")
     pushed = adapters.push("./my-lora", alias="production", tags={"customer": "acme"})
     adapters.list(base="Qwen/Qwen2.5-0.5B-Instruct", metrics=["acc>=0.8"])
+    adapters.check("my-lora", base="./llama-3.1-8b", engine="vllm").answer
     adapters.pull("my-lora:production", "./back")
 
     team = connect("https://registry.example", token=os.environ["ADAPTERS_TOKEN"])  # the library reads no environment itself
 
-Every verb of the command line is a method, see :mod:`registry.verbs`. Failures are :class:`registry.errors.RegistryError`.
+Every verb of the command line that works on a registry is a method, see :mod:`registry.verbs`. Failures are
+:class:`registry.errors.RegistryError`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from registry.domain.digest import Digest
 from registry.domain.names import DEFAULT_NAMESPACE
 from registry.errors import InvalidInputError, NotFoundError, UnavailableError
 from registry.operations.manifests import surviving
+from registry.verbs.access import AccessVerbs
 from registry.verbs.changing import ChangeVerbs
+from registry.verbs.checking import CheckVerbs
 from registry.verbs.hub import HubVerbs
 from registry.verbs.pushing import Failed, PushOptions, PushVerbs
 from registry.verbs.reading import ReadVerbs
@@ -52,7 +56,7 @@ _LIKE_HOST_AND_PORT = re.compile(r"[^/\\]+:[0-9]{1,5}", re.ASCII)
 Progress = Callable[[int], None]
 
 
-class Registry(PushVerbs, ReadVerbs, ChangeVerbs, TensorVerbs, HubVerbs, ABC):
+class Registry(PushVerbs, ReadVerbs, CheckVerbs, ChangeVerbs, TensorVerbs, HubVerbs, AccessVerbs, ABC):
     """All verbs, over whatever blobs and catalog there are; and the upkeep, which is another thing here and there."""
 
     __slots__ = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, BadParameter, Exit, Option
@@ -14,7 +15,7 @@ from cli.engines import profile_called
 from cli.exits import ending, gravest
 from cli.rendering import emit, note, progress
 from cli.streams import put
-from registry.errors import RegistryError, UnavailableError
+from registry.errors import RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from cli.reports.checked import Checked
     from registry.checks.profile import Profile
     from registry.operations.bases import CheckedBase
-    from registry.operations.check import CheckedAdapter, Verdict
+    from registry.operations.check import Verdict
 
 
 class Format(StrEnum):
@@ -92,12 +93,10 @@ def _report(
     several = everything or len(subjects) > 1 or len(profiles) > 1
     written = format not in (Format.TEXT, Format.JSON)
     try:
-        known = _base(session, base) if base else None
+        known = session.registry.checked_base(base) if base else None
         if everything:
             silent = format is not Format.TEXT
             found = [one for each in profiles for one in _survey(session, known, each, allow, silent=silent)]
-            if not found and known is not None:
-                _require_known(session, known)
         else:
             refuse = not several and not written
             found = [_check(session, name, known, each, allow, refuse=refuse) for name in names for each in profiles]
@@ -146,13 +145,15 @@ def _check(
     refuse: bool,
 ) -> Checked:
     """``refuse``: an error that comes before a verdict ends the command, as it does everywhere else."""
-    from registry.operations.check import check, under_alias
+    from registry.operations.bases import is_path
+    from registry.operations.check import adapter_in, check
 
     try:
-        adapter = _adapter(session, subject)
-        if base is not None and base.id.id is not None:  # names are compared as this registry understands them
-            adapter = under_alias(adapter, session.registry.shelf())
-        return _checked(check(adapter, base, profile, allow=allow), _directory(subject))
+        if base is None and is_path(subject):  # about which no registry knows more, so none is opened
+            verdict = check(adapter_in(Path(subject).expanduser()), None, profile, allow=allow)
+        else:
+            verdict = session.registry.check(subject, base=base, engine=profile, allow=allow)
+        return _checked(verdict, _directory(subject))
     except RegistryError as error:
         if refuse:
             raise
@@ -162,24 +163,9 @@ def _check(
 def _survey(
     session: Session, base: CheckedBase | None, profile: Profile | None, allow: Sequence[str], *, silent: bool
 ) -> list[Checked]:
-    from registry.operations.survey import survey
-
-    registry = session.registry
     with progress("checking", silent=session.quiet or session.json or silent) as advance:
-        verdicts = survey(base, profile, blobs=registry.blobs, catalog=registry.catalog, allow=allow, progress=advance)
+        verdicts = session.registry.check_all(base=base, engine=profile, allow=allow, progress=advance)
         return [_checked(verdict, None) for verdict in verdicts]  # documents: the tables of tensors may go
-
-
-def _require_known(session: Session, base: CheckedBase) -> None:
-    """A base that nobody knows, and a directory that nothing ties to an adapter, must not pass for want of adapters."""
-    if base.problem is not None:
-        raise UnavailableError(base.problem.message, code=base.problem.rule, hint=base.problem.fix)
-    if base.id.id is None and session.registry.list(limit=1):
-        raise UnavailableError(
-            f"{base.id.raw} has no name, and nothing says which adapters were trained on it, so that none was checked",
-            code="base-unnamed",
-            hint=f"adapters base add {base.id.raw} --name OWNER/NAME@REVISION, then check --all --base OWNER/NAME@REVISION",
-        )
 
 
 def _refused(
@@ -204,24 +190,6 @@ def _checked(verdict: Verdict, directory: str | None) -> Checked:
     about = {os.path.basename(finding.where or "") for finding in verdict.findings}
     code = verdict.failure.exit_code if verdict.failure is not None else 0
     return Checked(verdict.document(), code, directory, WEIGHTS if WEIGHTS in about else CONFIG)
-
-
-def _base(session: Session, base: str) -> CheckedBase:
-    from registry.operations.bases import base_called
-
-    return base_called(base, session.registry.shelf(online=True))
-
-
-def _adapter(session: Session, subject: str) -> CheckedAdapter:
-    from pathlib import Path
-
-    from registry.operations.bases import is_path
-    from registry.operations.check import adapter_in, adapter_stored
-
-    if is_path(subject):
-        return adapter_in(Path(subject).expanduser())
-    registry = session.registry
-    return adapter_stored(registry.reference(subject), blobs=registry.blobs, catalog=registry.catalog)
 
 
 def _without_files(subjects: Sequence[str]) -> list[str]:

@@ -46,13 +46,10 @@ def gate(
 
     Example: adapters gate my-lora --against production --min "acc>=0.80" --no-regression acc:0.01
     """
-    from registry.operations.gate import gate
-
     wanted = conditions(file, against, minimum, no_regression, noise)
     if wanted.no_regressions and wanted.against is None:
         raise BadParameter("--no-regression needs --against: what must it not be worse than?")
-    registry = session.registry
-    outcome = gate(registry.reference(reference), wanted, namespace=registry.namespace, catalog=registry.catalog)
+    outcome = session.registry.gate(reference, wanted)
     if session.json:
         emit(outcome.document())
     else:

@@ -33,16 +33,11 @@ def promote(
     Example: adapters promote my-lora --alias production --gate gate.toml
     """
     from registry.catalog.protocol import ANYTHING
-    from registry.domain.names import AliasName
-    from registry.operations.promote import promote
 
-    registry = session.registry
-    promotion = promote(
-        registry.reference(reference),
-        AliasName(alias),
+    promotion = session.registry.promote(
+        reference,
+        alias,
         conditions(file, against, minimum, no_regression, noise),
-        namespace=registry.namespace,
-        catalog=registry.catalog,
         expected=ANYTHING if expect is None else expected_version(expect),
     )
     if session.json:

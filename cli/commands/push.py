@@ -120,7 +120,7 @@ def _require_no_version(session: Session, directory: str) -> None:
     if is_path(directory):
         return
     with suppress(NotFoundError, InvalidNameError):
-        version = session.registry.catalog.resolve(session.registry.reference(directory))
+        version = session.registry.resolve(directory)
         raise InvalidInputError(
             f"{directory} is a version in the registry, {version.reference}, and no directory to store",
             code="not-a-directory",

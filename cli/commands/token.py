@@ -9,7 +9,6 @@ from typer import Argument, BadParameter, Option
 
 from cli.context import Session
 from cli.rendering import emit, note, say, table
-from registry.errors import ConflictError
 
 #: Each role may do what those before it may.
 ROLES = {
@@ -35,20 +34,14 @@ def create(
 
     Example: adapters token create ci --role writer --scope "team/*"
     """
-    from registry.domain.access import Action, NamespacePattern, new_token
-    from registry.domain.moments import days_from_now
+    from registry.domain.access import Action
 
     if role not in ROLES:
         raise BadParameter(f"--role {role}: expected {', '.join(ROLES)}")
     if unknown := set(action or ()) - set(Action):
         raise BadParameter(f"--action {unknown.pop()}: expected {', '.join(Action)}")
     actions = [Action(text) for text in action or ROLES[role]]
-    patterns = [NamespacePattern(text) for text in scope or ("*",)]
-    if Action.ADMIN not in actions:
-        _require_administrator(session)
-    text, kept = new_token(name, actions, patterns, expires_at=days_from_now(days))
-    with session.registry.catalog.writing() as writer:
-        made = writer.add_token(kept)
+    text, made = session.registry.create_token(name, actions, patterns=scope or ("*",), days=days)
     if session.json:
         emit({"text": text, **made.document()})
     else:
@@ -56,26 +49,12 @@ def create(
         note(f"shown this once; it ends on {made.expires_at}", quiet=session.quiet)
 
 
-def _require_administrator(session: Session) -> None:
-    """Raises ConflictError: with the first token a server asks everybody for one, and nobody could make another."""
-    from registry.domain.access import Action
-    from registry.domain.moments import utc_now
-
-    now = utc_now()
-    if not any(each.is_live(now) and Action.ADMIN in each.actions for each in session.registry.catalog.tokens()):
-        raise ConflictError(
-            "there is no administrator's token yet, and with this one the server would shut everybody else out",
-            code="no-administrator",
-            hint="first, where the registry lies: adapters serve --init; or here: adapters token create NAME --role admin",
-        )
-
-
 def list_(session: Session) -> None:
     """Every token, without its text.
 
     Example: adapters token list
     """
-    tokens = session.registry.catalog.tokens()
+    tokens = session.registry.tokens()
     if session.json:
         emit([token.document() for token in tokens])
         return
@@ -96,8 +75,7 @@ def revoke(
 
     Example: adapters token revoke k3f9q2m7xa
     """
-    with session.registry.catalog.writing() as writer:
-        token = writer.revoke_token(token_id)
+    token = session.registry.revoke_token(token_id)
     if session.json:
         emit(token.document())
     else:

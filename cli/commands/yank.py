@@ -34,7 +34,7 @@ def unyank(session: Session, reference: Annotated[str, _REF]) -> None:
     Example: adapters unyank my-lora@3
     """
     registry = session.registry
-    was_yanked = registry.catalog.resolve(registry.reference(reference)).yanked is not None
+    was_yanked = registry.resolve(reference).yanked is not None
     version = registry.unyank(reference)
     if session.json:
         emit({"reference": version.reference, "yanked": False, "reason": None})

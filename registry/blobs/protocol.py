@@ -58,4 +58,5 @@ class LocalBlobStore(BlobStore, Protocol):
         """Unfinished files whose writer is gone, each locked until the next is asked for."""
 
     def unfinished(self, *, now: float) -> Iterator[tuple[Path, float]]:
-        """Uploads that somebody may go on with, each with the seconds in which nobody did, and locked until the next is asked for."""
+        """Uploads that somebody may go on with, each with the seconds in which nobody did, locked until the next is asked
+        for."""

@@ -29,21 +29,22 @@ class Scores(Protocol):
 
 
 def asked(
-    file: str | Path | None = None,
+    wanted: str | Path | Gate | None = None,
     *,
     against: str | None = None,
     minimum: Sequence[str] = (),
     no_regression: Sequence[str] = (),
     noise: float | None = None,
 ) -> Gate:
-    """A gate file's conditions and those given besides; what is given once only overrules the file.
+    """A gate's conditions, or those of its file, and those given besides; what is given once only overrules the former.
 
     Raises InvalidNameError, MalformedFileError, UnsuitableDirectoryError for a file that cannot be read.
     """
-    gate = Gate()
-    if file is not None:
-        with open_regular(Path(os.path.realpath(file))) as opened:  # the user's own: a mounted one is a link
-            gate = parse_gate(opened.read(MAX_BYTES + 1) or b"", where=str(file))
+    if isinstance(wanted, (str, Path)):
+        with open_regular(Path(os.path.realpath(wanted))) as opened:  # the user's own: a mounted one is a link
+            gate = parse_gate(opened.read(MAX_BYTES + 1) or b"", where=str(wanted))
+    else:
+        gate = wanted or Gate()
     minimums = [MetricCondition.parse(text) for text in minimum]
     no_regressions = [NoRegression.parse(text) for text in no_regression]
     if noise is not None and not (isfinite(noise) and noise >= 0):

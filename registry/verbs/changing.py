@@ -15,7 +15,7 @@ from registry.verbs.store import Store
 
 if TYPE_CHECKING:
     from registry.domain.base_model import BaseModelSpec, StoredBase
-    from registry.domain.gate import Outcome
+    from registry.domain.gate import Gate, Outcome
     from registry.domain.version import AliasMove, Version
     from registry.operations.evaluate import Measured
     from registry.operations.promote import Promotion
@@ -29,25 +29,25 @@ class ChangeVerbs(Store):
     def gate(
         self,
         reference: str,
-        file: str | Path | None = None,
+        wanted: str | Path | Gate | None = None,
         *,
         against: str | None = None,
         minimum: Sequence[str] = (),
         no_regression: Sequence[str] = (),
         noise: float | None = None,
     ) -> Outcome:
-        """``file`` is a gate.toml, ``minimum`` are conditions such as ``acc>=0.8``, ``no_regression`` such as ``acc:0.01``."""
-        from registry.operations.gate import asked as wanted_gate
-        from registry.operations.gate import gate
+        """``wanted`` is a gate.toml, or conditions that were read already; ``minimum`` are more of them such as ``acc>=0.8``,
+        ``no_regression`` such as ``acc:0.01``. A closed gate is an answer, not an exception: see :attr:`Outcome.failure`."""
+        from registry.operations.gate import asked, gate
 
-        wanted = wanted_gate(file, against=against, minimum=minimum, no_regression=no_regression, noise=noise)
+        wanted = asked(wanted, against=against, minimum=minimum, no_regression=no_regression, noise=noise)
         return gate(self.reference(reference), wanted, namespace=self.namespace, catalog=self.catalog)
 
     def promote(
         self,
         reference: str,
         alias: str,
-        file: str | Path | None = None,
+        wanted: str | Path | Gate | None = None,
         *,
         against: str | None = None,
         minimum: Sequence[str] = (),
@@ -55,21 +55,19 @@ class ChangeVerbs(Store):
         noise: float | None = None,
         expected: int | Anything | None = ANYTHING,
     ) -> Promotion:
-        """Move an alias if the gate holds, in one transaction. Raises GateClosedError, AliasMovedError with nothing moved."""
-        from registry.operations.gate import asked as wanted_gate
+        """Move an alias if the gate holds, in one transaction. The conditions are those of :meth:`gate`; without ``against`` the
+        version is held against what the alias points at. Raises AliasMovedError, RejectedError for one that is yanked."""
+        from registry.operations.gate import asked
         from registry.operations.promote import promote
 
-        promotion = promote(
+        return promote(
             self.reference(reference),
             AliasName(alias),
-            wanted_gate(file, against=against, minimum=minimum, no_regression=no_regression, noise=noise),
+            asked(wanted, against=against, minimum=minimum, no_regression=no_regression, noise=noise),
             namespace=self.namespace,
             catalog=self.catalog,
             expected=expected,
         )
-        if promotion.outcome.failure is not None:
-            raise promotion.outcome.failure
-        return promotion
 
     def add_evaluations(self, reference: str, *sources: str | Path | Measured) -> tuple[Version, int]:
         """Results files, ``metric=value`` texts or :class:`Measured` values; returns how many scores were new."""

@@ -76,7 +76,7 @@ class HubVerbs(Store):
                 refuse_errors(package, allow)
                 parcel = parcel_of_directory(package, address.repository, work, base=base, shelf=shelf)
                 return push_to_hub(parcel, address.repository, hub=hub, private=private, force=force, dry_run=dry_run)
-            version = self.catalog.resolve(self.reference(str(subject)))
+            version = self.resolve(str(subject))
             parcel = parcel_of_version(
                 version, address.repository, work, base=base, shelf=shelf, is_numbered=hub.numbers_versions
             )
@@ -159,7 +159,7 @@ class HubVerbs(Store):
         from registry.operations.parcel import card_subject
 
         repository = HubAddress.parse(to).repository if to is not None else None
-        version = self.catalog.resolve(self.reference(reference))
+        version = self.resolve(reference)
         manifest = manifest_of(version.digest, self.blobs)
         require_adapter(version.reference, manifest)
         scores = self.catalog.evaluations(version)

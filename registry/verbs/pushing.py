@@ -184,7 +184,7 @@ class PushVerbs(Store):
 
     def _edge(self, parent: str, kind: str) -> LineageEdge:
         text, star, weight = parent.partition("*")
-        version = self.catalog.resolve(self.reference(text))
+        version = self.resolve(text)
         try:
             share = float(weight) if star else None
         except ValueError:

@@ -50,7 +50,7 @@ class ReadVerbs(Store):
     ) -> Sequence[Version]:
         """One page; ``text`` is part of a name, ``parent`` a reference to what it was made from. Raises InvalidNameError for a
         condition outside its grammar, NotFoundError."""
-        digest = self.catalog.resolve(self.reference(parent)).digest if parent is not None else None
+        digest = self.resolve(parent).digest if parent is not None else None
         return self.catalog.search(asked(text, namespace_of_names=self.namespace, parent=digest, **conditions))
 
     def compare(self, *references: str) -> Comparison:
@@ -59,7 +59,7 @@ class ReadVerbs(Store):
         return compare([self.reference(reference) for reference in references], catalog=self.catalog)
 
     def evaluations(self, reference: str) -> Sequence[Evaluation]:
-        return self.catalog.evaluations(self.catalog.resolve(self.reference(reference)))
+        return self.catalog.evaluations(self.resolve(reference))
 
     def aliases(self, name: str) -> dict[str, int]:
         return self.catalog.aliases(self.adapter(name))

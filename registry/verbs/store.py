@@ -10,6 +10,7 @@ from registry.domain.names import DEFAULT_NAMESPACE, AdapterName, Reference
 if TYPE_CHECKING:
     from registry.blobs.protocol import BlobStore
     from registry.catalog.protocol import Catalog
+    from registry.domain.version import Version
     from registry.operations.bases import Shelf
 
 
@@ -31,6 +32,10 @@ class Store:
 
     def reference(self, text: str) -> Reference:
         return Reference.parse(text, namespace=self.namespace)
+
+    def resolve(self, text: str) -> Version:
+        """The version that a reference means. Raises NotFoundError."""
+        return self.catalog.resolve(self.reference(text))
 
     def adapter(self, text: str) -> AdapterName:
         return AdapterName.parse(text, namespace=self.namespace)

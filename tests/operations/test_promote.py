@@ -13,7 +13,6 @@ from registry.connect import Registry, connect
 from registry.domain.gate import Reason
 from registry.errors import (
     AliasMovedError,
-    GateClosedError,
     InvalidInputError,
     InvalidNameError,
     NotFoundError,
@@ -51,9 +50,10 @@ def test_a_gate_that_holds_moves_the_alias_and_the_audit_keeps_what_held(scored:
 
 def test_a_closed_gate_names_what_closed_it_and_nothing_moves(scored: Registry, tmp_path: Path) -> None:
     before = tree(tmp_path / "registry" / "journal"), scored.log(), scored.aliases("a")
-    with pytest.raises(GateClosedError) as caught:
-        scored.promote("a@3", "production", minimum=["f1>=0.5", "f1>=0.9"], no_regression=["f1", "bleu"])
-    error = caught.value
+    closed = scored.promote("a@3", "production", minimum=["f1>=0.5", "f1>=0.9"], no_regression=["f1", "bleu"])
+    error = closed.outcome.failure
+    assert error is not None
+    assert (closed.before, closed.after, closed.moved) == (1, 1, False)
     assert (error.code, error.exit_code, error.http_status) == ("gate-closed", 6, 422)
     for named in ("local/a@3", "f1>=0.9", "no-regression f1", "there is no score bleu"):
         assert named in error.message
@@ -97,21 +97,18 @@ def test_a_yanked_version_is_not_promoted(scored: Registry) -> None:
 
 def test_what_production_runs_may_be_yanked_and_is_still_what_counts(scored: Registry) -> None:
     scored.yank("a@1", "old")
-    with pytest.raises(GateClosedError):
-        scored.promote("a@3", "production", no_regression=["f1"])
+    assert not scored.promote("a@3", "production", no_regression=["f1"]).outcome.holds
 
 
 def test_a_first_promotion_needs_its_scores_and_nothing_to_compare_with(scored: Registry) -> None:
-    with pytest.raises(GateClosedError):
-        scored.promote("a@3", "canary", no_regression=["bleu"])
+    assert not scored.promote("a@3", "canary", no_regression=["bleu"]).outcome.holds
     assert "canary" not in scored.aliases("a")
     done = scored.promote("a@3", "canary", no_regression=["f1"], expected=None)
     assert (done.before, done.after, done.outcome.against) == (None, 3, None)
 
 
 def test_another_alias_may_be_what_it_is_held_against(scored: Registry) -> None:
-    with pytest.raises(GateClosedError):
-        scored.promote("a@3", "canary", against="production", no_regression=["f1"])
+    assert not scored.promote("a@3", "canary", against="production", no_regression=["f1"]).outcome.holds
     assert scored.promote("a@2", "canary", against="production", no_regression=["f1"]).after == 2
 
 
@@ -135,9 +132,8 @@ def test_the_later_of_two_promotions_is_held_against_the_earlier(scored: Registr
         scored.add_evaluations(reference, score)
     assert other.gate("a@3", against="production", no_regression=["f1"]).holds
     assert scored.promote("a@2", "production", no_regression=["f1"]).moved
-    with pytest.raises(GateClosedError) as caught:
-        other.promote("a@3", "production", no_regression=["f1"])
-    assert caught.value.outcome.against == "local/a@2"
+    closed = other.promote("a@3", "production", no_regression=["f1"]).outcome
+    assert (closed.holds, closed.against) == (False, "local/a@2")
     assert other.aliases("a")["production"] == 2
 
 
@@ -155,12 +151,11 @@ def test_of_many_at_once_the_best_stays_and_every_move_was_an_improvement(
     def promoted(number: int) -> bool:
         mine = connect(tmp_path / "registry", actor=f"thread-{number}")
         barrier.wait()
-        try:
-            return mine.promote(f"a@{number}", "best", no_regression=["em"]).moved
-        except GateClosedError as closed:
-            assert closed.outcome.against is not None
-            assert int(closed.outcome.against.rpartition("@")[2]) > number
-            return False
+        done = mine.promote(f"a@{number}", "best", no_regression=["em"])
+        if not done.outcome.holds:
+            assert done.outcome.against is not None
+            assert int(done.outcome.against.rpartition("@")[2]) > number
+        return done.moved
 
     with ThreadPoolExecutor(len(order)) as pool:
         moved = {number for number, done in zip(order, pool.map(promoted, order), strict=True) if done}

@@ -10,7 +10,7 @@ import pytest
 from registry.checks.profile import find_profile, with_rank_cap
 from registry.connect import Registry
 from registry.domain.base_model import BaseModelId
-from registry.errors import CorruptionError, RejectedError, UnavailableError
+from registry.errors import CorruptionError, InvalidInputError, RejectedError, UnavailableError
 from registry.operations import survey as survey_room
 from registry.operations.bases import CheckedBase, base_called
 from registry.operations.check import Answer
@@ -111,3 +111,24 @@ def test_the_verdicts_are_those_of_a_check(full: Registry, tmp_path: Path) -> No
     assert {one.failure for one in survey(None, capped, blobs=full.blobs, catalog=full.catalog)} == {RejectedError}
     unknown = survey(base_called("gpt2"), blobs=full.blobs, catalog=full.catalog)
     assert {one.failure for one in unknown} == {UnavailableError}
+
+
+def test_all_are_checked_as_each_is(full: Registry, tmp_path: Path) -> None:
+    base = str(a_base(tmp_path / "gpt2", rows=4))
+    verdicts = {one.subject: one for one in full.check_all(base=base, engine="vllm", allow=["wrong-shape"])}
+    assert set(verdicts) == {"local/a@2", "local/c@2", "local/e@1"}
+    for reference, verdict in verdicts.items():
+        again = full.check(reference, base=base, engine="vllm", allow=["wrong-shape"])
+        assert again.document() == verdict.document()
+        assert (again.profile or "").startswith("vllm")
+    assert full.check(tmp_path / "a2", base=base).failure is RejectedError
+    for nothing in (lambda: full.check("a"), lambda: list(full.check_all())):
+        with pytest.raises(InvalidInputError):
+            nothing()
+
+
+def test_nobody_of_a_base_that_nobody_knows_is_no_answer(full: Registry, tmp_path: Path) -> None:
+    for base, code in (("nobody/nothing", "base-shapes-unknown"), (str(a_base(tmp_path / "mine", rows=3)), "base-unnamed")):
+        with pytest.raises(UnavailableError) as caught:
+            list(full.check_all(base=base))
+        assert caught.value.code == code

@@ -18,7 +18,6 @@ from registry.domain.access import Action
 from registry.domain.names import AdapterName, Reference
 from registry.errors import AliasMovedError, GateClosedError
 from registry.operations.gate import asked
-from registry.operations.promote import promote
 
 router = APIRouter(prefix="/v1/adapters/{ns}/{name}", tags=["aliases and tags"])
 
@@ -74,14 +73,9 @@ def promote_alias(
     )
 
     def promoted(caller: Caller) -> dict[str, Any]:
-        promotion = promote(
-            Reference(adapter, number=wanted.version),
-            alias,
-            gate,
-            namespace=caller.registry.namespace,
-            catalog=caller.registry.catalog,
-            expected=expected(caller, str(adapter), alias, if_match),
-        )
+        reference = str(Reference(adapter, number=wanted.version))
+        moves_from = expected(caller, str(adapter), alias, if_match)
+        promotion = caller.registry.promote(reference, alias, gate, expected=moves_from)
         if promotion.outcome.failure is not None:
             raise _ClosedError(promotion.outcome.failure, promotion.document())
         return promotion.document()
