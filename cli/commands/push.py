@@ -76,6 +76,7 @@ def push(
         return
     if private is not None or force or dry_run:
         raise BadParameter("--private, --public, --force and --dry-run are about a push --to the Hub")
+    from registry.domain.lineage import parse_parent
     from registry.domain.tags import parse_tag
 
     _require_no_version(session, directory)
@@ -89,7 +90,7 @@ def push(
             evaluations=eval or (),
             note=note_text,
             adapter=adapter,
-            parents=[text.replace("=", "*") for text in parent or ()],
+            parents=[parse_parent(text) for text in parent or ()],
             parent_kind=parent_kind,
             allow=allow or (),
             progress=advance,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 
 from registry.domain.digest import Digest
 from registry.errors import InvalidNameError
@@ -33,3 +33,17 @@ class LineageEdge:
 
     def document(self) -> dict[str, str | float | None]:
         return {"parent": self.parent, "kind": self.kind, "weight": self.weight, "reference": self.reference}
+
+
+def parse_parent(text: str) -> tuple[str, float | None]:
+    """A reference, with a weight behind if it matters: ``my-lora@3*0.5`` or ``my-lora@3=0.5``. Raises InvalidNameError."""
+    reference, mark, behind = text.replace("=", "*").partition("*")
+    if not mark:
+        return reference, None
+    try:
+        weight = float(behind)
+    except ValueError:
+        weight = nan
+    if not isfinite(weight):
+        raise InvalidNameError("parent", text, "REF or REF*WEIGHT with a finite weight, such as my-lora@3*0.5")
+    return reference, weight

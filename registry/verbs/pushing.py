@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from registry.operations.evaluate import Measured
     from registry.operations.publish import Published, Submission
 
+Parent = str | tuple[str, float | None]
 DirectoryOrRecord = str | Path | Mapping[str, object]
 _BATCH = 64
 
@@ -38,7 +39,7 @@ class PushOptions(TypedDict, total=False):
     tags: Mapping[str, str] | None
     evaluations: Sequence[str | Path | Measured]
     note: str | None
-    parents: Sequence[str]
+    parents: Sequence[Parent]
     parent_kind: str
     allow: Sequence[str]
 
@@ -67,14 +68,14 @@ class PushVerbs(Store):
         evaluations: Sequence[str | Path | Measured] = (),
         note: str | None = None,
         adapter: str | None = None,
-        parents: Sequence[str] = (),
+        parents: Sequence[Parent] = (),
         parent_kind: str = "continued-from",
         allow: Sequence[str] = (),
         progress: Callable[[int], None] = lambda _count: None,
     ) -> Published:
         """Store a directory as the next version of ``name`` (default: the directory's name made to fit).
 
-        ``parents`` are references, with ``*WEIGHT`` behind if it matters. ``allow`` names rules whose errors are accepted.
+        ``parents`` are references, each alone or with its weight. ``allow`` names rules whose errors are accepted.
         The same content again is the same version. Raises InvalidInputError with nothing written.
         """
         from registry.operations.publish import publish
@@ -141,7 +142,7 @@ class PushVerbs(Store):
         name: str | None = None,
         base: str | None = None,
         adapter: str | None = None,
-        parents: Sequence[str] = (),
+        parents: Sequence[Parent] = (),
         parent_kind: str = "continued-from",
         aliases: Sequence[str] = (),
         tags: Mapping[str, str] | None = None,
@@ -182,16 +183,12 @@ class PushVerbs(Store):
             )
         return self.adapter(name)
 
-    def _edge(self, parent: str, kind: str) -> LineageEdge:
-        text, star, weight = parent.partition("*")
+    def _edge(self, parent: Parent, kind: str) -> LineageEdge:
+        text, weight = (parent, None) if isinstance(parent, str) else parent
+        if weight is not None and not isfinite(weight):
+            raise InvalidInputError(f"the weight of the parent {text} is {weight}: expected a finite number")
         version = self.resolve(text)
-        try:
-            share = float(weight) if star else None
-        except ValueError:
-            share = nan
-        if share is not None and not isfinite(share):
-            raise InvalidNameError("parent", parent, "REF or REF*WEIGHT with a finite weight, such as my-lora@3*0.5")
-        return LineageEdge(version.digest, kind, share, version.reference)
+        return LineageEdge(version.digest, kind, weight, version.reference)
 
 
 def _with_aliases(options: dict[str, object]) -> dict[str, object]:

@@ -26,7 +26,7 @@ from tests.conftest import WriteAdapter, lora_tensors
 def shelf(tmp_path: Path, write_adapter: WriteAdapter) -> Registry:
     registry = connect(tmp_path / "registry", namespace="team")
     registry.push(write_adapter("a"), alias="production", evaluations=["acc=0.5"])
-    registry.push(write_adapter("a2", lora_tensors(value=0.25)), name="a", evaluations=["acc=0.75"], parents=["a@1*0.5"])
+    registry.push(write_adapter("a2", lora_tensors(value=0.25)), name="a", evaluations=["acc=0.75"], parents=[("a@1", 0.5)])
     registry.push(write_adapter("b", lora_tensors(value=0.75)), name="secret/b", alias="production", evaluations=["acc=0.9"])
     with registry.catalog.writing() as writer:
         writer.set_private(registry.adapter("secret/b"), private=True)

@@ -108,7 +108,7 @@ def test_lineage_of_versions_that_were_there_before_is_found(
 ) -> None:
     """A catalog from before schema 0004 learns it from the manifests, as soon as it is opened."""
     store.push(write_adapter("a"))
-    store.push(write_adapter("b", lora_tensors(value=0.25)), parents=["a*0.5", "a@1"])
+    store.push(write_adapter("b", lora_tensors(value=0.25)), parents=[("a", 0.5), "a@1"])
     store.push(write_adapter("c", lora_tensors(value=0.75)), parents=["a"])
     store.delete("c@1", reason="because")
     with writing(sqlite_engine(tmp_path / "registry" / "catalog.db")) as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,6 +104,7 @@ def test_a_changed_config_shares_the_weights(lived: Registry, tmp_path: Path) ->
         ({"evaluations": ["nowhere.json"]}, InvalidInputError),
         ({"parents": ["b@7"]}, RegistryError),
         ({"parents": ["b*much"]}, InvalidNameError),
+        ({"parents": [("b", math.nan)]}, InvalidInputError),
         ({"base": "/data/x"}, InvalidInputError),
         ({"base": "a--b"}, InvalidNameError),
         ({"adapter": "nowhere"}, InvalidInputError),
@@ -266,7 +268,7 @@ def test_of_those_who_move_an_alias_from_the_same_place_one_wins(lived: Registry
 
 
 def test_lineage_is_kept_by_digest(lived: Registry, tmp_path: Path) -> None:
-    lived.push(write(tmp_path / "x", lora_tensors(value=0.75)), parents=["a@1*0.5", "b"], parent_kind="combined-from")
+    lived.push(write(tmp_path / "x", lora_tensors(value=0.75)), parents=[("a@1", 0.5), "b"], parent_kind="combined-from")
     edges = lived.show("x").manifest.lineage
     assert [(edge.parent, edge.kind, edge.weight, edge.reference) for edge in edges] == [
         (lived.show("a@1").version.digest, "combined-from", 0.5, "local/a@1"),

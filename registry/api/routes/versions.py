@@ -15,6 +15,7 @@ from registry.api.texts import Label, Note, Part, RequestBody
 from registry.api.told import changed
 from registry.domain.access import Action
 from registry.domain.digest import Digest
+from registry.domain.lineage import parse_parent
 from registry.domain.names import AdapterName, Reference
 from registry.errors import InvalidInputError
 from registry.operations.evaluate import Measured, stored_results
@@ -84,10 +85,7 @@ def publish(
     adapter = AdapterName(ns, name)
     if wanted.aliases:
         caller.require(Action.TAG, adapter)
-    parents = [
-        "".join((str(caller.reference(text)), star, weight))
-        for text, star, weight in (parent.partition("*") for parent in wanted.parents)
-    ]
+    parents = [(str(caller.reference(text)), weight) for text, weight in map(parse_parent, wanted.parents)]
     files = {file.path: Digest(file.digest) for file in wanted.files}
     if len(files) < len(wanted.files):
         raise InvalidInputError("two files have the same path", code="duplicate-path")
