@@ -45,7 +45,7 @@ def list_(session: Session) -> None:
     Example: adapters base list
     """
     bases = session.registry.bases()
-    aliases = session.registry.base_aliases()
+    aliases = session.registry.base_aliases().names
     others: dict[str, list[str]] = {}
     for alias, canonical in aliases.items():
         others.setdefault(canonical.lower(), []).append(alias)
@@ -108,8 +108,8 @@ def alias(
 
     Example: adapters base alias acme/llama-mirror meta-llama/Llama-3.1-8B
     """
-    known = {key.lower(): value for key, value in session.registry.base_aliases().items()}
-    before = known.get(name.lower())
+    known = session.registry.base_aliases().canonical(name)
+    before = known if known != name else None
     changed = session.registry.alias_base(name, canonical)
     if session.json:
         emit({"name": name, "canonical": canonical, "changed": changed, "previous": before})

@@ -8,7 +8,7 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from registry.catalog.tables import BaseAliasRow, BaseRow
-from registry.domain.base_model import BaseModelId, StoredBase
+from registry.domain.base_model import BaseAliases, BaseModelId, StoredBase
 from registry.domain.digest import Digest
 
 ADD_BASE = "base"
@@ -56,9 +56,9 @@ def all_bases(session: Session) -> list[StoredBase]:
     return [_base_of(row) for row in rows]
 
 
-def base_aliases(session: Session) -> dict[str, str]:
+def base_aliases(session: Session) -> BaseAliases:
     rows = session.exec(select(BaseAliasRow).order_by(BaseAliasRow.key))
-    return {row.name: row.canonical for row in rows}
+    return BaseAliases({row.name: row.canonical for row in rows})
 
 
 def _base_of(row: BaseRow) -> StoredBase:

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Final, Protocol
 
 from registry.domain.access import Token
-from registry.domain.base_model import StoredBase
+from registry.domain.base_model import BaseAliases, StoredBase
 from registry.domain.commit import Commit
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
@@ -156,8 +156,7 @@ class Catalog(Protocol):
         """The base under any of its names; without a revision the one that was added last."""
 
     def bases(self) -> list[StoredBase]: ...
-    def base_aliases(self) -> dict[str, str]:
-        """The registry's own: other name → canonical name."""
+    def base_aliases(self) -> BaseAliases: ...
 
     def events(self, after: int, *, limit: int) -> list[AuditEntry]:
         """Oldest first, those numbered above ``after``."""

@@ -14,7 +14,7 @@ from registry.catalog.resolve import aliases_of, evaluations_of, find_version, r
 from registry.catalog.search import search
 from registry.catalog.tables import AdapterRow, AuditRow, BaseRow, BlobRow, CommitBlobRow, VersionRow
 from registry.domain.access import Token
-from registry.domain.base_model import StoredBase
+from registry.domain.base_model import BaseAliases, StoredBase
 from registry.domain.commit import Commit
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
@@ -151,7 +151,7 @@ class SqlReads(ABC):
         with self._reading() as session:
             return bases.all_bases(session)
 
-    def base_aliases(self) -> dict[str, str]:
+    def base_aliases(self) -> BaseAliases:
         with self._reading() as session:
             return bases.base_aliases(session)
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.domain.access import Token
-from registry.domain.base_model import StoredBase
+from registry.domain.base_model import BaseAliases, StoredBase
 from registry.domain.commit import Commit
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
@@ -223,7 +223,7 @@ class RemoteCatalog:
     def bases(self) -> list[StoredBase]:
         return self._ask(asks.BASES)
 
-    def base_aliases(self) -> dict[str, str]:
+    def base_aliases(self) -> BaseAliases:
         return self._ask(asks.BASE_ALIASES)
 
     def events(self, after: int, *, limit: int) -> list[AuditEntry]:

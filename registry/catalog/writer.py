@@ -176,14 +176,14 @@ class SqlWriter:
     def alias_base(self, name: str, canonical: str | None) -> bool:
         known = bases.base_aliases(self._session)
         if canonical is not None:
-            canonical = bases.canonical_of(self._session, canonical)
-            if canonical.lower() == name.lower() or name.lower() in {each.lower() for each in known.values()}:
+            canonical = known.canonical(canonical)
+            if canonical.lower() == name.lower() or name.lower() in {each.lower() for each in known.names.values()}:
                 raise ConflictError(
                     f"{name} has other names itself, so it cannot become one of {canonical}",
                     code="base-alias-circle",
                     hint="look at `adapters base list`, and alias the other way round",
                 )
-        if {key.lower(): value for key, value in known.items()}.get(name.lower()) == canonical:
+        if known.canonical(name) == (canonical or name):
             return False
         self._record(bases.ALIAS_BASE, None, {"name": name, "canonical": canonical})
         return True

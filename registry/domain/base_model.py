@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from registry.domain.digest import Digest
 from registry.errors import CorruptionError
@@ -26,6 +28,21 @@ class BaseModelId:
 
     def document(self) -> dict[str, str | None]:
         return {"id": self.id, "revision": self.revision, "raw": self.raw, "fingerprint": self.fingerprint}
+
+
+@dataclass(frozen=True)
+class BaseAliases:
+    """What a registry was told of other names for bases: other name → canonical name. They are compared without case."""
+
+    names: Mapping[str, str]
+
+    def canonical(self, name: str) -> str:
+        """The name itself, if it is no other name."""
+        return self._by_key.get(name.lower(), name)
+
+    @cached_property
+    def _by_key(self) -> Mapping[str, str]:
+        return {name.lower(): canonical for name, canonical in self.names.items()}
 
 
 class ModuleKind(StrEnum):

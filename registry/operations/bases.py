@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.checks.misfit import Misfit, warning
-from registry.domain.base_model import BaseModelId, BaseModelSpec, StoredBase, parse_base_model_spec
+from registry.domain.base_model import BaseAliases, BaseModelId, BaseModelSpec, StoredBase, parse_base_model_spec
 from registry.domain.digest import Digest
 from registry.errors import (
     DigestMismatchError,
@@ -82,7 +82,7 @@ class Shelf:
 
     def same_name(self, identity: BaseModelId) -> BaseModelId:
         """The identity under the name that this registry's aliases give it."""
-        return replace(identity, id=self._aliases.get((identity.id or "").lower(), identity.id))
+        return replace(identity, id=self._aliases.canonical(identity.id)) if identity.id is not None else identity
 
     def weights_of(self, identity: BaseModelId) -> Digest | None:
         """The weights fingerprint of exactly this base, at exactly this revision, where the registry has hashed it."""
@@ -120,8 +120,8 @@ class Shelf:
         return found
 
     @cached_property
-    def _aliases(self) -> Mapping[str, str]:
-        return {name.lower(): canonical for name, canonical in self.catalog.base_aliases().items()}
+    def _aliases(self) -> BaseAliases:
+        return self.catalog.base_aliases()
 
     def _look_up(self, name: str, revision: str | None) -> CheckedBase:
         identity = self.same_name(resolve_base(name, revision)[0])

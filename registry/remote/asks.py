@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from registry.domain.access import Token
-from registry.domain.base_model import StoredBase
+from registry.domain.base_model import BaseAliases, StoredBase
 from registry.domain.commit import Commit
 from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
@@ -64,6 +64,9 @@ _MOVE = of(AliasMove, values.move_document)
 _ENTRY = of(AuditEntry, values.entry_document)
 _EVALUATION = of(Evaluation, Evaluation.document)
 _BASE = of(StoredBase, values.base_document)
+_BASE_ALIASES: Codec[BaseAliases] = Codec(
+    lambda aliases: aliases.names, lambda found: BaseAliases(values.shaped(found, dict[str, str]))
+)
 _ADAPTER = of(Adapter, values.adapter_document)
 _COMMIT = of(Commit, values.commit_document)
 _TOKEN = Codec(Token.document, values.read_token)
@@ -84,7 +87,7 @@ OWNERS = Ask("owners", of(list[str]))
 HOLDERS = Ask("holders", listed(of(AdapterName, str)))
 FIND_BASE = Ask("find_base", maybe(_BASE))
 BASES = Ask("bases", listed(_BASE))
-BASE_ALIASES = Ask("base_aliases", of(dict[str, str]))
+BASE_ALIASES = Ask("base_aliases", _BASE_ALIASES)
 FIND_ADAPTER = Ask("find_adapter", maybe(_ADAPTER))
 ADAPTERS = Ask("adapters", listed(_ADAPTER))
 HAS_NAMESPACE = Ask("has_namespace", of(bool))

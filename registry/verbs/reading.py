@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -13,7 +13,7 @@ from registry.operations.show import Details, show
 from registry.verbs.store import Store
 
 if TYPE_CHECKING:
-    from registry.domain.base_model import BaseModelSpec, StoredBase
+    from registry.domain.base_model import BaseAliases, BaseModelSpec, StoredBase
     from registry.domain.evaluation import Evaluation
     from registry.domain.manifest import Manifest
     from registry.domain.version import AliasMove, AuditEntry, Version
@@ -79,5 +79,5 @@ class ReadVerbs(Store):
 
         return show_base(name, blobs=self.blobs, catalog=self.catalog)
 
-    def base_aliases(self) -> Mapping[str, str]:
+    def base_aliases(self) -> BaseAliases:
         return self.catalog.base_aliases()

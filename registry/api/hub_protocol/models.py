@@ -68,7 +68,7 @@ def card_data(card: CardHead, known: Sequence[str], base: str | None) -> dict[st
 def base_of(facts: Mapping[str, object], services: Services) -> str | None:
     found = facts.get("base_model")
     name = (found.get("id") or found.get("raw")) if isinstance(found, dict) else None
-    return services.canonical_base(str(name)) if name else None
+    return services.registry.base_aliases().canonical(str(name)) if name else None
 
 
 def tags_of(facts: Mapping[str, object], base: str | None) -> Iterator[str]:

@@ -63,7 +63,7 @@ class History:
         self.commits: tuple[Commit, ...] = tuple(catalog.commits(adapter))
         self.aliases: Mapping[str, int] = catalog.aliases(adapter)
         self._numbers = {name.lower(): number for name, number in self.aliases.items()}
-        self._bases = {name.lower(): base for name, base in catalog.base_aliases().items()}
+        self._bases = catalog.base_aliases()
         try:
             self.newest: Version | None = catalog.resolve(Reference(adapter))
         except NotFoundError:  # none yet, or all are yanked
@@ -116,7 +116,7 @@ class History:
         return self.of_commit(made) if made is not None and made.parent != own else self.of_version(version)
 
     def served(self, revision: Revision) -> Revision:
-        if not self._bases:
+        if not self._bases.names:
             return revision
         commit, tree = self._rewriting.served(revision.commit, revision.tree, self._bases)
         return revision if commit == revision.commit else replace(revision, commit=commit, listed=lambda: tree)
@@ -146,7 +146,7 @@ class History:
         if start in self._by_id:
             return self._by_id[start]()
         found = [commit for commit in self._by_id if commit.startswith(start)]
-        if found or not self._bases:
+        if found or not self._bases.names:
             return self._by_id[found[0]]() if len(found) == 1 else None
         served = {each.commit: each for each in (self.served(made()) for made in self._by_id.values())}
         renamed = [commit for commit in served if commit.startswith(start)]

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 
 from registry.api.hub_protocol.trees import Entry, Remembered, Trees, tree_of
+from registry.domain.base_model import BaseAliases
 from registry.domain.digest import Digest
 from registry.formats.adapter_config import MAX_BYTES
 from registry.formats.adapter_directory import CONFIG
@@ -32,15 +33,13 @@ class Rewriting:
         """What a config names as its base."""
         return self._base_in(entry.digest) if entry.size <= MAX_BYTES else None
 
-    def served(
-        self, commit: str, files: Mapping[str, Entry], aliases: Mapping[str, str]
-    ) -> tuple[str, Mapping[str, Entry]]:
-        """A commit's id and its files, both as they are unless the base has another name. ``aliases`` are by lower case."""
+    def served(self, commit: str, files: Mapping[str, Entry], aliases: BaseAliases) -> tuple[str, Mapping[str, Entry]]:
+        """A commit's id and its files, both as they are unless the base has another name."""
         config = files.get(CONFIG)
-        if not aliases or config is None or config.data is not None:
+        if not aliases.names or config is None or config.data is not None:
             return commit, files
         base = self.base_of(config)
-        canonical = aliases.get(base.lower()) if base is not None else None
+        canonical = aliases.canonical(base) if base is not None else None
         if canonical is None or canonical == base:
             return commit, files
         data = self._rewritten((config.digest, canonical))

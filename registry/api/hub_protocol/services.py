@@ -43,8 +43,3 @@ class Services:
     def keepers(self) -> tuple[Keeper, ...]:
         """Of what uploads leave behind."""
         return self.staging, self.announcements
-
-    def canonical_base(self, name: str) -> str:
-        """By the registry's own table."""
-        aliases = {key.lower(): value for key, value in self.registry.catalog.base_aliases().items()}
-        return aliases.get(name.lower(), name)

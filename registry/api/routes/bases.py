@@ -21,7 +21,7 @@ Admin = Annotated[Caller, Depends(Requires(Action.ADMIN))]
 @router.get("/bases", summary="Every base model that is known module by module, and the aliases")
 def bases(caller: Reader) -> dict[str, Any]:
     items = [values.base_document(base) for base in caller.registry.bases()]
-    return {"items": items, "aliases": caller.registry.base_aliases()}
+    return {"items": items, "aliases": caller.registry.base_aliases().names}
 
 
 @router.get("/bases/{base}", summary="A base model without an owner", operation_id="base_without_owner")
