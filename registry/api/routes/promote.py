@@ -12,7 +12,7 @@ from registry.api.callers import Caller, Requires
 from registry.api.names import Alias, Name, Namespace
 from registry.api.once import Key, Once, same_request
 from registry.api.problems import of_error
-from registry.api.routes.aliases import AliasHasMovedError, IfMatch, expected
+from registry.api.routes.aliases import AliasHasMovedError, IfMatch, IfNoneMatch, expected
 from registry.api.texts import RequestBody, VersionNumber
 from registry.domain.access import Action
 from registry.domain.names import AdapterName, Reference
@@ -56,6 +56,7 @@ def promote_alias(
     alias: Alias,
     wanted: Promotion,
     if_match: IfMatch = None,
+    if_none_match: IfNoneMatch = None,
     idempotency_key: Key = None,
 ) -> Response:
     """For whoever may read it, too. 422 with every condition if the gate is closed; then nothing moved."""
@@ -74,7 +75,7 @@ def promote_alias(
 
     def promoted(caller: Caller) -> dict[str, Any]:
         reference = str(Reference(adapter, number=wanted.version))
-        moves_from = expected(caller, str(adapter), alias, if_match)
+        moves_from = expected(caller, str(adapter), alias, if_match, if_none_match)
         promotion = caller.registry.promote(reference, alias, gate, expected=moves_from)
         if promotion.outcome.failure is not None:
             raise _ClosedError(promotion.outcome.failure, promotion.document())
@@ -82,7 +83,7 @@ def promote_alias(
 
     once: Once = request.app.state.once
     try:
-        answer = once.done(caller, idempotency_key, same_request(request, wanted, if_match), promoted)
+        answer = once.done(caller, idempotency_key, same_request(request, wanted, if_match, if_none_match), promoted)
     except _ClosedError as closed:
         return of_error(closed.failure, outcome=closed.outcome)
     except AliasMovedError as error:
