@@ -25,7 +25,8 @@ def here(tmp_path: Path, write_adapter: WriteAdapter) -> Iterator[Site]:
         tokens: dict[str, str] = dict(found.tokens)
         with found.shelf.catalog.writing() as writer:
             for action in Action:
-                tokens[action.value], kept = new_token(action.value, [action], [NamespacePattern("a/*")], expires_at=None)
+                scope = NamespacePattern("*" if action is Action.ADMIN else "a/*")
+                tokens[action.value], kept = new_token(action.value, [action], [scope], expires_at=None)
                 writer.add_token(kept)
         yield Site(found.shelf, found.place, found.address, tokens)
 

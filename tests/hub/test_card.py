@@ -124,7 +124,7 @@ def test_what_strangers_wrote_stays_text(text: str) -> None:
         targets=(Target(f"model.{text}", 8, 16.0, 2.0),),
         extra_modules=(text,),
         training={"optimizer": text, "license": text, "datasets": [text], "framework_versions": {text: text}},
-        lineage=(LineageEdge(text, text, 0.5, text),),
+        lineage=(LineageEdge(Digest.of(b"parent"), text if text.isprintable() else "merged-with", 0.5, text),),
     )
     scores = [Evaluation(text, 0.5, task=text, filter=text, split=text)]
     card, _ = model_card(CardSubject(text, hostile, "org/base", scores, reference=text))
