@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from registry.checks.selection import chooser
 from registry.plans.combine_rows import united_indices
 from registry.plans.combining import Passed, Stack, is_of_mixture
+from registry.plans.exact_targets import expression_of
 from registry.plans.merge_draft import Ingredient
 from registry.variants.patterns import MAX_PATTERN
 from registry.variants.settings import saved_modules
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 #: Fields that say where the adapter belongs, and are the result's where all parents agree.
 _SHARED = ("task_type", "auto_mapping", "base_model_name_or_path", "revision", "peft_version", "fan_in_fan_out")
 _LAYER = re.compile(r"(?:^|\.)\d+\.")
+#: What may stand before the path of a module, and is in no name, so that only an expression that takes anything takes it.
+_ANYTHING = "~.~~."
 
 
 def fresh_config(
@@ -83,34 +87,37 @@ def _targets(adapters: Sequence[Ingredient], modules: Sequence[str], *, has_para
             return first
         if all(isinstance(names, tuple) and ends == set(names) for names in named):
             return sorted(ends)
-    exact = "|".join(map(re.escape, modules))
+    exact = expression_of(modules)
     # PEFT makes names of an expression for a mixture: the last words of what it takes.
     is_mixture = has_parameters or any(map(is_of_mixture, modules))
-    if is_mixture or len(exact) > MAX_PATTERN or not any(_may_be_an_end(path, adapters) for path in modules):
+    if is_mixture or len(exact) > MAX_PATTERN or not _may_be_ends(modules, adapters):
         return list(modules)
     return exact
 
 
 def _takes_all(one: Ingredient, modules: Collection[str]) -> bool:
     """Whether these are the adapter's targets, and ``target_modules`` alone says which they are."""
-    narrowed = any(
-        one.config.truthy(field) for field in ("layers_to_transform", "exclude_modules", "target_parameters")
+    is_narrowed = any(
+        one.config.raw.get(field) not in (None, "", []) for field in ("layers_to_transform", "exclude_modules")
     )
-    return {target.path for target in one.manifest.targets} == modules and not narrowed
+    taken = {target.path for target in one.manifest.targets}
+    return taken == modules and not is_narrowed and not one.config.truthy("target_parameters")
 
 
-def _may_be_an_end(path: str, adapters: Sequence[Ingredient]) -> bool:
-    """Whether the base may have a module without factors whose path ends with this one: it has not where a parent was trained
-    by that name, and what is below a numbered layer is nothing's end."""
-    return not _LAYER.search(path) and not any(_is_taken_as_end(path, one) for one in adapters)
+def _may_be_ends(modules: Iterable[str], adapters: Sequence[Ingredient]) -> bool:
+    """Whether the base may have a module without factors whose path ends with one of these. It has not where a parent that has
+    the one would have the other too: by an end of both, or an expression that takes anything before it."""
+    asking = [(one, chooser(one.config)) for one in adapters if not one.config.truthy("exclude_modules")]
+    return not all(
+        any(path in one.targets and _is_end(path, one, chosen) for one, chosen in asking) for path in modules
+    )
 
 
-def _is_taken_as_end(path: str, one: Ingredient) -> bool:
-    names = one.config.names("target_modules") or ()
-    if isinstance(names, str):
-        return is_all_linear(names)
-    has_it = any(target.path == path for target in one.manifest.targets) and not one.config.truthy("exclude_modules")
-    return has_it and any(path == name or path.endswith(f".{name}") for name in names)
+def _is_end(path: str, one: Ingredient, chosen: Callable[[str], bool] | None) -> bool:
+    if chosen is not None:
+        return chosen(_ANYTHING + path)
+    # Above the numbered layers modules of other kinds than the linear may be called alike.
+    return is_all_linear(one.config.names("target_modules") or ()) and _LAYER.search(path) is not None
 
 
 def _bias(adapters: Sequence[Ingredient], passed: Iterable[Passed]) -> str:

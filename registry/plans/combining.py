@@ -43,9 +43,9 @@ METHODS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "karcher": (),
     }
 )
-#: A layer of one expert, and a router: PEFT makes parameters of the mixture of them, of all experts one, with the rank ``r`` of the
-#: config whatever its pattern says (``peft/utils/transformers_weight_conversion.py``).
-_OF_A_MIXTURE = re.compile(r"(?:.*\.)?(?:experts\.\d+\..*|gate)")
+#: A layer of one expert, and a router as transformers calls those that PEFT knows: PEFT makes parameters of the mixture of them, of
+#: all experts one, with the rank ``r`` of the config whatever its pattern says (``peft/utils/transformers_weight_conversion.py``).
+_OF_A_MIXTURE = re.compile(r"(?:.*\.)?(?:experts\.\d+\..*|(?:mlp|block_sparse_moe|router)\.gate)")
 #: Methods that take so many adapters and no other number.
 EXACTLY: Mapping[str, int] = MappingProxyType({"slerp": 2})
 
