@@ -38,6 +38,7 @@ from registry.variants.token_rows import DELTA, token_indices
 
 #: Variants that are a plain delta once they are trained.
 _PLAIN = frozenset({"lora", "monteclora", "velora"})
+_BY_THE_BASE = "merge the adapters into the base, and extract a LoRA from the result"
 
 
 @dataclass
@@ -66,6 +67,7 @@ def plan_combine(
         return None, draft.problems
     for one in draft.taking:
         _add(draft, one)  # 3
+    _unite(draft)
     names, stored = _names(draft), _stored(draft)
     stacks = tuple(_stacked(draft, path, names, stored) for path in sorted(draft.shares, key=natural))
     passed, rows = _whole(draft, same, {stack.path for stack in stacks})  # 4
@@ -201,6 +203,28 @@ def _add(draft: _Draft, one: Ingredient) -> None:
         name = f"{PREFIX}{place.path}.{place.tail}" if place.path else place.spec.name
         if place.spec.name not in factors:
             draft.whole.setdefault(name, []).append((one.number, place.spec))
+
+
+def _unite(draft: _Draft) -> None:
+    """A weight that one adapter adapts as a module and another as the parameter ``weight`` of it, as routers in different
+    versions of transformers, is one target: the parameter, which PEFT takes wherever it takes the module."""
+    for path in list(draft.shares):
+        module = path.removesuffix(".weight")
+        if path == module or module not in draft.shares:
+            continue
+        held = [*draft.shares[path], *draft.shares[module]]
+        if any(layer.embedding or len(share.down.shape) != 2 or experts > 1 for share, layer, experts in held):
+            names = [draft.adapters[draft.shares[one][0][0].adapter].name for one in (module, path)]
+            draft.refuse(
+                "target-in-two-forms",
+                f"{names[0]} adapts {module} as a module that is no linear layer, and {names[1]} as a bare parameter, whose "
+                "factors lie the other way round",
+                target=path,
+                fix=_BY_THE_BASE,
+            )
+            continue
+        draft.shares[path] = sorted(held, key=lambda one: one[0].adapter)
+        del draft.shares[module]
 
 
 def _names(draft: _Draft) -> dict[str, str]:
