@@ -2,7 +2,8 @@
 
 1. What is no sum is refused by name: DoRA, changed bases, routed and pooled variants, other methods than LoRA.
 2. So are adapters of different bases, task classes, or layouts of their experts.
-3. Every target of any of them becomes a stack of the factors that there are for it.
+3. Every target of any of them becomes a stack of the factors that there are for it. What PEFT cannot hold in one adapter is
+   refused.
 4. Everything else passes through where all that have it have the same bytes; rows of single tokens are put together where no
    token is in two.
 5. A fresh config targets exactly the modules that have tensors.
@@ -70,6 +71,7 @@ def plan_combine(
     _unite(draft)
     names, stored = _names(draft), _stored(draft)
     stacks = tuple(_stacked(draft, path, names, stored) for path in sorted(draft.shares, key=natural))
+    _refuse_unholdable(draft, stacks)
     passed, rows = _whole(draft, same, {stack.path for stack in stacks})  # 4
     if not stacks and not draft.problems:
         draft.refuse("nothing-left", "no adapter has a factor to add up", fix="combine adapters that have LoRA factors")
@@ -225,6 +227,28 @@ def _unite(draft: _Draft) -> None:
             continue
         draft.shares[path] = sorted(held, key=lambda one: one[0].adapter)
         del draft.shares[module]
+
+
+def _refuse_unholdable(draft: _Draft, stacks: Sequence[Stack]) -> None:
+    """What PEFT has in different adapters and not in one (``ParamWrapper`` and ``Embedding`` in ``peft/tuners/lora/layer.py``)."""
+    bare = next((stack.path for stack in stacks if stack.is_parameter), None)
+    embedding = next((stack.path for stack in stacks if stack.embedding), None)
+    turned = next((one.name for one in draft.taking if one.config.truthy("fan_in_fan_out")), None)
+    biased = next((share.adapter for stack in stacks for share in stack.shares if share.bias is not None), None)
+    pairs = []
+    if biased is not None:
+        trained = f"{draft.adapters[biased].name} trained biases of lora_B (lora_bias)"
+        pairs = [(trained, bare, "a bare parameter (target_parameters)"), (trained, embedding, "an embedding")]
+    if turned is not None:
+        pairs.append((f"{turned} is of Conv1D layers (fan_in_fan_out)", bare, "a bare parameter (target_parameters)"))
+    for what, path, kind in pairs:
+        if path is not None:
+            draft.refuse(
+                "not-in-one-adapter",
+                f"{what}, and {path} is {kind}: PEFT has no adapter with both",
+                target=path,
+                fix=_BY_THE_BASE,
+            )
 
 
 def _names(draft: _Draft) -> dict[str, str]:

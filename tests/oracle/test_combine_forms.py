@@ -80,6 +80,25 @@ def test_a_linear_layer_as_module_and_as_parameter_is_one(tmp_path: Path) -> Non
 
 #: Two adapters that PEFT loads, each by itself, and what is said of both together.
 APART: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], dict[str, Any], str]] = {
+    "biases of B, and experts": (tiny.ExpertBlocks, {"lora_bias": True}, EXPERTS, "lora_bias"),
+    "biases of B, and an embedding": (
+        opt,
+        {"lora_bias": True, **LM},
+        {"target_modules": ["embed_tokens", "v_proj"], **LM},
+        "lora_bias",
+    ),
+    "Conv1D, and a parameter": (
+        tiny.gpt2,
+        {"target_modules": ["c_attn"], "fan_in_fan_out": True, **LM},
+        {"target_modules": [], "target_parameters": ["attn.c_proj.weight"], **LM},
+        "fan_in_fan_out",
+    ),
+    "biases of B, and the same weight": (
+        opt,
+        {"lora_bias": True, **LM},
+        {"target_modules": [], "target_parameters": ["self_attn.q_proj.weight"], **LM},
+        "lora_bias",
+    ),
     "an embedding as module and as parameter": (
         tiny.llama,
         {"target_modules": ["embed_tokens"], **LM},
