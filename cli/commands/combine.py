@@ -40,7 +40,8 @@ def combine(
         ),
     ] = 0,
     dtype: Annotated[
-        Dtype, Option(help="The type of the result's factors; keep: the widest of the inputs.")
+        Dtype,
+        Option(help="The type of the result's factors; keep: the widest of the inputs, at least float32 if not exact."),
     ] = Dtype.keep,
     search: Annotated[
         bool, Option("--search", rich_help_panel=_SEARCH, help="Find the weights; those given are tried first.")

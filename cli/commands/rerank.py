@@ -20,7 +20,9 @@ def rerank(
     rank: Annotated[str, Option(metavar="N|auto", help="At most N in each layer; auto: by --energy.")] = "auto",
     energy: ENERGY = None,
     max_bytes: MAX_BYTES = None,
-    dtype: Annotated[Dtype, Option(help="The type of the result's factors; keep: the adapter's own.")] = Dtype.keep,
+    dtype: Annotated[
+        Dtype, Option(help="The type of the result's factors; keep: the adapter's own, at least float32.")
+    ] = Dtype.keep,
 ) -> None:
     """Compress an adapter to a lower rank.
 

@@ -93,7 +93,7 @@ def combine_found(
     """:func:`combine` of adapters that were found, with the weights of the request. ``facts`` go into the recipe of a version."""
     weights = [weight for _, weight in request.adapters]
     adapters = [one.ingredient(number, weight) for number, (one, weight) in enumerate(zip(found, weights, strict=True))]
-    plan, problems = plan_combine(adapters, workshop.same_numbers, request.method.blend, dtype=request.dtype)  # 2
+    plan, problems = plan_combine(adapters, workshop.same_numbers, request.method, dtype=request.dtype)  # 2
     if plan is None:
         raise UncombinableError(", ".join(one.name for one in adapters), problems)
     place = request.into if request.into is not None else work / "combined"

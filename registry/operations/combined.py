@@ -18,7 +18,8 @@ from registry.plans.merging import require_float
 @dataclass(frozen=True, slots=True)
 class CombineRequest:
     """The result goes to the directory ``into``, which must not exist or be empty, is stored as the next version of ``name``, or
-    both. ``dtype`` is safetensors' name, None for the widest of the inputs; ``kind`` is how the lineage calls the parents.
+    both. ``dtype`` is safetensors' name, None for the widest of the inputs, and at least F32 for what is not exact; ``kind`` is how
+    the lineage calls the parents.
 
     Raises InvalidInputError."""
 

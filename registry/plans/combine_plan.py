@@ -21,7 +21,7 @@ from registry.checks.misfit import Misfit
 from registry.domain.tensors import DTYPE_BITS, TensorSpec, is_float
 from registry.plans.combine_config import fresh_config
 from registry.plans.combine_rows import Objection, united_rows
-from registry.plans.combining import Blend, CombinePlan, Passed, Rows, Share, Stack, widest
+from registry.plans.combining import CombinePlan, Method, Passed, Rows, Share, Stack, widest
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merging import Origin, SameNumbers
 from registry.plans.refusals import Refusals
@@ -53,9 +53,10 @@ class _Draft(Refusals):
 
 
 def plan_combine(
-    adapters: Sequence[Ingredient], same: SameNumbers, blend: Blend, *, dtype: str | None = None
+    adapters: Sequence[Ingredient], same: SameNumbers, method: Method, *, dtype: str | None = None
 ) -> tuple[CombinePlan | None, Sequence[Misfit]]:
-    """The plan, or all reasons against it. ``dtype`` is safetensors' name of the result's type; None for the widest there is."""
+    """The plan, or all reasons against it. ``dtype`` is safetensors' name of the result's type; None for the widest there is, and
+    for at least F32 where the method leaves something away, so that how much is not lost in the rounding."""
     draft = _Draft(adapters, dtype, [one for one in adapters if one.weight != 0])
     if not draft.taking:
         draft.refuse("nothing-left", "every weight is 0, so that nothing is left", fix="give a weight that is not 0")
@@ -63,13 +64,13 @@ def plan_combine(
     for one in draft.taking:
         _refuse_uncombinable(draft, one)  # 1
     _refuse_different(draft)  # 2
-    draft.require_count(blend, len(draft.taking))
+    draft.require_count(method.blend, len(draft.taking))
     if draft.problems:
         return None, draft.problems
     for one in draft.taking:
         _add(draft, one)  # 3
     _unite(draft)
-    names, stored = _names(draft), _stored(draft)
+    names, stored = _names(draft), _stored(draft, method)
     stacks = tuple(_stacked(draft, path, names, stored) for path in sorted(draft.shares, key=natural))
     _refuse_unholdable(draft, stacks)
     passed, rows = _whole(draft, same, {stack.path for stack in stacks})  # 4
@@ -77,7 +78,7 @@ def plan_combine(
         draft.refuse("nothing-left", "no adapter has a factor to add up", fix="combine adapters that have LoRA factors")
     if draft.problems:
         return None, draft.problems
-    tied = _tied(draft, stacks) if blend.is_linear else ()  # other methods may draw for each side by itself
+    tied = _tied(draft, stacks) if method.blend.is_linear else ()  # other methods may draw for each side by itself
     config = fresh_config(draft.taking, stacks, passed, is_tied=bool(tied))  # 5
     return CombinePlan(stacks, passed, config, rows, tied), ()
 
@@ -279,10 +280,10 @@ def _names(draft: _Draft) -> dict[str, str]:
     return names
 
 
-def _stored(draft: _Draft) -> str:
+def _stored(draft: _Draft, method: Method) -> str:
     """The type of all factors of the result."""
-    specs = (spec for held in draft.shares.values() for share, _, _ in held for spec in (share.down, share.up))
-    return draft.dtype or widest(spec.dtype for spec in specs)
+    specs = [spec for held in draft.shares.values() for share, _, _ in held for spec in (share.down, share.up)]
+    return draft.dtype or widest([*(spec.dtype for spec in specs), *(() if method.is_exact else ("F32",))])
 
 
 def _stacked(draft: _Draft, path: str, names: Mapping[str, str], dtype: str) -> Stack:

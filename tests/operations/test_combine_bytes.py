@@ -134,3 +134,36 @@ def test_too_few_bytes_are_refused_with_how_many_it_takes(place: tuple[Registry,
     least = int(caught.value.message.split(" takes ")[1].split(" bytes")[0].replace(",", ""))
     assert sorted(path.name for path in into.iterdir()) == ["one", "two"]
     assert registry.combine(adapters, into / "out", max_bytes=least).bytes <= least
+
+
+def narrow(adapter: Path) -> Path:
+    path = adapter / "adapter_model.safetensors"
+    save_file({name: tensor.bfloat16() for name, tensor in load_file(path).items()}, path)
+    return adapter
+
+
+def types(directory: Path) -> set[torch.dtype]:
+    return {tensor.dtype for tensor in load_file(directory / "adapter_model.safetensors").values()}
+
+
+@pytest.mark.parametrize("asked", [{"rank": 2}, {"energy": 0.9}, {"max_bytes": 1600}, {"method": "ties"}])
+def test_what_is_left_away_of_a_narrow_sum_is_not_drowned_in_rounding(
+    asked: dict[str, Any], place: tuple[Registry, list[Any], Path]
+) -> None:
+    """As far from the sum in float64 as was said, to more digits than the inputs' type has."""
+    registry, adapters, into = place
+    done = registry.combine([narrow(one) for one in adapters], into / "out", **asked)
+    assert types(into / "out") == {torch.float32}
+    assert done.bytes <= asked.get("max_bytes", done.bytes)
+    assert done.error == pytest.approx(done.discarded, rel=1e-5, abs=1e-6)
+    if "method" not in asked:
+        apart = [dense(into / "out")[name] - sum(dense(one)[name] for one in adapters) for name in SHAPES]
+        assert done.discarded * done.norm == pytest.approx(sqrt(sum(float(one.square().sum()) for one in apart)), rel=1e-5)
+
+
+def test_the_type_that_is_asked_for_is_the_one_that_is_stored(place: tuple[Registry, list[Any], Path]) -> None:
+    registry, adapters, into = place
+    adapters = [narrow(one) for one in adapters]
+    registry.combine(adapters, into / "exact")
+    registry.combine(adapters, into / "narrow", rank=2, dtype="BF16")
+    assert types(into / "exact") == types(into / "narrow") == {torch.bfloat16}

@@ -1,4 +1,4 @@
-"""One weight that adapters name differently is one target, as it is for PEFT; what PEFT has only in different adapters is refused."""
+"""A weight that adapters name differently is one target, as it is for PEFT; what PEFT has only apart is refused in a sentence."""
 
 from __future__ import annotations
 
