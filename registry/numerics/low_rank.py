@@ -111,14 +111,18 @@ def decomposed(down: Tensor, up: Tensor) -> Decomposition:
 
 def without_noise(found: Decomposition, terms: float) -> Decomposition:
     """With 0 for the singular values that are but what rounding leaves of terms of this size."""
-    return found._replace(values=found.values.where(found.values > _NOISE * terms, 0.0))
+    return found._replace(values=_audible(found.values, terms))
 
 
 def spectrum(down: Tensor, up: Tensor) -> Tensor:
-    """The singular values of up·down, from large to small, in float64; as :func:`decomposed`."""
-    left, right = torch.linalg.qr(_wide(up), mode="r"), torch.linalg.qr(_wide(down).mT, mode="r")
-    values: Tensor = torch.linalg.svdvals(left.R @ right.R.mT)
-    return values
+    """The singular values of up·down, from large to small, in float64; as :func:`decomposed`, :func:`without_noise`."""
+    down, up = _wide(down), _wide(up)
+    left, right = torch.linalg.qr(up, mode="r"), torch.linalg.qr(down.mT, mode="r")
+    return _audible(torch.linalg.svdvals(left.R @ right.R.mT), size_of_terms(up, down))
+
+
+def _audible(values: Tensor, terms: float) -> Tensor:
+    return values.where(values > _NOISE * terms, 0.0)
 
 
 def randomized(dense: Tensor, rank: int, generator: torch.Generator) -> Decomposition:

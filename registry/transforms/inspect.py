@@ -16,11 +16,13 @@ from registry.domain.tensors import TensorSpec
 from registry.errors import MalformedFileError
 from registry.numerics.low_rank import (
     Factors,
+    audible,
     effective_rank,
     inner,
     principal_cosines,
     product_norm,
     rank_for_energy,
+    size_of_terms,
     spectrum,
 )
 from registry.plans.merging import Origin
@@ -131,7 +133,7 @@ def _alike(one: LoraDelta, other: LoraDelta) -> bool:
 
 
 def _norm(one: Factors) -> float:
-    return abs(one.scaling) * product_norm(one.up, one.down)
+    return abs(one.scaling) * audible(product_norm(one.up, one.down), size_of_terms(one.up, one.down))
 
 
 def _squares(shard: Shard, spec: TensorSpec, files: Sources) -> Iterator[float]:

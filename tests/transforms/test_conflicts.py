@@ -81,3 +81,15 @@ def test_what_is_no_pair_of_factors_is_said_to_be_left_out(store: Registry, tmp_
     tensors = load_file(head / "adapter_model.safetensors")
     save_file({**tensors, "base_model.model.lm_head.weight": torch.ones(3, 4)}, head / "adapter_model.safetensors")
     assert store.inspect(head).left_out == ("lm_head",)
+
+
+def test_what_rounding_leaves_of_a_sum_that_vanishes_is_no_change(store: Registry, tmp_path: Path) -> None:
+    """Whoever looks at it sees what was said when it was made: nothing."""
+    one = adapter(tmp_path / "one", 1, "layers.0.q_proj", "layers.0.v_proj")
+    assert store.combine([(one, 0.7), (one, -0.7)], tmp_path / "none").norm == 0
+    seen = store.inspect(tmp_path / "none")
+    assert (seen.norm, set(seen.dead), seen.sufficient_rank) == (0, {"layers.0.q_proj", "layers.0.v_proj"}, 1)
+    assert {value for layer in seen.layers for value in layer.values} == {0.0}
+    found = store.diff(tmp_path / "none", one)
+    assert (found.norm, found.cosine) == (0, 0)
+    assert found.other_norm == pytest.approx(store.inspect(one).norm)
