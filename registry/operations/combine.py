@@ -40,6 +40,7 @@ from registry.plans.merging import SameNumbers
 from registry.plans.results import Layer
 from registry.variants.lora_targets import LoraDelta, deltas
 
+_NONFINITE = "nonfinite"
 #: Unit roundoff of the types that factors are stored in. Both factors are rounded, each by as much at most.
 _ROUNDOFF = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
 #: What sums, QR and SVD in float64 cost at most, relative to the terms: terms that cancel leave nothing but that.
@@ -94,8 +95,9 @@ def combine_found(
     weights = [weight for _, weight in request.adapters]
     adapters = [one.ingredient(number, weight) for number, (one, weight) in enumerate(zip(found, weights, strict=True))]
     plan, problems = plan_combine(adapters, workshop.same_numbers, request.method, dtype=request.dtype)  # 2
-    if plan is None:
-        raise UncombinableError(", ".join(one.name for one in adapters), problems)
+    reasons = [*_without_numbers(found), *problems]
+    if plan is None or reasons:
+        raise UncombinableError(", ".join(one.name for one in adapters), reasons)
     place = request.into if request.into is not None else work / "combined"
     with placed(place) as copy:
         foresee(found)
@@ -108,11 +110,20 @@ def combine_found(
 
 
 def _refuse_damage(one: Found) -> None:
-    errors = [finding for finding in one.adapter.findings if finding.severity is Severity.ERROR]
-    if errors and all(finding.rule == "nonfinite" for finding in errors):
-        raise UncombinableError(one.adapter.name, errors)
-    if errors:
+    """Of what is no adapter nothing can be planned."""
+    errors = _errors(one)
+    if any(finding.rule != _NONFINITE for finding in errors):
         raise DefectiveAdapterError(one.adapter.name, errors)
+
+
+def _without_numbers(found: Sequence[Found]) -> Iterator[Finding]:
+    for one in found:
+        for finding in _errors(one):
+            yield replace(finding, message=f"{one.adapter.name}: {finding.message}")
+
+
+def _errors(one: Found) -> list[Finding]:
+    return [finding for finding in one.adapter.findings if finding.severity is Severity.ERROR]
 
 
 def _made(
@@ -130,7 +141,7 @@ def _made(
     _carry(found, copy)
     written = adapter_in(copy)  # 4
     wrong = [one for one in written.findings if one.severity is Severity.ERROR]
-    if wrong and all(one.rule == "nonfinite" for one in wrong):
+    if wrong and all(one.rule == _NONFINITE for one in wrong):
         raise RejectedError(
             f"the combination has values that its type cannot hold: {wrong[0].message}",
             code="overflow",

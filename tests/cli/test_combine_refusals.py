@@ -146,6 +146,24 @@ def test_what_is_only_odd_is_done(command: str, place: Path, adapters: Adapters)
     assert adapters.json(*command.split())
 
 
+@pytest.mark.parametrize("search", [[], ["--search", "--score", "true {dir}"]])
+def test_every_reason_is_said_at_once(search: list[str], place: Path, adapters: Adapters) -> None:
+    dora(place / "dora")
+    before = sorted(str(path) for path in place.rglob("*"))
+    said = adapters("combine", "dora", "nan", "of-base", "other-base", "-o", "out", *search)
+    assert said.code == 6
+    assert "for 3 reasons" in said.err
+    for reason in ("dora is no delta", "nan: 4 tensors with NaN", "of-base belongs to acme/base, and other-base to acme/other"):
+        assert reason in said.err
+    assert sorted(str(path) for path in place.rglob("*") if "registry" not in path.parts) == before
+
+
+def dora(into: Path) -> None:
+    path = adapter(into, 10, use_dora=True) / "adapter_model.safetensors"
+    magnitudes = {f"base_model.model.{module(key)}.lora_magnitude_vector": torch.ones(shape[0]) for key, shape in SHAPES.items()}
+    save_file({**load_file(path), **magnitudes}, path)
+
+
 def test_what_adapters_do_to_each_other_is_said_before_anything_is_written(place: Path, adapters: Adapters) -> None:
     said = adapters("combine", "one", "two=0.5", "-o", "out")
     assert said.code == 0
