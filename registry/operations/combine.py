@@ -21,6 +21,7 @@ from registry.disk import write_new
 from registry.domain.checkpoint import Shard
 from registry.domain.finding import Finding, Severity
 from registry.domain.lineage import LineageEdge
+from registry.domain.manifest import Manifest
 from registry.domain.names import AdapterName
 from registry.errors import DefectiveAdapterError, RejectedError, UncombinableError
 from registry.formats.adapter_directory import CONFIG, WEIGHTS
@@ -159,7 +160,8 @@ def _made(
     _require_stated(plan, layers, measured)
     size = os.stat(copy / WEIGHTS).st_size
     findings = (*written.findings, *remarks(plan, adapters))
-    return _combined(adapters, layers, {path: error for path, (error, *_) in measured.items()}, size, findings)
+    errors = {path: error for path, (error, *_) in measured.items()}
+    return _combined(adapters, layers, errors, plan.stacks[0].dtype, size, findings)
 
 
 def _require_stated(plan: CombinePlan, layers: Sequence[Layer], measured: Mapping[str, Sequence[float]]) -> None:
@@ -181,6 +183,7 @@ def _combined(
     adapters: Sequence[Ingredient],
     layers: Sequence[Layer],
     measured: Mapping[str, float],
+    dtype: str,
     size: int,
     findings: tuple[Finding, ...],
 ) -> Combined:
@@ -202,6 +205,7 @@ def _combined(
         norm=norm,
         discarded=hypot(*(layer.discarded for layer in layers)) / (norm or 1.0),
         error=hypot(*measured.values()) / (norm or 1.0),
+        dtype=dtype,
         bytes=size,
         findings=findings,
     )
@@ -225,8 +229,10 @@ def _stored(
         **method.blend.options,
         "energy": method.energy,
         "max_bytes": method.max_bytes,
+        "dtype": done.dtype,
         "error": done.error,
         "discarded": done.discarded,
+        "discarded_by_target": _by_target(done, package.manifest) if done.discarded else None,
         **facts,
     }
     manifest = replace(
@@ -240,6 +246,12 @@ def _stored(
         [Submission(replace(package, manifest=manifest), name)], blobs=shelf.blobs, catalog=shelf.catalog
     )
     return replace(done, version=published[0].version)
+
+
+def _by_target(done: Combined, manifest: Manifest) -> list[float]:
+    """What each target lacks of its norm, in the order of the manifest's targets, whose paths are long and may be thousands."""
+    shares = {layer.path: float(f"{layer.discarded:.6g}") for layer in done.layers}
+    return [shares.get(target.path, 0.0) for target in manifest.targets]
 
 
 def _package(

@@ -65,8 +65,8 @@ class CombinedLayer:
 
 @dataclass(frozen=True, slots=True)
 class Combined:
-    """``discarded`` and ``error`` are of all layers together, relative to ‖Δ‖ of the exact sum; ``bytes`` is the size of the file
-    of weights."""
+    """``discarded`` and ``error`` are of all layers together, relative to ‖Δ‖ of the exact sum; ``dtype`` is safetensors' name of
+    the type of all factors, ``bytes`` the size of the file of weights."""
 
     directory: str | None
     parents: tuple[tuple[str, float], ...]
@@ -74,6 +74,7 @@ class Combined:
     norm: float
     discarded: float
     error: float
+    dtype: str
     bytes: int
     findings: tuple[Finding, ...]
     version: Version | None = None
@@ -93,6 +94,7 @@ class Combined:
             "norm": self.norm,
             "discarded": self.discarded,
             "error": self.error,
+            "dtype": self.dtype,
             "bytes": self.bytes,
             "layers": [layer.document() for layer in self.layers],
             "findings": [finding.document() for finding in self.findings],

@@ -167,3 +167,19 @@ def test_the_type_that_is_asked_for_is_the_one_that_is_stored(place: tuple[Regis
     registry.combine(adapters, into / "exact")
     registry.combine(adapters, into / "narrow", rank=2, dtype="BF16")
     assert types(into / "exact") == types(into / "narrow") == {torch.bfloat16}
+
+
+def test_a_version_says_what_each_target_lacks(place: tuple[Registry, list[Any], Path]) -> None:
+    """Of its exact delta in float64, in the order of the manifest's targets."""
+    registry, adapters, into = place
+    done = registry.combine(adapters, into / "cut", rank=2, name="cut")
+    manifest = registry.show("cut").manifest
+    recipe: Any = manifest.training["combine"]
+    for target, share in zip(manifest.targets, recipe["discarded_by_target"], strict=True):
+        exact = sum(dense(one)[target.path] for one in adapters)
+        assert share == pytest.approx(float((dense(into / "cut")[target.path] - exact).norm() / exact.norm()), rel=1e-4)
+    assert (recipe["dtype"], recipe["discarded"]) == ("F32", done.discarded)
+    registry.combine(adapters, name="whole", dtype="F64")
+    whole: Any = registry.show("whole").manifest.training["combine"]
+    assert whole["dtype"] == "F64"
+    assert "discarded_by_target" not in whole
