@@ -54,7 +54,7 @@ def usage() -> Iterator[None]:
     try:
         yield
     except InvalidNameError as error:
-        raise typer.BadParameter(error.message) from None
+        raise typer.BadParameter("; ".join(part for part in (error.message, error.hint) if part)) from None
 
 
 def gravest(codes: Iterable[int]) -> int:

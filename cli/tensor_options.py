@@ -10,7 +10,7 @@ from typer import BadParameter, Option
 
 from cli.exits import usage
 from cli.numerals import number
-from registry.plans.combining import METHODS, Blend
+from registry.plans.combining import ALSO_LINEAR, LINEAR, METHODS, Blend
 
 
 class Dtype(StrEnum):
@@ -36,7 +36,10 @@ class ExpertLayout(StrEnum):
 
 
 STORED = {Dtype.bfloat16: "BF16", Dtype.float16: "F16", Dtype.float32: "F32"}
-METHOD = Annotated[str, Option(metavar="METHOD", help=f"linear, or one in delta space: {', '.join(METHODS)}.")]
+METHOD = Annotated[
+    str,
+    Option(metavar="METHOD", help=f"{LINEAR} (or {ALSO_LINEAR}), or one in delta space: {', '.join(METHODS)}."),
+]
 DENSITY = Annotated[
     float, Option(metavar="SHARE", min=0.0, max=1.0, help="The share of elements that ties, dare, della … keep.")
 ]

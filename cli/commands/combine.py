@@ -87,7 +87,7 @@ def combine(
     Example: adapters combine law=0.7 style=0.3 -o ./both --rank 16
     """
     require_place(output, name)
-    blend_of(method, density, seed)
+    blend = blend_of(method, density, seed)
     kept, stored = limits(rank, energy, max_bytes), STORED.get(dtype)
     asked = [weighted(text) for text in adapters]
     if search:
@@ -118,7 +118,7 @@ def combine(
         emit((found or done).document())
         return
     warn(done.findings, quiet=session.quiet)
-    show_combined(done, truncated=any(kept.values()) or method != LINEAR)
+    show_combined(done, truncated=any(kept.values()) or not blend.is_linear)
     if found is not None:
         show_search(found, [one for one, _ in asked])
     say(f"{', '.join(adapters)} → {', '.join(done.places)}")

@@ -43,6 +43,17 @@ METHODS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "karcher": (),
     }
 )
+#: Another word for the sum: mergekit's.
+ALSO_LINEAR = "task_arithmetic"
+_WITH_RANK = "with a rank (--rank)"
+#: PEFT's words (``combination_type`` of ``add_weighted_adapter``) for what goes by others here.
+_OF_PEFT: Mapping[str, str] = MappingProxyType(
+    {
+        "cat": f"for cat write {LINEAR}, which is exact for any ranks",
+        "svd": f"for svd write {LINEAR} {_WITH_RANK}",
+        **{f"{one}_svd": f"for {one}_svd write {one} {_WITH_RANK}" for one in METHODS},
+    }
+)
 #: A layer of one expert, and a router as transformers calls those that PEFT knows: PEFT makes parameters of the mixture of them, of
 #: all experts one, with the rank ``r`` of the config whatever its pattern says (``peft/utils/transformers_weight_conversion.py``).
 _OF_A_MIXTURE = re.compile(r"(?:.*\.)?(?:experts\.\d+\..*|(?:mlp|block_sparse_moe|router)\.gate)")
@@ -52,17 +63,20 @@ EXACTLY: Mapping[str, int] = MappingProxyType({"slerp": 2})
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """How deltas become one: ``linear`` or a key of METHODS, the share of elements that it keeps, and the seed of what it draws.
-    Options that a method has no use for change nothing. Raises InvalidNameError."""
+    """How deltas become one: ``linear`` (or ``task_arithmetic``, which is read as that) or a key of METHODS, the share of elements
+    that it keeps, and the seed of what it draws. Options that a method has no use for change nothing. Raises InvalidNameError."""
 
     method: str = LINEAR
     density: float = 0.5
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.method == ALSO_LINEAR:
+            object.__setattr__(self, "method", LINEAR)  # frozen from here on
         methods = (LINEAR, *METHODS)
         if self.method not in methods:
-            raise InvalidNameError("method", self.method, f"one of {', '.join(methods)}")
+            known = ", ".join(methods)
+            raise InvalidNameError("method", self.method, f"one of {known}", hint=_OF_PEFT.get(self.method))
         require_share("density", self.density)
 
     @property

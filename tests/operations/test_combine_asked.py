@@ -82,6 +82,29 @@ def test_neither_can_a_merge_or_an_extraction_mean_it(ask: Callable[[], object])
         ask()
 
 
+def test_task_arithmetic_is_another_word_for_the_sum(store: Registry, write_adapter: WriteAdapter, tmp_path: Path) -> None:
+    one = write_adapter("one")
+    assert Blend("task_arithmetic") == Blend("linear")
+    store.combine([(one, 0.7)], tmp_path / "sum", name="sum")
+    store.combine([(one, 0.7)], tmp_path / "other", name="other", method="task_arithmetic")
+    assert store.show("other").manifest.digest == store.show("sum").manifest.digest
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("svd", "for svd write linear with a rank (--rank)"),
+        ("cat", "for cat write linear, which is exact for any ranks"),
+        ("dare_ties_svd", "for dare_ties_svd write dare_ties with a rank (--rank)"),
+        ("banana", None),
+    ],
+)
+def test_for_a_word_of_peft_the_own_one_is_said(word: str, hint: str | None) -> None:
+    with pytest.raises(InvalidNameError) as caught:
+        Blend(word)
+    assert caught.value.hint == hint
+
+
 @pytest.mark.parametrize(
     ("method", "is_exact"),
     [
