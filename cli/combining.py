@@ -11,7 +11,7 @@ from typer import BadParameter, Option
 from cli.exits import usage
 from cli.rendering import counted, say, size, table
 from cli.tensor_options import byte_count
-from registry.plans.combining import require_share
+from registry.plans.combining import Method
 
 if TYPE_CHECKING:
     from registry.operations.combined import Combined
@@ -46,11 +46,9 @@ def limits(
     rank: str, energy: float | None, max_bytes: str | None, *, words: Sequence[str] = ("exact", "auto")
 ) -> Limits:
     """``words`` are what ``rank`` may be besides a number."""
-    with usage():
-        require_share("energy", energy)
     room = byte_count(max_bytes, "--max-bytes") if max_bytes is not None else None
-    if room is not None and energy is not None:
-        raise BadParameter("a share of the energy may need more: give one of --energy and --max-bytes")
+    with usage():
+        Method(energy=energy, max_bytes=room)
     if rank in words:
         if rank == "auto" and room is None:
             energy = energy or _ENERGY

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import typer
 
 from cli.streams import let_go, put
-from registry.errors import InvalidNameError, RegistryError
+from registry.errors import InvalidInputError, RegistryError
 
 INTERRUPTED = 130
 #: Of several the gravest says the exit code: a misfit, a broken one, a damaged one, none, what nobody knows; then the lowest.
@@ -53,7 +53,7 @@ def usage() -> Iterator[None]:
     """What no value of an option may be is wrong usage."""
     try:
         yield
-    except InvalidNameError as error:
+    except InvalidInputError as error:
         raise typer.BadParameter("; ".join(part for part in (error.message, error.hint) if part)) from None
 
 

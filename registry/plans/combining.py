@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from registry.domain.tensors import DTYPE_BITS, TensorSpec
-from registry.errors import InvalidNameError
+from registry.errors import InvalidInputError, InvalidNameError
 from registry.variants.extras import without_base_layer
 from registry.variants.lora_parameters import wrapped_module
 from registry.variants.tensor_names import PREFIX
@@ -95,7 +95,7 @@ class Blend:
 class Method:
     """How deltas become one, and how much of it is kept: ``rank`` is the most that a layer keeps, ``energy`` the least share of
     Σσ² that it has to, ``max_bytes`` the most that the file of weights may have; None for no limit. What is not ``linear`` is
-    made in delta space, of which a layer keeps at most the sum of the ranks. Raises InvalidNameError."""
+    made in delta space, of which a layer keeps at most the sum of the ranks. Raises InvalidInputError."""
 
     blend: Blend = field(default_factory=Blend)
     rank: int | None = None
@@ -106,6 +106,12 @@ class Method:
         require_count("rank", self.rank)
         require_share("energy", self.energy)
         require_count("number of bytes", self.max_bytes)
+        if self.energy is not None and self.max_bytes is not None:
+            raise InvalidInputError(
+                "a share of the energy may need more bytes than the file may have",
+                code="energy-and-bytes",
+                hint="give one of --energy and --max-bytes",
+            )
 
     @property
     def is_exact(self) -> bool:

@@ -54,6 +54,17 @@ def test_a_value_that_cannot_be_is_refused(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_share_of_the_energy_and_a_budget_are_not_asked_together(
+    store: Registry, write_adapter: WriteAdapter, tmp_path: Path
+) -> None:
+    """The budget could undercut the share."""
+    one = write_adapter("one")
+    with pytest.raises(InvalidInputError) as caught:
+        store.combine([one], tmp_path / "out", energy=0.99, max_bytes=10_000)
+    assert (caught.value.code, caught.value.hint) == ("energy-and-bytes", "give one of --energy and --max-bytes")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_result_that_would_go_nowhere_is_not_made(store: Registry, write_adapter: WriteAdapter, tmp_path: Path) -> None:
     one = write_adapter("one")
     before = sorted(tmp_path.rglob("*"))
