@@ -27,7 +27,7 @@ from registry.errors import DefectiveAdapterError, RejectedError, UncombinableEr
 from registry.formats.adapter_directory import CONFIG, WEIGHTS
 from registry.operations.bases import Shelf
 from registry.operations.check import adapter_in, against_base
-from registry.operations.combined import Combined, CombinedLayer, CombineRequest
+from registry.operations.combined import Combined, CombineRequest
 from registry.operations.describe import AdapterPackage, describe
 from registry.operations.ingredients import Found, find_adapter, temporary
 from registry.operations.placing import placed
@@ -170,10 +170,10 @@ def _require_stated(plan: CombinePlan, layers: Sequence[Layer], measured: Mappin
     for layer in layers:
         error, size, terms = measured[layer.path]
         rounded = 3 * _ROUNDOFF[dtypes[layer.path]] * size + _ARITHMETIC * terms
-        allowed = layer.discarded * (1 + 1e-6) + rounded + 1e-12 * layer.norm
+        allowed = layer.lost * (1 + 1e-6) + rounded + 1e-12 * layer.norm
         if not error <= allowed:
             raise RejectedError(
-                f"{layer.path} of the combination is {error:.3g} from the sum, and {layer.discarded:.3g} was to be left away",
+                f"{layer.path} of the combination is {error:.3g} from the sum, and {layer.lost:.3g} was to be left away",
                 code="not-equal",
                 hint="store it in a wider type: --dtype float32",
             )
@@ -191,19 +191,9 @@ def _combined(
     return Combined(
         directory=None,
         parents=tuple((one.name, one.weight) for one in adapters),
-        layers=tuple(
-            CombinedLayer(
-                layer.path,
-                layer.rank,
-                layer.exact_rank,
-                layer.norm,
-                layer.discarded / (layer.norm or 1.0),
-                measured[layer.path] / (layer.norm or 1.0),
-            )
-            for layer in layers
-        ),
+        layers=tuple(replace(layer, error=measured[layer.path] / (layer.norm or 1.0)) for layer in layers),
         norm=norm,
-        discarded=hypot(*(layer.discarded for layer in layers)) / (norm or 1.0),
+        discarded=hypot(*(layer.lost for layer in layers)) / (norm or 1.0),
         error=hypot(*measured.values()) / (norm or 1.0),
         dtype=dtype,
         bytes=size,

@@ -13,6 +13,7 @@ from registry.errors import InvalidInputError
 from registry.operations.ingredients import Subject
 from registry.plans.combining import Method
 from registry.plans.merging import require_float
+from registry.plans.results import Layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,36 +42,13 @@ class CombineRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class CombinedLayer:
-    """``discarded`` and ``error`` are relative to the norm of the exact sum: what the truncation leaves away, and how far what
-    is stored is from the sum."""
-
-    path: str
-    rank: int
-    exact_rank: int
-    norm: float
-    discarded: float
-    error: float
-
-    def document(self) -> dict[str, object]:
-        return {
-            "path": self.path,
-            "rank": self.rank,
-            "exact_rank": self.exact_rank,
-            "norm": self.norm,
-            "discarded": self.discarded,
-            "error": self.error,
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class Combined:
     """``discarded`` and ``error`` are of all layers together, relative to ‖Δ‖ of the exact sum; ``dtype`` is safetensors' name of
     the type of all factors, ``bytes`` the size of the file of weights."""
 
     directory: str | None
     parents: tuple[tuple[str, float], ...]
-    layers: tuple[CombinedLayer, ...]
+    layers: tuple[Layer, ...]
     norm: float
     discarded: float
     error: float

@@ -8,13 +8,30 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One target of a combination. ``rank`` is that of its factors, which zeros fill up where targets have one rank in common.
-    ``norm`` is ‖Δ‖ of the exact sum, ``discarded`` the part that the truncation leaves away, in Frobenius norms."""
+    ``norm`` is ‖Δ‖ of the exact sum. Relative to it are ``discarded``, the part that the truncation leaves away, and ``error``,
+    how far what is stored is from the sum, once that was measured; in Frobenius norms."""
 
     path: str
     rank: int
     exact_rank: int
     norm: float
     discarded: float
+    error: float = 0.0
+
+    @property
+    def lost(self) -> float:
+        """What the truncation leaves away, itself."""
+        return self.discarded * self.norm
+
+    def document(self) -> dict[str, object]:
+        return {
+            "path": self.path,
+            "rank": self.rank,
+            "exact_rank": self.exact_rank,
+            "norm": self.norm,
+            "discarded": self.discarded,
+            "error": self.error,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,8 @@ class Uncut:
         if self.stack.has_common_rank:
             pairs = [(padded(down, (rank, down.shape[1])), padded(up, (up.shape[0], rank))) for down, up in pairs]
         found = pairs[0][0].shape[0] * _groups(self.stack)
-        return pairs, Layer(self.stack.path, found, self.stack.rank, hypot(*self.norms), lost)
+        norm = hypot(*self.norms)
+        return pairs, Layer(self.stack.path, found, self.stack.rank, norm, lost / norm if norm else 0.0)
 
     def _kept(self, rank: int) -> tuple[Sequence[Pair], float]:
         if self.exact and rank >= self.exact[0][0].shape[0]:
