@@ -81,6 +81,7 @@ error multihead-attention: Weights of an attention in one piece, which PEFT trea
 error nf4-conv1d: The base cannot be seen as QLoRA saw it.
 error no-weight: A layer is changed that the base does not have.
 error not-combinable: The method has no sum.
+error not-in-one-adapter: PEFT has both parts of the sum, but not in one adapter.
 error nothing-left: With these weights nothing is left.
 error oft-convolution: OFT of this convolution has no merged form here.
 error oft-series-changed: What an old version of PEFT computed for OFT is not what a new one does.
@@ -96,6 +97,7 @@ error saved-experts: Experts that are brought whole, and that the base holds one
 error saved-modules-differ: Two adapters bring different tensors for the same module.
 error scaling-unknown: The scaling hangs on a pattern that could not be evaluated.
 error stacked: Two changes of one weight do not add up.
+error target-in-two-forms: Two adapters adapt one weight, as a module and as a bare parameter, and not as a linear layer.
 error tied-encoder-decoder: A tensor that encoder, decoder and output have in common is changed for some of them.
 error tied-factors-differ: Tied embeddings were trained, and their factors are not the same.
 error tied-head-unknown: What the other side of a tied embedding is called is not known.
