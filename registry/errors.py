@@ -4,7 +4,8 @@
 
     RegistryError                 hint says what to do next                       HTTP  exit
     ├── InvalidInputError         what was handed in is broken                     400    3
-    │   ├── InvalidNameError          a name, alias, reference or digest outside the grammar
+    │   ├── InvalidValueError         a number, method, condition … that cannot be meant
+    │   │   └── InvalidNameError          a name, alias, reference or digest outside the grammar
     │   ├── MalformedFileError        a file that cannot be what its name says
     │   │   ├── MalformedHeaderError      safetensors header
     │   │   ├── MalformedConfigError      adapter_config.json
@@ -88,15 +89,21 @@ class InvalidInputError(RegistryError):
     default_code = "invalid-input"
 
 
-class InvalidNameError(InvalidInputError):
-    """``text`` does not follow the grammar of ``kind``."""
+class InvalidValueError(InvalidInputError):
+    """``text`` is not what a ``kind`` is."""
 
-    default_code = "invalid-name"
+    default_code = "invalid-value"
 
     def __init__(self, kind: str, text: str, expected: str, *, hint: str | None = None) -> None:
         super().__init__(f"{text!r:.120} is not {article(kind)}: expected {expected}", hint=hint)
         self.kind = kind
         self.text = text
+
+
+class InvalidNameError(InvalidValueError):
+    """``text`` does not follow the grammar of the names of that ``kind``."""
+
+    default_code = "invalid-name"
 
 
 class MalformedFileError(InvalidInputError):

@@ -41,10 +41,10 @@ def gc(
 
 
 def seconds(text: str) -> float:
-    """``24h`` → 86400. Raises InvalidNameError."""
-    from registry.errors import InvalidNameError
+    """``24h`` → 86400. Raises InvalidValueError."""
+    from registry.errors import InvalidValueError
 
     match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text, re.ASCII)
     if match is None:
-        raise InvalidNameError("duration", text, "a number with s, m, h or d, such as 24h")
+        raise InvalidValueError("duration", text, "a number with s, m, h or d, such as 24h")
     return float(match[1]) * _UNITS[match[2]]

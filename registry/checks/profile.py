@@ -25,7 +25,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from registry.errors import InvalidNameError
+from registry.errors import InvalidNameError, InvalidValueError
 
 _VERSION = re.compile(r"[vb]?(\d{1,9}(?:\.\d{1,9}){0,5})(?:\.?(?:a|b|rc|dev|post)\d*)*(?:[+-][\w.]+)?", re.ASCII)
 
@@ -122,14 +122,14 @@ def find_profile(text: str) -> Profile:
 
 
 def with_rank_cap(profile: Profile, rank: int) -> Profile:
-    """The profile of an engine started with ``--max-lora-rank RANK``. Raises :class:`InvalidNameError` for a number that
+    """The profile of an engine started with ``--max-lora-rank RANK``. Raises :class:`InvalidValueError` for a number that
     the engine itself would not take."""
     caps = profile.rank_caps
     if not profile.takes_rank_cap:
-        raise InvalidNameError("--max-lora-rank", str(rank), f"none, since {profile.title} has no such limit")
+        raise InvalidValueError("--max-lora-rank", str(rank), f"none, since {profile.title} has no such limit")
     if rank < 1 or (caps and rank not in caps):
         expected = f"one of {', '.join(map(str, caps))}" if caps else "a positive number"
-        raise InvalidNameError(f"{profile.title} --max-lora-rank", str(rank), expected)
+        raise InvalidValueError(f"{profile.title} --max-lora-rank", str(rank), expected)
     return replace(profile, max_lora_rank=rank)
 
 
@@ -138,7 +138,7 @@ def parse_version(text: str) -> Version:
     release, which is what its code is closest to."""
     match = _VERSION.fullmatch(text.strip().lower())
     if match is None:
-        raise InvalidNameError("version", text, "numbers with dots, such as 0.33.0")
+        raise InvalidValueError("version", text, "numbers with dots, such as 0.33.0")
     numbers = [int(part) for part in match[1].split(".")]
     while numbers and numbers[-1] == 0:
         numbers.pop()

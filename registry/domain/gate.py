@@ -15,7 +15,7 @@ from typing import Self
 
 from registry.domain.evaluation import NOISE, Evaluation
 from registry.domain.query import MetricCondition, MetricName
-from registry.errors import GateClosedError, InvalidNameError
+from registry.errors import GateClosedError, InvalidValueError
 
 #: What stands behind the last colon is meant as a tolerance, unless it cannot be: ``pass@k:k=1`` is the name of a metric.
 _TOLERANCE = re.compile(r"[^/=]*")
@@ -57,7 +57,7 @@ class NoRegression:
         except ValueError:
             tolerance = inf
         if not 0 <= tolerance < inf:
-            raise InvalidNameError(
+            raise InvalidValueError(
                 "no-regression condition",
                 text,
                 "METRIC or METRIC:TOLERANCE, such as acc:0.01",

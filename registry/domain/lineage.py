@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 
 from registry.domain.digest import Digest
-from registry.errors import InvalidNameError
+from registry.errors import InvalidNameError, InvalidValueError
 
 _MAX_KIND, _MAX_REFERENCE = 60, 4096
 
@@ -27,7 +27,7 @@ class LineageEdge:
         if not self.kind.isprintable() or len(self.kind) > _MAX_KIND:
             raise InvalidNameError("kind of lineage", self.kind, f"one printable line of up to {_MAX_KIND} characters")
         if self.weight is not None and (type(self.weight) not in (int, float) or not isfinite(self.weight)):
-            raise InvalidNameError("weight of a parent", str(self.weight), "a finite number, such as 0.7")
+            raise InvalidValueError("weight of a parent", str(self.weight), "a finite number, such as 0.7")
         if self.reference is not None and len(self.reference) > _MAX_REFERENCE:
             raise InvalidNameError("name of a parent", self.reference, f"up to {_MAX_REFERENCE} characters")
 

@@ -10,7 +10,7 @@ from math import isfinite, nan
 from typing import TYPE_CHECKING, Self
 
 from registry.domain.digest import Digest
-from registry.errors import InvalidNameError
+from registry.errors import InvalidNameError, InvalidValueError
 
 if TYPE_CHECKING:
     from registry.domain.version import Version
@@ -66,7 +66,7 @@ class MetricCondition:
         except ValueError:
             value = nan
         if match is None or not isfinite(value):
-            raise InvalidNameError("metric condition", text, "METRIC, one of < <= = >= >, and a number: acc>=0.8")
+            raise InvalidValueError("metric condition", text, "METRIC, one of < <= = >= >, and a number: acc>=0.8")
         symbol = "==" if match["operator"] == "=" else match["operator"]
         return cls(MetricName.parse(match["metric"]), symbol, value)
 
@@ -145,10 +145,10 @@ def parse_ranks(text: str) -> tuple[int | None, int | None]:
     """``16`` → (16, 16); ``8..64``, ``8..`` and ``..64`` are inclusive ranges."""
     match = _RANKS.fullmatch(text)
     if match is None or (match["low"] is None and match["high"] is None):
-        raise InvalidNameError("rank filter", text, "a rank or a range: 16, 8..64, 8.., ..64")
+        raise InvalidValueError("rank filter", text, "a rank or a range: 16, 8..64, 8.., ..64")
     low, high = (int(side) if side else None for side in (match["low"], match["high"]))
     if not match["dots"]:
         return (low, low)
     if low is not None and high is not None and low > high:
-        raise InvalidNameError("rank filter", text, "the smaller rank first: 8..64")
+        raise InvalidValueError("rank filter", text, "the smaller rank first: 8..64")
     return (low, high)

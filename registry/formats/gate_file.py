@@ -20,7 +20,7 @@ from typing import NoReturn, TypeVar
 from registry.domain.evaluation import NOISE
 from registry.domain.gate import Gate, NoRegression
 from registry.domain.query import MetricCondition
-from registry.errors import InvalidNameError, MalformedFileError
+from registry.errors import InvalidValueError, MalformedFileError
 from registry.formats.plain_data import finite, text
 
 #: Hundreds of conditions; tomllib needs most of a second for the worst 16 KiB, and the square of it for more.
@@ -70,7 +70,7 @@ def _conditions(
             _refuse(where, f"{key}, entry {place}, is not a text", f"such as: {example}")
         try:
             found.append(parse(each))
-        except InvalidNameError as error:
+        except InvalidValueError as error:
             _refuse(where, f"{key}, entry {place}: {error.message}", f"such as: {example}")
     return tuple(found)
 

@@ -8,7 +8,7 @@ from typing import TypedDict, Unpack
 from registry.domain.digest import Digest
 from registry.domain.names import AliasName, Namespace, Reference
 from registry.domain.query import MAX_PAGE, SORTS, MetricCondition, MetricName, Position, VersionQuery, parse_ranks
-from registry.errors import InvalidNameError
+from registry.errors import InvalidValueError
 from registry.formats.base_model_text import resolve_base
 
 
@@ -36,7 +36,7 @@ class Conditions(TypedDict, total=False):
 def asked(
     text: str | None, *, namespace_of_names: str, parent: Digest | None = None, **conditions: Unpack[Conditions]
 ) -> VersionQuery:
-    """``parent`` is the digest of a version that it was made from. Raises InvalidNameError for the first condition that is outside
+    """``parent`` is the digest of a version that it was made from. Raises InvalidValueError for the first condition that is outside
     its grammar."""
     sort, limit, rank = conditions.get("sort"), conditions.get("limit", 50), conditions.get("rank")
     base, alias, after = conditions.get("base"), conditions.get("alias"), conditions.get("after")
@@ -44,9 +44,9 @@ def asked(
     if sort is not None and sort not in SORTS:
         MetricName.parse(sort)
     if text is not None and not text.isprintable():
-        raise InvalidNameError("name filter", text, "part of a name")
+        raise InvalidValueError("name filter", text, "part of a name")
     if not 1 <= limit <= MAX_PAGE:
-        raise InvalidNameError("page size", str(limit), "1 to 1000", hint="continue behind the last row with --after")
+        raise InvalidValueError("page size", str(limit), "1 to 1000", hint="continue behind the last row with --after")
     tags = (tag.partition("=") for tag in conditions.get("tags", ()))
     return VersionQuery(
         text=text,

@@ -23,7 +23,7 @@ from registry.domain.finding import Finding
 from registry.domain.names import AdapterName, AliasName, Reference
 from registry.domain.query import VersionQuery
 from registry.domain.version import Version
-from registry.errors import InvalidNameError, MalformedFileError, RegistryError
+from registry.errors import InvalidValueError, MalformedFileError, RegistryError
 from registry.hub.protocol import Hub
 from registry.operations.bases import Shelf, is_path
 from registry.operations.check import against_base
@@ -190,10 +190,10 @@ def read_list(file: Path, *, name: Callable[[HubAddress, str | None], AdapterNam
             continue
         try:
             if len(words) > 2:
-                raise InvalidNameError("line of a list", line.strip(), "hf://OWNER/NAME[@REVISION] [NS/NAME]")
+                raise InvalidValueError("line of a list", line.strip(), "hf://OWNER/NAME[@REVISION] [NS/NAME]")
             address = HubAddress.parse(words[0])
             adapter = name(address, words[1] if len(words) == 2 else None)
-        except InvalidNameError as error:
+        except InvalidValueError as error:
             raise MalformedFileError(
                 f"{file}, line {number}", error.message, code=error.code, hint=error.hint
             ) from error

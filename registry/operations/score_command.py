@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Self
 
-from registry.errors import InvalidNameError, ScoreFailedError
+from registry.errors import InvalidValueError, ScoreFailedError
 
 _PLACE = "{dir}"
 #: Bytes at the end of what a command says in which its last line is looked for.
@@ -27,13 +27,13 @@ class ScoreCommand:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises InvalidNameError for a text without ``{dir}``, or with a quote that is never closed."""
+        """Raises InvalidValueError for a text without ``{dir}``, or with a quote that is never closed."""
         try:
             arguments = tuple(shlex.split(text))
         except ValueError:
             arguments = ()
         if not any(_PLACE in argument for argument in arguments[1:]):
-            raise InvalidNameError(
+            raise InvalidValueError(
                 "score command",
                 text,
                 f"a program and its arguments, {_PLACE} among them, such as 'python score.py {_PLACE}'",

@@ -16,7 +16,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
-from registry.errors import InvalidNameError, RejectedError, ScoreFailedError
+from registry.errors import InvalidValueError, RejectedError, ScoreFailedError
 from registry.formats.trials import Trial
 from registry.operations.bases import Shelf
 from registry.operations.combine import Workshop, combine_found, find_all
@@ -99,7 +99,7 @@ def search(
         refuse_occupied(request.into)
         inside = Path(os.path.abspath(wanted.trials))
         if Path(os.path.abspath(request.into)) in (inside, *inside.parents):
-            raise InvalidNameError(
+            raise InvalidValueError(
                 "record of trials", str(wanted.trials), f"a file outside {request.into}, which has the adapter"
             )
     with temporary() as work:
@@ -176,16 +176,16 @@ def _with(request: CombineRequest, weights: Sequence[float]) -> Sequence[tuple[S
 def _require_sound(wanted: Search, start: Sequence[float]) -> None:
     low, high = wanted.bounds
     if not (isfinite(low) and isfinite(high) and low < high):
-        raise InvalidNameError("range of weights", f"{low:g}..{high:g}", "LOW..HIGH, such as -1.5..1.5")
+        raise InvalidValueError("range of weights", f"{low:g}..{high:g}", "LOW..HIGH, such as -1.5..1.5")
     outside = next((weight for weight in start if not low <= weight <= high), None)
     if outside is not None:
-        raise InvalidNameError(
+        raise InvalidValueError(
             "weight to start from",
             f"{outside:g}",
             f"a number from {low:g} to {high:g}, between which weights are searched",
         )
     if wanted.budget < 1:
-        raise InvalidNameError("number of trials", str(wanted.budget), "1 or more")
+        raise InvalidValueError("number of trials", str(wanted.budget), "1 or more")
 
 
 def _making(found: Sequence[Found], request: CombineRequest, wanted: Search) -> Mapping[str, object]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from registry.domain.tensors import DTYPE_BITS, TensorSpec
-from registry.errors import InvalidInputError, InvalidNameError
+from registry.errors import InvalidInputError, InvalidValueError
 from registry.variants.extras import without_base_layer
 from registry.variants.lora_parameters import wrapped_module
 from registry.variants.tensor_names import PREFIX
@@ -64,7 +64,7 @@ EXACTLY: Mapping[str, int] = MappingProxyType({"slerp": 2})
 @dataclass(frozen=True, slots=True)
 class Blend:
     """How deltas become one: ``linear`` (or ``task_arithmetic``, which is read as that) or a key of METHODS, the share of elements
-    that it keeps, and the seed of what it draws. Options that a method has no use for change nothing. Raises InvalidNameError."""
+    that it keeps, and the seed of what it draws. Options that a method has no use for change nothing. Raises InvalidValueError."""
 
     method: str = LINEAR
     density: float = 0.5
@@ -76,7 +76,7 @@ class Blend:
         methods = (LINEAR, *METHODS)
         if self.method not in methods:
             known = ", ".join(methods)
-            raise InvalidNameError("method", self.method, f"one of {known}", hint=_OF_PEFT.get(self.method))
+            raise InvalidValueError("method", self.method, f"one of {known}", hint=_OF_PEFT.get(self.method))
         require_share("density", self.density)
 
     @property
@@ -206,12 +206,12 @@ def factor_tails(*, embedding: bool) -> tuple[str, str]:
 
 def require_share(kind: str, value: float | None) -> None:
     if value is not None and not 0 < value <= 1:
-        raise InvalidNameError(kind, str(value), "a share above 0, at most 1")
+        raise InvalidValueError(kind, str(value), "a share above 0, at most 1")
 
 
 def require_count(kind: str, value: int | None) -> None:
     if value is not None and value < 1:
-        raise InvalidNameError(kind, str(value), "a whole number from 1")
+        raise InvalidValueError(kind, str(value), "a whole number from 1")
 
 
 def is_of_mixture(path: str) -> bool:

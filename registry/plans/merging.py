@@ -15,7 +15,7 @@ from typing import Protocol
 
 from registry.domain.checkpoint import Packed, Shard
 from registry.domain.tensors import DTYPE_BITS, TensorSpec
-from registry.errors import InvalidNameError
+from registry.errors import InvalidValueError
 from registry.plans.combining import Blend
 
 ALL = slice(None)
@@ -191,6 +191,6 @@ class MergePlan:
 
 
 def require_float(dtype: str | None) -> None:
-    """Raises InvalidNameError for what weights cannot be stored as; None leaves it to the inputs."""
+    """Raises InvalidValueError for what weights cannot be stored as; None leaves it to the inputs."""
     if dtype is not None and dtype not in FLOATS:
-        raise InvalidNameError("type of weights", dtype, f"one of {', '.join(FLOATS)}")
+        raise InvalidValueError("type of weights", dtype, f"one of {', '.join(FLOATS)}")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from registry.errors import InvalidNameError, UnavailableError
+from registry.errors import InvalidValueError, UnavailableError
 from registry.transforms.workers import Cpu, Cuda, Worker
 
 #: Streams on a device: one that reads, one on either direction of the bus, one that computes.
@@ -106,7 +106,7 @@ def _device(text: str) -> torch.device:
     if text == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not _DEVICE.fullmatch(text):
-        raise InvalidNameError("device", text, "auto, cpu, cuda, or cuda:N")
+        raise InvalidValueError("device", text, "auto, cpu, cuda, or cuda:N")
     device = torch.device(text)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UnavailableError(

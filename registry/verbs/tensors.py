@@ -14,7 +14,7 @@ from os import sep
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from registry.errors import InvalidNameError, UnavailableError
+from registry.errors import InvalidValueError, UnavailableError
 from registry.verbs.store import Store
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class TensorVerbs(Store):
 
         request = self._merge_request(base, adapters, options, "cpu")
         if samples is not None and samples < 1:
-            raise InvalidNameError("number of samples", str(samples), "1 or more")
+            raise InvalidValueError("number of samples", str(samples), "1 or more")
         pieces = None if whole else samples or SAMPLES
         return verify(Path(output), request, samples=pieces, shelf=self.shelf(), workshop=_ahead(_merge_workshop))
 
@@ -275,7 +275,7 @@ class TensorVerbs(Store):
         asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
         odd = next((weight for _, weight in asked if not isfinite(weight)), None)
         if odd is not None:
-            raise InvalidNameError("weight", str(odd), "a finite number, such as 0.7")
+            raise InvalidValueError("weight", str(odd), "a finite number, such as 0.7")
         return [(self._adapter_called(subject), weight) for subject, weight in asked]
 
     def _adapter_called(self, subject: str | Path) -> Path | Reference | str:

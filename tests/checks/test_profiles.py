@@ -19,7 +19,7 @@ from registry.checks.profile import (
     with_rank_cap,
 )
 from registry.checks.serving_features import _DECLARATIONS, _KINDS
-from registry.errors import InvalidNameError
+from registry.errors import InvalidValueError
 
 ENGINES = tuple(dict.fromkeys(row.engine for row in profiles()))
 
@@ -95,7 +95,7 @@ def test_a_version_belongs_to_the_row_whose_range_holds_it(version: str, since: 
     "text", ["", "vllm==", "vllm==x", "vllm>=0.30", "vllm=0.33", "vllm@0.33", "triton", "==0.33", "vllm==0.33==1"]
 )
 def test_an_unknown_engine_is_refused_with_the_engines_that_there_are(text: str) -> None:
-    with pytest.raises(InvalidNameError) as refused:
+    with pytest.raises(InvalidValueError) as refused:
         find_profile(text)
     assert all(engine in refused.value.message for engine in ENGINES)
 
@@ -104,7 +104,7 @@ def test_an_unknown_engine_is_refused_with_the_engines_that_there_are(text: str)
     ("text", "known"), [("vllm==0.6.6", "vllm>=0.7,<0.33, vllm>=0.33"), ("peft==0.13.2", "peft>=0.21")]
 )
 def test_a_version_that_nobody_has_read_is_refused_with_those_that_there_are(text: str, known: str) -> None:
-    with pytest.raises(InvalidNameError, match="a version that somebody has read") as refused:
+    with pytest.raises(InvalidValueError, match="a version that somebody has read") as refused:
         find_profile(text)
     assert known in refused.value.message
 
@@ -113,7 +113,7 @@ def test_a_version_that_nobody_has_read_is_refused_with_those_that_there_are(tex
 def test_any_text_has_a_row_or_is_refused(text: str) -> None:
     try:
         assert isinstance(find_profile(text), Profile)
-    except InvalidNameError as refused:
+    except InvalidValueError as refused:
         assert refused.text == text
 
 
@@ -134,7 +134,7 @@ def test_versions_are_compared_by_their_numbers(text: str, version: tuple[int, .
 
 @pytest.mark.parametrize("text", ["", ".", "0..1", "latest", "0.1.x", "1" * 40])
 def test_what_is_no_version_is_refused(text: str) -> None:
-    with pytest.raises(InvalidNameError):
+    with pytest.raises(InvalidValueError):
         parse_version(text)
 
 
@@ -152,7 +152,7 @@ def test_vllm_takes_these_ranks_and_16_by_default(rank: int) -> None:
     ("engine", "rank"), [("vllm", 24), ("vllm", 0), ("vllm", 1024), ("sglang", 0), ("llama.cpp", 16)]
 )
 def test_a_rank_that_the_engine_would_not_take_is_wrong_usage(engine: str, rank: int) -> None:
-    with pytest.raises(InvalidNameError, match="--max-lora-rank"):
+    with pytest.raises(InvalidValueError, match="--max-lora-rank"):
         with_rank_cap(find_profile(engine), rank)
 
 

@@ -94,4 +94,4 @@ def test_the_hint_for_an_adapter_without_a_current_version_names_one_that_exists
 
 def test_a_name_filter_that_no_name_can_contain_is_3(adapters: Adapters, write_adapter: WriteAdapter) -> None:
     adapters.json("push", str(write_adapter("my-lora")))
-    assert adapters.refusal("list", "my\x1blora")["code"] == "invalid-name"
+    assert adapters.refusal("list", "my\x1blora")["code"] == "invalid-value"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.domain.query import OPERATORS, SORTS, MetricCondition, MetricName, parse_ranks
-from registry.errors import InvalidNameError
+from registry.errors import InvalidValueError
 
 RANKS = st.none() | st.integers(0, 10**9 - 1)
 
@@ -28,7 +28,7 @@ def test_metric_names(text: str, metric: str, task: str | None) -> None:
 
 @pytest.mark.parametrize("text", ["", " ", "arc_easy/", "/"])
 def test_not_metric_names(text: str) -> None:
-    with pytest.raises(InvalidNameError):
+    with pytest.raises(InvalidValueError):
         MetricName.parse(text)
 
 
@@ -45,7 +45,7 @@ def test_every_operator_is_read_whole(symbol: str, spaces: str) -> None:
      "acc>=1e999", "acc=>0.8", "acc!=0.8", "acc<>0.8", "acc>=0.8 0.9", "acc>>1", "task/>1"],
 )
 def test_not_conditions(text: str) -> None:
-    with pytest.raises(InvalidNameError):
+    with pytest.raises(InvalidValueError):
         MetricCondition.parse(text)
 
 
@@ -58,7 +58,7 @@ def test_a_condition_holds_the_number_that_was_written(value: float) -> None:
 def test_ranges_are_read_as_written(low: int | None, high: int | None) -> None:
     text = f"{'' if low is None else low}..{'' if high is None else high}"
     if (low is None and high is None) or (low is not None and high is not None and low > high):
-        with pytest.raises(InvalidNameError):
+        with pytest.raises(InvalidValueError):
             parse_ranks(text)
     else:
         assert parse_ranks(text) == (low, high)
@@ -71,7 +71,7 @@ def test_one_rank_is_a_range_of_one(rank: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "..", "a", "8-64", "8...64", "8..64..", " 8", "-8", "8.5", "٨", "8\n", "1" * 20])
 def test_not_ranges(text: str) -> None:
-    with pytest.raises(InvalidNameError):
+    with pytest.raises(InvalidValueError):
         parse_ranks(text)
 
 

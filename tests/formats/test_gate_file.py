@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from registry.domain.evaluation import NOISE
 from registry.domain.gate import Gate, NoRegression
 from registry.domain.query import OPERATORS, MetricCondition, MetricName
-from registry.errors import InvalidNameError, MalformedFileError
+from registry.errors import InvalidValueError, MalformedFileError
 from registry.formats.gate_file import MAX_BYTES, parse_gate
 
 NAMES = st.builds(MetricName, st.sampled_from(["acc", "pass@1"]), st.none() | st.sampled_from(["arc", "a/b", "x|y:z|5"]))
@@ -104,5 +104,5 @@ def test_a_tolerance_stands_behind_the_last_colon(text: str, metric: str, task: 
 
 @pytest.mark.parametrize("text", ["", ":0.1", "arc/:0.1", "acc:", "acc: ", "acc:0,01", "acc:1%", "acc:inf", "acc:-0.1", "acc:abc"])
 def test_no_tolerance(text: str) -> None:
-    with pytest.raises(InvalidNameError):
+    with pytest.raises(InvalidValueError):
         NoRegression.parse(text)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from registry.connect import Registry
-from registry.errors import InvalidInputError, InvalidNameError
+from registry.errors import InvalidInputError, InvalidValueError
 from registry.operations.extract import ExtractRequest
 from registry.operations.search import Search
 from registry.plans.combining import Blend, Method
@@ -48,7 +48,7 @@ def test_a_value_that_cannot_be_is_refused(
         lambda: store.combine([one], tmp_path / "out", **asked),
         lambda: store.search_weights([one], tmp_path / "out", wanted=wanted, **asked),
     ):
-        with pytest.raises(InvalidNameError) as caught:
+        with pytest.raises(InvalidValueError) as caught:
             ask()
         assert caught.value.message.startswith(said)
     assert sorted(tmp_path.rglob("*")) == before
@@ -89,7 +89,7 @@ def test_a_result_that_would_go_nowhere_is_not_made(store: Registry, write_adapt
     ],
 )
 def test_neither_can_a_merge_or_an_extraction_mean_it(ask: Callable[[], object]) -> None:
-    with pytest.raises(InvalidNameError):
+    with pytest.raises(InvalidValueError):
         ask()
 
 
@@ -111,7 +111,7 @@ def test_task_arithmetic_is_another_word_for_the_sum(store: Registry, write_adap
     ],
 )
 def test_for_a_word_of_peft_the_own_one_is_said(word: str, hint: str | None) -> None:
-    with pytest.raises(InvalidNameError) as caught:
+    with pytest.raises(InvalidValueError) as caught:
         Blend(word)
     assert caught.value.hint == hint
 

@@ -16,7 +16,7 @@ from registry.connect import Registry
 from registry.domain.evaluation import Evaluation
 from registry.domain.gate import Gate, NoRegression, Outcome, Reason
 from registry.domain.query import MetricCondition, MetricName
-from registry.errors import InvalidInputError, InvalidNameError, NotFoundError, UnsuitableDirectoryError
+from registry.errors import InvalidInputError, InvalidValueError, NotFoundError, UnsuitableDirectoryError
 from registry.operations.compare import difference
 from registry.operations.evaluate import Measured
 from registry.operations.gate import asked
@@ -219,7 +219,7 @@ def test_a_first_promotion_has_nothing_to_compare_with_and_a_typo_is_not_found(l
     for against in ("a@9", "a:production", "nobody:production", "other/a", "sha256:" + "0" * 12):
         with pytest.raises(NotFoundError):
             lived.gate("a@2", against=against, no_regression=["acc"])
-    with pytest.raises(InvalidNameError):
+    with pytest.raises(InvalidValueError):
         lived.gate("a@2", against="v2", no_regression=["acc"])
 
 
