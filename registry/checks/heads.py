@@ -24,8 +24,8 @@ _TASKS = frozenset({"SEQ_CLS", "TOKEN_CLS"})
 _ANSWERS = "qa_outputs"
 #: Their first dimension is the vocabulary: registry.checks.vocabulary speaks of them.
 VOCABULARY = frozenset({
-    "embed_in", "embed_out", "embed_tokens", "embeddings", "lm_head", "shared", "tok_embeddings", "word_embeddings",
-    "wte",
+    "embed_in", "embed_out", "embed_tokens", "embeddings", "lm_head", "shared", "tok_embeddings", "tokens_embed",
+    "word_embeddings", "wte",
 })  # fmt: skip
 
 

@@ -29,7 +29,7 @@ _LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 
 
 #: Both sides of what may be one matrix.
-_EMBEDDINGS = VOCABULARY | HEADS | {"tokens_embed"}
+_EMBEDDINGS = VOCABULARY | HEADS
 
 
 def _not_chosen(subject: Subject) -> Iterator[Finding]:

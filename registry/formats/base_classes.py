@@ -3,7 +3,7 @@
 transformers keeps a model's backbone in an attribute named by ``base_model_prefix`` (``model``, ``transformer``,
 ``bert``), which a checkpoint saved from the bare backbone lacks. So ``bert.encoder.layer.0`` and ``encoder.layer.0``
 may be one place, and which of the two an adapter has to say follows from the class that is loaded. All of it is data:
-``base_prefixes.toml`` and ``base_spellings.toml``.
+``base_prefixes.toml``, ``base_spellings.toml`` and ``base_layers.toml``.
 """
 
 from __future__ import annotations
@@ -87,6 +87,16 @@ def conv1d_names(model_type: str | None) -> frozenset[str]:
     return frozenset(_table("base_prefixes.toml")["conv1d"].get(model_type, ()))
 
 
+def embedding_names(model_type: str | None) -> frozenset[str]:
+    """The modules that are embeddings, of those whose names have nothing of an embedding: ``tokens_embed`` of the first GPT."""
+    return _of_type("embeddings", model_type)
+
+
+def linear_names(model_type: str | None) -> frozenset[str]:
+    """The modules that are linear layers under an embedding's name: ``patch_embedding`` of SigLIP 2."""
+    return _of_type("linear", model_type)
+
+
 def is_tied_by_default(model_type: str | None) -> bool:
     """Whether a config that does not say has the output embedding tied to the input embedding."""
     return model_type in _table("base_prefixes.toml")["tied"]["model_types"]
@@ -120,6 +130,12 @@ def retargeted(model_type: str | None) -> frozenset[str]:
     """Last words of the modules that PEFT takes for experts or a router of theirs, whichever module of this type they name."""
     entries = [entry for entry in _table("base_spellings.toml")["retargeted"] if model_type in entry["model_types"]]
     return frozenset(name for entry in entries for name in entry["names"])
+
+
+def _of_type(table: str, model_type: str | None) -> frozenset[str]:
+    entry = _table("base_layers.toml")[table]
+    own = (name for name, model_types in entry["in"].items() if model_type in model_types)
+    return frozenset([*entry.get("everywhere", ()), *own])
 
 
 def _fused(table: str, model_type: str | None) -> tuple[Stack, ...]:

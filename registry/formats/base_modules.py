@@ -2,7 +2,7 @@
 
 | stored | becomes |
 |---|---|
-| ``x.weight`` of two dimensions | linear, Conv1D by model class (its shape turned round), or embedding by name |
+| ``x.weight`` of two dimensions | linear, Conv1D by model class (its shape turned round), or embedding by name and class |
 | ``x.weight`` of three to five | convolution |
 | ``x.in_proj_weight`` | the ``nn.MultiheadAttention`` ``x`` |
 | ``experts.gate_up_proj`` of three dimensions | fused experts, under the parameter's own name |
@@ -14,14 +14,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from registry.domain.base_model import ModuleKind, ModuleSpec
 from registry.domain.tensors import TensorSpec
-from registry.formats.base_classes import conv1d_names
+from registry.formats.base_classes import conv1d_names, embedding_names, linear_names
 from registry.formats.model_config import ModelConfig
 
-_EMBEDDING = re.compile(r"wte|wpe|shared|embed_(?!out$)\w+|(?:\w+_)?embeddings?|relative_attention_bias")
+_EMBEDDING = re.compile(r"wte|wpe|shared|embed_(?!out$)\w+|(?:\w+_)?embeddings?(?:_\d+)?|relative_attention_bias")
 _OF_PACKING = re.compile(
     r"\.(?:weight\.(?:absmax|quant_map|nested_\w+|quant_state\..+)|SCB|weight_format|qzeros|scales|g_idx"
     r"|(?:weight|input|k|v)_(?:scale\w*|zero_point|shape|g_idx)|\w+_scales)$"
@@ -31,7 +31,7 @@ _BYTES = frozenset({"U8", "I32", "F4"})
 
 def modules_of(tensors: Iterable[TensorSpec], config: ModelConfig) -> tuple[ModuleSpec, ...]:
     """The modules in the order of their names; tensors that only unpack others (scales, zero points) are none."""
-    conv1d = frozenset(name for model_type in config.model_types for name in conv1d_names(model_type))
+    conv1d, embeddings, linear = (_names(each, config) for each in (conv1d_names, embedding_names, linear_names))
     found: dict[str, tuple[ModuleKind, tuple[int, ...] | None]] = {}
     biased: set[str] = set()
     for spec in tensors:
@@ -41,7 +41,9 @@ def modules_of(tensors: Iterable[TensorSpec], config: ModelConfig) -> tuple[Modu
         if tail == "bias":
             biased.add(module)
         elif tail == "weight":
-            found[module] = _weight(module, spec, conv1d)
+            name = _word(module)
+            is_embedding = name in embeddings or (name not in linear and _EMBEDDING.fullmatch(name) is not None)
+            found[module] = _weight(spec, is_conv1d=name in conv1d, is_embedding=is_embedding)
         elif tail == "in_proj_weight":
             found[module] = ModuleKind.LINEAR, spec.shape
         elif tail == "qweight":
@@ -58,14 +60,23 @@ def modules_of(tensors: Iterable[TensorSpec], config: ModelConfig) -> tuple[Modu
     )
 
 
-def _weight(module: str, spec: TensorSpec, conv1d: frozenset[str]) -> tuple[ModuleKind, tuple[int, ...] | None]:
-    name = module.rpartition(".")[2]
+def _names(of: Callable[[str], frozenset[str]], config: ModelConfig) -> frozenset[str]:
+    """Of the model and of the models that it is made of."""
+    return frozenset(name for model_type in (*config.model_types, "") for name in of(model_type))
+
+
+def _word(path: str) -> str:
+    """What a module is called: the last of its names that is no number in a list."""
+    return next((part for part in reversed(path.split(".")) if not part.isdecimal()), "")
+
+
+def _weight(spec: TensorSpec, *, is_conv1d: bool, is_embedding: bool) -> tuple[ModuleKind, tuple[int, ...] | None]:
     if spec.dtype in _BYTES:
         return ModuleKind.PACKED, None
     if len(spec.shape) == 2:
-        if name in conv1d:
+        if is_conv1d:
             return ModuleKind.CONV1D, spec.shape[::-1]
-        return (ModuleKind.EMBEDDING if _EMBEDDING.fullmatch(name) else ModuleKind.LINEAR), spec.shape
+        return (ModuleKind.EMBEDDING if is_embedding else ModuleKind.LINEAR), spec.shape
     return (ModuleKind.CONV if len(spec.shape) in (3, 4, 5) else ModuleKind.OTHER), spec.shape
 
 

@@ -1,0 +1,92 @@
+"""What is extracted of families with layers of their own loads in PEFT without a warning, and gives the fine-tune back."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from peft import PeftModel
+from torch import nn
+
+from registry.connect import connect
+from tests.oracle.tiny_models import seeded
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+TOKENS = torch.tensor([[3, 1, 2, 7, 9, 4, 1, 2, 5, 6]])
+GPT: dict[str, Any] = {"vocab_size": 48, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def of(name: str, config: str, **fields: Any) -> Callable[[], nn.Module]:
+    return lambda: getattr(transformers, name)(getattr(transformers, config)(**fields))
+
+
+FAMILIES = {
+    "openai-gpt": of("OpenAIGPTLMHeadModel", "OpenAIGPTConfig", **GPT),
+}
+
+
+def anything(_name: str) -> bool:
+    return True
+
+
+def matrices(name: str) -> bool:
+    """Weights of two dimensions, and of convolutions."""
+    return name.endswith("weight") and not any(part in name.lower() for part in ("norm", "ln"))
+
+
+def changed(make: Callable[[], nn.Module], chosen: Callable[[str], bool]) -> nn.Module:
+    model = seeded(make)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if chosen(name):
+                parameter += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def outputs(model: nn.Module) -> torch.Tensor:
+    inputs: dict[str, torch.Tensor] = {"input_ids": TOKENS}
+    with torch.no_grad():
+        return model.eval()(**inputs)[0]  # type: ignore[no-any-return]
+
+
+def saved(model: nn.Module, into: Path) -> Path:
+    model.save_pretrained(into)  # type: ignore[operator]
+    return into
+
+
+def extracted(make: Callable[[], nn.Module], chosen: Callable[[str], bool], work: Path) -> dict[str, Any]:
+    """The config of the adapter, which was loaded without a warning and gives the fine-tune back."""
+    model = changed(make, chosen)
+    base, other = saved(seeded(make), work / "base"), saved(model, work / "tuned")
+    connect(work / "registry").extract(base, other, work / "lora", rank=64)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        adapted = PeftModel.from_pretrained(type(model).from_pretrained(base), str(work / "lora"))  # type: ignore[attr-defined]
+    told = [str(one.message) for one in said if not issubclass(one.category, (FutureWarning, DeprecationWarning))]
+    assert [one for one in told if not one.startswith("fan_in_fan_out")] == []  # said wherever a model has both kinds of layers
+    assert (outputs(seeded(make)) - outputs(model)).abs().max() > 1e-3
+    torch.testing.assert_close(outputs(adapted), outputs(model), rtol=1e-4, atol=1e-4)
+    config: dict[str, Any] = json.loads((work / "lora" / "adapter_config.json").read_text())
+    return config
+
+
+@pytest.mark.parametrize("chosen", [anything, matrices])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_fine_tune_comes_back(family: str, chosen: Callable[[str], bool], tmp_path: Path) -> None:
+    extracted(FAMILIES[family], chosen, tmp_path)
