@@ -97,6 +97,12 @@ def linear_names(model_type: str | None) -> frozenset[str]:
     return _of_type("linear", model_type)
 
 
+def names_without_lora(model_type: str | None) -> frozenset[str]:
+    """The modules with a matrix of which PEFT makes no LoRA, or one that the model does not use: embeddings of positions that
+    look up others than they are asked for, weights that are read and not called."""
+    return _of_type("without_lora", model_type)
+
+
 def is_tied_by_default(model_type: str | None) -> bool:
     """Whether a config that does not say has the output embedding tied to the input embedding."""
     return model_type in _table("base_prefixes.toml")["tied"]["model_types"]

@@ -41,7 +41,7 @@ def modules_of(tensors: Iterable[TensorSpec], config: ModelConfig) -> tuple[Modu
         if tail == "bias":
             biased.add(module)
         elif tail == "weight":
-            name = _word(module)
+            name = word(module)
             is_embedding = name in embeddings or (name not in linear and _EMBEDDING.fullmatch(name) is not None)
             found[module] = _weight(spec, is_conv1d=name in conv1d, is_embedding=is_embedding)
         elif tail == "in_proj_weight":
@@ -65,7 +65,7 @@ def _names(of: Callable[[str], frozenset[str]], config: ModelConfig) -> frozense
     return frozenset(name for model_type in (*config.model_types, "") for name in of(model_type))
 
 
-def _word(path: str) -> str:
+def word(path: str) -> str:
     """What a module is called: the last of its names that is no number in a list."""
     return next((part for part in reversed(path.split(".")) if not part.isdecimal()), "")
 

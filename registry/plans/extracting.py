@@ -2,11 +2,12 @@
 
 Linear layers and embeddings become LoRAs, in mixtures of experts some as LoRAs of a bare parameter (``target_parameters``): PEFT
 wraps no router otherwise, and takes some names of modules for the experts' wherever they stand. What is small or of another kind
-(norms, biases) is saved whole, if it changed, with what its module counts besides (BatchNorm). The head of a task that PEFT knows
-is saved whole whether it changed or not: PEFT does not load an adapter for the task without it. A module that has a parameter of
-its own beside other modules (attention with sinks) is saved with all of them, if that parameter changed. Of what no adapter can say
-only a change is refused: experts that memory stacks and disk does not, an embedding that encoder and decoder have in common, each
-as a module of its own, and a parameter beside all layers.
+(norms, biases) is saved whole, if it changed, with what its module counts besides (BatchNorm); and so is a matrix that the model
+does not use as a plain layer (OPT's positions). The head of a task that PEFT knows is saved whole whether it changed or not: PEFT
+does not load an adapter for the task without it. A module that has a parameter of its own beside other modules (attention with
+sinks) is saved with all of them, if that parameter changed. Of what no adapter can say only a change is refused: experts that
+memory stacks and disk does not, an embedding that encoder and decoder have in common, each as a module of its own, and a parameter
+beside all layers.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from registry.checks.places import in_memory, places_of, upwards
 from registry.domain.base_model import BaseModelSpec, ModuleKind
 from registry.domain.checkpoint import Checkpoint, Shard
 from registry.domain.tensors import TensorSpec
-from registry.formats.base_classes import retargeted
+from registry.formats.base_classes import names_without_lora, retargeted
 from registry.formats.base_heads import DEFAULTS
+from registry.formats.base_modules import word
 from registry.plans.merge_draft import Draft
 from registry.plans.merge_tied import Tie, tie_of
 from registry.plans.merging import FLOATS
@@ -144,12 +146,13 @@ class _Model:
         path, tail = self.memory[name]
         kind = self.kinds.get(stored, ModuleKind.OTHER) if end == "weight" else ModuleKind.OTHER
         task_head = _head(stored, self.task)
+        is_layer = kind in _MATRICES and word(stored) not in names_without_lora(self.spec.model_type)
         return Extract(
             path,
             tail,
             base,
             tuned,
-            low_rank=kind in _MATRICES and task_head is None and min(shape) > 1,
+            low_rank=is_layer and task_head is None and min(shape) > 1,
             embedding=kind is ModuleKind.EMBEDDING,
             transposed=kind is ModuleKind.CONV1D,
             bare=kind is ModuleKind.LINEAR and _is_bare(path, self.spec.model_type, self.routed),

@@ -35,18 +35,48 @@ def of(name: str, config: str, **fields: Any) -> Callable[[], nn.Module]:
     return lambda: getattr(transformers, name)(getattr(transformers, config)(**fields))
 
 
+def sides(**more: Any) -> dict[str, Any]:
+    """Fields of an encoder and a decoder, of one layer each."""
+    fields = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in more.items()}
+    return {"vocab_size": 48, "d_model": 16, **fields, "decoder_start_token_id": 1}
+
+
+SIDES = sides(layers=1, ffn_dim=24, attention_heads=2)
+BERT: dict[str, Any] = {
+    "vocab_size": 48, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "max_position_embeddings": 40,
+}  # fmt: skip
+WHISPER: dict[str, Any] = {
+    "num_mel_bins": 8, "max_source_positions": 10, "max_target_positions": 20, "pad_token_id": 0, "bos_token_id": 1,
+    "eos_token_id": 2, "suppress_tokens": None, "begin_suppress_tokens": None,
+}  # fmt: skip
+OPT: dict[str, Any] = {
+    "vocab_size": 48, "hidden_size": 16, "ffn_dim": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "word_embed_proj_dim": 8, "max_position_embeddings": 32,
+}  # fmt: skip
+PROPHET: dict[str, Any] = {
+    "vocab_size": 48, "hidden_size": 16, "max_position_embeddings": 32,
+    **{f"num_{side}_{what}": 1 for side in ("encoder", "decoder") for what in ("layers", "attention_heads")},
+    **{f"{side}_ffn_dim": 24 for side in ("encoder", "decoder")},
+}  # fmt: skip
 FAMILIES = {
+    "bart": of("BartForConditionalGeneration", "BartConfig", **SIDES, max_position_embeddings=32),
+    "biogpt": of("BioGptForCausalLM", "BioGptConfig", **BERT),
+    "opt": of("OPTForCausalLM", "OPTConfig", **OPT),
+    "prophetnet": of("ProphetNetForConditionalGeneration", "ProphetNetConfig", **PROPHET),
+    "whisper": of("WhisperForConditionalGeneration", "WhisperConfig", **SIDES, **WHISPER),
     "openai-gpt": of("OpenAIGPTLMHeadModel", "OpenAIGPTConfig", **GPT),
 }
 
 
-def anything(_name: str) -> bool:
-    return True
+def anything(name: str) -> bool:
+    """But for what is refused: an embedding that encoder and decoder have in common."""
+    return "shared" not in name and not name.startswith("prophetnet.word_embeddings")
 
 
 def matrices(name: str) -> bool:
     """Weights of two dimensions, and of convolutions."""
-    return name.endswith("weight") and not any(part in name.lower() for part in ("norm", "ln"))
+    return anything(name) and name.endswith("weight") and not any(part in name.lower() for part in ("norm", "ln"))
 
 
 def changed(make: Callable[[], nn.Module], chosen: Callable[[str], bool]) -> nn.Module:
@@ -60,7 +90,11 @@ def changed(make: Callable[[], nn.Module], chosen: Callable[[str], bool]) -> nn.
 
 
 def outputs(model: nn.Module) -> torch.Tensor:
-    inputs: dict[str, torch.Tensor] = {"input_ids": TOKENS}
+    inputs: dict[str, torch.Tensor] = {model.main_input_name: TOKENS}  # type: ignore[dict-item]
+    if model.main_input_name == "input_features":
+        inputs = {"input_features": torch.linspace(-1, 1, 160).reshape(1, 8, 20)}
+    if model.config.is_encoder_decoder:  # type: ignore[union-attr]
+        inputs["decoder_input_ids"] = TOKENS
     with torch.no_grad():
         return model.eval()(**inputs)[0]  # type: ignore[no-any-return]
 
