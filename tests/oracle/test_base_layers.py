@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 import transformers
+from peft import LoraConfig
+from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from registry.domain.base_model import ModuleKind
 from registry.domain.tensors import TensorSpec
+from registry.formats.base_classes import names_without_lora
 from registry.formats.base_modules import modules_of
 from registry.formats.model_config import ModelConfig
 
@@ -59,6 +62,17 @@ def test_every_matrix_is_of_its_class(model_type: str) -> None:
         wrong += [f"{name} is {kind}, said to be {found[name]}" for name, kind in layers.items() if found[name] is not kind]
         count += len(layers)
     assert (wrong, count > 0) == ([], True)
+
+
+@pytest.mark.parametrize("model_type", ["falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"])
+def test_what_peft_refuses_gets_no_lora(model_type: str) -> None:
+    model = nn.Module()
+    model.config = transformers.AutoConfig.for_model(model_type)  # type: ignore[assignment]
+    for name in ("conv1d", "out_proj"):
+        with pytest.raises(ValueError, match="incompatible"):
+            _check_lora_target_modules_mamba(LoraConfig(), model, name)
+        assert name in names_without_lora(model_type)
+    _check_lora_target_modules_mamba(LoraConfig(), model, "in_proj")
 
 
 def _kind(module: nn.Module) -> ModuleKind | None:

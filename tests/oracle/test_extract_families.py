@@ -59,9 +59,18 @@ PROPHET: dict[str, Any] = {
     **{f"num_{side}_{what}": 1 for side in ("encoder", "decoder") for what in ("layers", "attention_heads")},
     **{f"{side}_ffn_dim": 24 for side in ("encoder", "decoder")},
 }  # fmt: skip
+MAMBA: dict[str, Any] = {"vocab_size": 48, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
+JAMBA: dict[str, Any] = {
+    "vocab_size": 48, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "num_experts": 1, "attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False,
+}  # fmt: skip
 FAMILIES = {
     "bart": of("BartForConditionalGeneration", "BartConfig", **SIDES, max_position_embeddings=32),
     "biogpt": of("BioGptForCausalLM", "BioGptConfig", **BERT),
+    "falcon-mamba": of("FalconMambaForCausalLM", "FalconMambaConfig", **MAMBA),
+    "jamba": of("JambaForCausalLM", "JambaConfig", **JAMBA),
+    "mamba": of("MambaForCausalLM", "MambaConfig", **MAMBA),
+    "mamba2": of("Mamba2ForCausalLM", "Mamba2Config", **MAMBA, num_heads=4, head_dim=8, n_groups=2),
     "opt": of("OPTForCausalLM", "OPTConfig", **OPT),
     "prophetnet": of("ProphetNetForConditionalGeneration", "ProphetNetConfig", **PROPHET),
     "whisper": of("WhisperForConditionalGeneration", "WhisperConfig", **SIDES, **WHISPER),
