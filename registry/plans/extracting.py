@@ -145,7 +145,7 @@ class _Model:
         stored, _, end = name.rpartition(".")
         path, tail = self.memory[name]
         kind = self.kinds.get(stored, ModuleKind.OTHER) if end == "weight" else ModuleKind.OTHER
-        task_head = _head(stored, self.task)
+        task_head = _head(path, self.task)
         is_layer = kind in _MATRICES and word(stored) not in names_without_lora(self.spec.model_type)
         return Extract(
             path,
@@ -191,15 +191,9 @@ def _split(name: str, model_type: str | None, *, of_stack: bool = False) -> tupl
 
 
 def _head(path: str, task: str | None) -> str | None:
-    """The module that PEFT saves for the task, which ``path`` is or lies in."""
-    parts = path.split(".")
-    at = next((number for number, part in enumerate(parts, 1) if part in DEFAULTS.get(task or "", ())), None)
-    return ".".join(parts[:at]) if at is not None else None
-
-
-def saved_with(path: str, changed: Collection[str]) -> str | None:
-    """The outermost of the ``changed`` mixed modules that the module lies in, or is."""
-    return next((above for above in reversed([*upwards(path)]) if above in changed), None)
+    """The module that PEFT saves for the task, which ``path`` is or lies in: any whose name ends as it lists them."""
+    ends = tuple(DEFAULTS.get(task or "", ()))
+    return next((above for above in reversed([*upwards(path)]) if above.endswith(ends)), None) if ends else None
 
 
 def _mixed(paths: Collection[str]) -> dict[str, bool]:

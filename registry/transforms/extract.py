@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from registry.domain.tensors import TensorSpec
 from registry.errors import MalformedFileError, UnextractableError
 from registry.numerics.low_rank import balanced, padded, randomized, rank_for_energy
 from registry.plans.combining import factor_tails
-from registry.plans.extracting import TRAINED_BIAS, Extract, saved_with
+from registry.plans.extracting import TRAINED_BIAS, Extract
 from registry.plans.merging import Origin
 from registry.plans.results import Extracted
+from registry.plans.saved_whole import saved_whole
 from registry.transforms.blending import generator
 from registry.transforms.streaming import read
 from registry.variants.tensor_names import PREFIX
@@ -39,10 +40,10 @@ def extract(
     for one in wanted:
         modules.setdefault(one.path, []).append(one)
     with sources({shard.path for one in wanted for shard, _ in (one.base, one.tuned)}) as files:
-        mixed = {one.path for one in wanted if one.mixed and _differs(one, files)}
-        made = _Made(files, mixed, rank, energy, TORCH_DTYPES[dtype], seed)
+        changed = {path: {one.tail for one in parts if _differs(one, files)} for path, parts in modules.items()}
+        made = _Made(files, saved_whole(modules, changed), rank, energy, TORCH_DTYPES[dtype], seed)
         for path, parts in modules.items():
-            made.add(path, parts)
+            made.add(path, parts, changed[path])
         if made.problems:
             raise UnextractableError(name, made.problems)
         made.add_biases()
@@ -55,11 +56,11 @@ def extract(
 
 @dataclass
 class _Made:
-    """The adapter's tensors by name, and what is said of each; ``mixed`` are the modules with others below them that are saved
-    whole, ``biases`` those beside a matrix that became factors."""
+    """The adapter's tensors by name, and what is said of each; ``whole`` are the modules that are saved and what they are saved
+    with, ``biases`` those beside a matrix that became factors."""
 
     files: Sources
-    mixed: Collection[str]
+    whole: Mapping[str, str]
     rank: int
     energy: float | None
     dtype: torch.dtype
@@ -70,18 +71,16 @@ class _Made:
     biases: dict[str, Extract] = field(default_factory=dict)
     is_bias_trained: bool = False
 
-    def add(self, path: str, parts: Sequence[Extract]) -> None:
+    def add(self, path: str, parts: Sequence[Extract], changed: Collection[str]) -> None:
         """A module: whole, as factors, or not at all."""
-        saved = parts[0].task_head or saved_with(path, self.mixed)
-        parts = [one for one in parts if saved is not None or not one.alias]
-        changed = {one.tail for one in parts if _differs(one, self.files)}
         self.problems += [one.unsayable for one in parts if one.tail in changed and one.unsayable is not None][:1]
         if self.problems:
             return  # all reasons are said at once
+        if path in self.whole:
+            self._save(parts, self.whole[path])
+            return
         matrix = next((one for one in parts if one.low_rank), None)
-        if saved is not None or (changed and (matrix is None or _is_whole(matrix, changed))):
-            self._save(parts, saved or path)
-        elif matrix is not None and changed:
+        if matrix is not None and changed:
             self._decompose(matrix)
             self.biases.update((path, one) for one in parts if one.tail == "bias" and not matrix.bare)
             self.is_bias_trained |= "bias" in changed
@@ -116,7 +115,7 @@ class _Made:
         self._name(one.path, down, up, embedding=one.embedding)
         missed = float(torch.linalg.matrix_norm(wide - up.double() @ down.double()))
         self.done.append(Extracted(one.path, one.tail, down.shape[0], norm, missed, one.bare))
-        if one.head is not None and saved_with(one.head, self.mixed) is None:
+        if one.head is not None and one.head not in self.whole:
             self._name(one.head, up.mT.contiguous(), down.mT.contiguous(), embedding=False)
             self.done.append(replace(self.done[-1], path=one.head))
 
@@ -130,12 +129,6 @@ class _Made:
     def _name(self, path: str, down: Tensor, up: Tensor, *, embedding: bool) -> None:
         for tail, tensor in zip(factor_tails(embedding=embedding), (down, up), strict=True):
             self.tensors[f"{PREFIX}{path}.{tail}"] = tensor
-
-
-def _is_whole(matrix: Extract, changed: Collection[str]) -> bool:
-    """Whether a LoRA of the matrix would lose some of what changed: a buffer beside it, and the bias of a bare parameter."""
-    said = {matrix.tail} if matrix.bare else {matrix.tail, "bias"}
-    return matrix.tail not in changed or not said.issuperset(changed)
 
 
 def _differs(one: Extract, files: Sources) -> bool:
