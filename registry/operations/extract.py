@@ -31,6 +31,8 @@ from registry.plans.extracting import TRAINED_BIAS, Extract, plan_extract
 from registry.plans.merging import require_float
 from registry.plans.results import Extracted
 
+#: Names by which PEFT 0.21 knows the sides of a tied matrix (``peft/utils/constants.py``, EMBEDDING_LAYER_NAMES).
+_TIED = frozenset({"embed_tokens", "lm_head"})
 #: Classes whose adapters PEFT loads by a task.
 _TASKS = {
     "ForCausalLM": "CAUSAL_LM",
@@ -158,6 +160,8 @@ def _config(
     modules = {one.path: one.rank for one in done if one.rank is not None and not one.bare}
     parameters = {f"{one.path}.{one.tail}": one.rank for one in done if one.rank is not None and one.bare}
     has_transposed = any(one.transposed for one in wanted if one.path in modules)
+    # Of other names PEFT says that nothing is tied, and adapts both sides as they are listed.
+    is_tied = any(one.head in modules for one in wanted) and any(path.rpartition(".")[2] in _TIED for path in modules)
     return with_ranks(
         {
             "peft_type": "LORA",
@@ -167,7 +171,7 @@ def _config(
             "bias": "lora_only" if has_bias else "none",
             "fan_in_fan_out": has_transposed,
             "target_modules": sorted(modules),
-            **({"ensure_weight_tying": True} if any(one.head in modules for one in wanted) else {}),
+            **({"ensure_weight_tying": True} if is_tied else {}),
             **({"target_parameters": sorted(parameters)} if parameters else {}),
             "modules_to_save": sorted({one.saved for one in done if one.saved is not None}) or None,
         },

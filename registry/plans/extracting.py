@@ -34,6 +34,8 @@ _COUNTS = frozenset({"I64", "I32"})
 #: What PEFT calls the bias of a layer that it wraps.
 TRAINED_BIAS = "base_layer.bias"
 _EXPERTS = ".experts."
+#: Model types whose output adds a bias to what its matrix gives, and has none beside the matrix.
+_OWN_BIAS = frozenset({"esm"})
 _MATRICES = frozenset({ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING})
 
 
@@ -125,9 +127,14 @@ class _Model:
 
     @cached_property
     def memory(self) -> Mapping[str, tuple[str, str]]:
-        """Module and tensor, by the stored name."""
+        """Module and tensor, by the stored name. BERT's bias of the output is the one that its matrix is used with, the other
+        of its two names."""
+        stored, own = self.tie.biases if self.tie is not None else ("", "")
+        is_moved = stored in self.shapes and own not in self.shapes and self.spec.model_type not in _OWN_BIAS
+        names = {name: own if is_moved and name == stored else name for name in self.shapes}
         return {
-            name: _split(name, self.spec.model_type, of_stack=len(shape) > 2) for name, shape in self.shapes.items()
+            name: _split(names[name], self.spec.model_type, of_stack=len(shape) > 2)
+            for name, shape in self.shapes.items()
         }
 
     @cached_property
@@ -172,12 +179,11 @@ class _Model:
 
 
 def _aliases(tie: Tie, found: Mapping[str, Extract], model_type: str | None) -> Iterator[Extract]:
-    """The output's matrix and bias under the names that are not stored: PEFT wants all of a module that is saved whole."""
-    for stored, name in ((tie.embedding, tie.head), tie.biases):
-        one = found.get(".".join(_split(stored, model_type)))
-        path, tail = _split(name, model_type)
-        if one is not None and f"{path}.{tail}" not in found:
-            yield Extract(path, tail, one.base, one.tuned, low_rank=False, alias=True)
+    """The output's matrix under the name that is not stored: PEFT wants all of a module that is saved whole."""
+    one = found.get(".".join(_split(tie.embedding, model_type)))
+    path, tail = _split(tie.head, model_type)
+    if one is not None and f"{path}.{tail}" not in found:
+        yield Extract(path, tail, one.base, one.tuned, low_rank=False, alias=True)
 
 
 def _split(name: str, model_type: str | None, *, of_stack: bool = False) -> tuple[str, str]:

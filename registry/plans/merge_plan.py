@@ -34,6 +34,7 @@ from registry.plans.merge_tied import (
     refuse_entangled,
     share,
     tie_of,
+    unite_changes,
     unite_rows,
     unite_saved,
 )
@@ -89,6 +90,7 @@ def plan_merge(
     _settle_copies(draft, adapters, tie, options, same)  # 3
     if tie is not None:  # 4
         share(draft, tie, adapters)
+        unite_changes(draft, tie, adapters, same)
         unite_rows(draft, tie, adapters, same)
         unite_saved(draft, tie, same)
         for number, down, up in draft.transposes:

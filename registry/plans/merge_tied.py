@@ -19,7 +19,7 @@ from typing import TypeVar
 from registry.checks.heads import VOCABULARY
 from registry.domain.base_model import BaseModelSpec, ModuleKind
 from registry.plans.merge_draft import Draft, Ingredient
-from registry.plans.merging import Origin, TokenRows
+from registry.plans.merging import Change, Origin, SameNumbers, TokenRows
 
 _BERT, _ROBERTA = "cls.predictions.decoder", "lm_head.decoder"
 #: What the output embedding is called on disk; ``lm_head`` elsewhere, in classes that generate.
@@ -201,6 +201,25 @@ def unite_saved(draft: Draft, tie: Tie, same: Callable[[Origin, Origin], bool]) 
         for own in draft.replaced.get(tie.embedding, []):
             if (own.adapter, own.spec.shape) == (saved.adapter, saved.spec.shape) and same(own, saved):
                 draft.replaced[tie.head][at] = own
+
+
+def unite_changes(draft: Draft, tie: Tie, adapters: Sequence[Ingredient], same: SameNumbers) -> None:
+    """What changes both sides by the same factors, turned round, leaves them one, also where nothing says that they were trained as
+    one: PEFT warns of ``ensure_weight_tying`` for sides that are not called ``embed_tokens`` and ``lm_head``."""
+
+    def is_turned(one: Change, other: Change) -> bool:
+        def factor(change: Change, role: str) -> Origin:
+            return Origin(adapters[change.adapter].weights, change.factors[role].spec, change.adapter)
+
+        if (one.adapter, one.formula, one.numbers) != (other.adapter, "lora", other.numbers):
+            return False
+        roles = (("down", "up"), ("up", "down"))
+        return all(same(factor(one, mine), factor(other, theirs), transposed=True) for mine, theirs in roles)
+
+    for at, change in enumerate(draft.changes.get(tie.head, [])):
+        for own in draft.changes.get(tie.embedding, []):
+            if own.transposed is not change.transposed and is_turned(own, change):
+                draft.changes[tie.head][at] = own
 
 
 def unite_rows(draft: Draft, tie: Tie, adapters: Sequence[Ingredient], same: Callable[[Origin, Origin], bool]) -> None:

@@ -71,6 +71,7 @@ JAMBA: dict[str, Any] = {
 }  # fmt: skip
 FAMILIES = {
     "bart": of("BartForConditionalGeneration", "BartConfig", **SIDES, max_position_embeddings=32),
+    "bert": of("BertForMaskedLM", "BertConfig", **BERT),
     "biogpt": of("BioGptForCausalLM", "BioGptConfig", **BERT),
     "distilbert": of("DistilBertForSequenceClassification", "DistilBertConfig", **DISTIL),
     "falcon-mamba": of("FalconMambaForCausalLM", "FalconMambaConfig", **MAMBA),
@@ -80,6 +81,7 @@ FAMILIES = {
     "mamba2": of("Mamba2ForCausalLM", "Mamba2Config", **MAMBA, num_heads=4, head_dim=8, n_groups=2),
     "opt": of("OPTForCausalLM", "OPTConfig", **OPT),
     "prophetnet": of("ProphetNetForConditionalGeneration", "ProphetNetConfig", **PROPHET),
+    "roberta": of("RobertaForMaskedLM", "RobertaConfig", **BERT),
     "whisper": of("WhisperForConditionalGeneration", "WhisperConfig", **SIDES, **WHISPER),
     "modernbert": of("ModernBertForMaskedLM", "ModernBertConfig", **BERT, **SPECIAL),
     "openai-gpt": of("OpenAIGPTLMHeadModel", "OpenAIGPTConfig", **GPT),
