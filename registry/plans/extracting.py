@@ -34,6 +34,8 @@ _COUNTS = frozenset({"I64", "I32"})
 #: What PEFT calls the bias of a layer that it wraps.
 TRAINED_BIAS = "base_layer.bias"
 _EXPERTS = ".experts."
+#: What checkpoints of TensorFlow's days have for a norm's weight and bias; transformers renames them.
+_OF_NORMS = {"gamma": "weight", "beta": "bias"}
 #: Model types whose output adds a bias to what its matrix gives, and has none beside the matrix.
 _OWN_BIAS = frozenset({"esm"})
 _MATRICES = frozenset({ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING})
@@ -190,6 +192,8 @@ def _split(name: str, model_type: str | None, *, of_stack: bool = False) -> tupl
     """Module in memory and tensor; a stack of matrices that disk has as a module's weight is a parameter of the experts."""
     path, _, tail = name.rpartition(".")
     found = in_memory(path, model_type)
+    if path.endswith("LayerNorm"):
+        tail = _OF_NORMS.get(tail, tail)
     if of_stack and _EXPERTS in found and _EXPERTS not in name:
         path, _, tail = found.rpartition(".")
         return path, tail

@@ -156,3 +156,9 @@ def test_norms_that_peft_takes_by_the_end_of_their_name_are_saved(tmp_path: Path
     """Of a bare model: norm is also the end of layers.0.input_layernorm."""
     config = extracted(FAMILIES["llama-bare"], lambda name: "q_proj" in name or name == "norm.weight", tmp_path)
     assert len(config["modules_to_save"]) == 5
+
+
+def test_norms_with_names_of_tensorflow_are_saved_under_those_in_memory(tmp_path: Path) -> None:
+    esm = of("EsmForMaskedLM", "EsmConfig", **BERT, pad_token_id=0, mask_token_id=4)
+    config = extracted(esm, lambda name: name != "lm_head.bias", tmp_path)
+    assert "esm.encoder.layer.0.LayerNorm" in config["modules_to_save"]
