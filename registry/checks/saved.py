@@ -1,5 +1,6 @@
 """Is what ``modules_to_save`` names in the file as a whole? PEFT wants every parameter of such a module from the file, and
-loads nothing of an adapter where one is missing.
+loads nothing of an adapter where one is missing. It takes every module whose path ends in the name: ``classifier`` takes
+``pre_classifier`` as well, which may have no LoRA then.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from registry.checks.places import Places, class_of, in_memory, upwards
 from registry.checks.rule import Rule, Subject
 from registry.domain.base_model import ModuleKind, ModuleSpec
 from registry.domain.finding import Finding, Severity
-from registry.formats.base_heads import has_bias
+from registry.formats.base_heads import certain_heads, has_bias
 from registry.variants.findings import some
 from registry.variants.settings import saved_modules
 
 _FIX = "save the adapter again; if the module was never trained, remove the name from modules_to_save"
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+#: Where layers are counted.
+_STACK = re.compile(r"\D*?\.(?=\d+\.)")
 #: Modules whose ``weight`` and ``bias`` are surely parameters of the loaded model.
 _PLAIN = frozenset({ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, ModuleKind.CONV})
 
@@ -30,14 +33,18 @@ def _incomplete(subject: Subject) -> Iterator[Finding]:
     if matching is None or not declared:
         return
     whole = [path for path in subject.manifest.extra_modules if path.endswith(declared)]
+    adapted = [path for path, layer in matching.layers.items() if path.endswith(declared) and path == layer.path]
     held = {path_of(spec.name).removeprefix("base_model.") for spec in subject.manifest.tensors}
     below = _below(matching.places) if whole else {}
+    for path in adapted:
+        yield from _missing(path, [name for name in (f"{path}.weight",) if name not in held])
     for path in whole:
         home = matching.homes.get(path)
         wanted = _of_head(subject, matching, path, held) if home is None else _parameters(path, home, below)
         yield from _missing(path, [name for name in wanted if name not in held])
-    for shape, absent in _other_layers(matching, declared, whole).items():
+    for shape, absent in _other_layers(matching, declared, {*whole, *adapted}).items():
         yield from _missing(shape, absent)
+    yield from _other_heads(subject, declared, held)
 
 
 def _missing(path: str, names: list[str]) -> Iterator[Finding]:
@@ -85,17 +92,26 @@ def _below(places: Places) -> Mapping[str, list[ModuleSpec]]:
     return found
 
 
-def _other_layers(matching: Matching, declared: tuple[str, ...], whole: list[str]) -> dict[str, list[str]]:
-    """Modules of the base that a declared name takes in one layer as in another, and that the file has in some layers only."""
-    held = set(whole)
-    shapes = {shape for path in whole if (shape := _NUMBER.sub("*", path)) != path}
+def _other_layers(matching: Matching, declared: tuple[str, ...], known: Collection[str]) -> dict[str, list[str]]:
+    """Modules in the layers of the base that a declared name takes and the file lacks; of stacks of layers that the file has
+    something of, since the class that was trained may have one of several (the encoder)."""
+    stacks = {found[0] for path in (*known, *matching.layers) if (found := _STACK.match(path))}
     absent: dict[str, list[str]] = {}
-    for name in (*matching.places.by_name, *matching.places.containers) if shapes else ():
+    for name in (*matching.places.by_name, *matching.places.containers) if stacks else ():
         path = matching.places.spelled(name, matching.prefix)
-        shape = _NUMBER.sub("*", path)
-        if shape in shapes and path not in held and path.endswith(declared):
-            absent.setdefault(shape, []).append(path)
+        found = _STACK.match(path)
+        if found and found[0] in stacks and path.endswith(declared) and not any(one in known for one in upwards(path)):
+            absent.setdefault(_NUMBER.sub("*", path), []).append(path)
     return {shape: sorted(set(paths)) for shape, paths in absent.items()}
+
+
+def _other_heads(subject: Subject, declared: tuple[str, ...], held: Collection[str]) -> Iterator[Finding]:
+    """Heads that the trained class has besides and a declared name takes."""
+    base, config = subject.base, subject.config
+    for head in certain_heads(base.model_type, config.task_type, class_of(config)) if base is not None else ():
+        is_more = head.endswith(declared) and head not in declared
+        if is_more and not any(head in name.split(".") for name in held):
+            yield from _missing(head, [f"{head}.weight"])
 
 
 SAVED_INCOMPLETE = Rule(
