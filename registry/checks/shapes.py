@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from registry.checks.heads import VOCABULARY
 from registry.checks.matching import Matching, match
 from registry.checks.misfit import Misfit, note
 from registry.checks.rule import Rule, Subject
@@ -49,7 +50,23 @@ def _wrong_shape(subject: Subject) -> Iterator[Finding]:
         if module is not None and module.shape is not None and tensor.module not in matching.brought:
             yield from _replacement(tensor.spec, tensor.module, tensor.tail, module)
     yield from heads_misfitting(matching)
+    yield from _tied(matching)
     yield from _tokens(subject.manifest, matching)
+
+
+def _tied(matching: Matching) -> Iterator[Misfit]:
+    """An output embedding that the base does not store, since it is the input embedding: its factors are those of a linear layer
+    whose weight is the embedding's."""
+    base = matching.places.base
+    widths = {
+        module.shape[1]
+        for module in base.modules
+        if module.kind is ModuleKind.EMBEDDING and module.shape and module.shape[0] == base.vocabulary
+    }
+    for path in matching.brought if base.is_tied and widths else ():
+        pair = matching.layers[path].pair if path in matching.layers and path.rpartition(".")[2] in VOCABULARY else None
+        if pair is not None and pair[0].shape[1:] not in {(width,) for width in widths}:
+            yield misfitting(path, pair[0], f"(r, {', '.join(map(str, sorted(widths)))})", shown(pair[0].shape))
 
 
 def _tokens(manifest: Manifest, matching: Matching) -> Iterator[Misfit]:
@@ -74,6 +91,11 @@ def _pair(target: Target, layer: LoraLayer, module: ModuleSpec, rows: int) -> It
         return
     if target.rank is not None and a.shape[0] != target.rank:  # a bare parameter, whose rank only the config says
         yield misfitting(path, a, f"({target.rank}, {shape[1]}), the rank of the config", shown(a.shape))
+    if module.kind is ModuleKind.EMBEDDING and not layer.embedding and path.rpartition(".")[2] in VOCABULARY:
+        yield misfitting(
+            path, a, "lora_embedding_A and lora_embedding_B, those of an embedding", "lora_A, that of a linear layer"
+        )
+        return
     in_layers = any(part.isdecimal() for part in path.split("."))  # outside, an embedding may have any name
     if layer.embedding and in_layers and module.kind in (ModuleKind.LINEAR, ModuleKind.CONV1D):
         yield misfitting(

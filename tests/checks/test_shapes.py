@@ -6,7 +6,7 @@ import pytest
 
 from registry.domain.finding import Severity
 from registry.domain.tensors import TensorSpec
-from tests.checks.bases import GPT2, HIDDEN, LLAMA, base, finding, noticed, subject
+from tests.checks.bases import GPT2, HIDDEN, LLAMA, VOCABULARY, base, finding, noticed, subject
 from tests.variants.adapters import pair, tensor
 
 GPT = base(GPT2, model_type="gpt2", architecture="GPT2LMHeadModel")
@@ -152,3 +152,18 @@ def test_rows_of_tokens_are_as_wide_as_the_embedding() -> None:
         rows = tensor("model.embed_tokens.token_adapter.trainable_tokens_delta", 2, width)
         found = noticed(subject([*pair(K), rows], trainable_token_indices={"embed_tokens": [1, 5]}))
         assert ("wrong-shape" in found) is said
+
+
+@pytest.mark.parametrize(("inputs", "said"), [(HIDDEN, False), (VOCABULARY, True)])
+def test_the_output_that_is_the_input_embedding_is_a_linear_layer(inputs: int, said: bool) -> None:
+    stored = {name: shape for name, shape in LLAMA.items() if name != "lm_head.weight"}
+    on = base(stored, tie_word_embeddings=True, vocab_size=VOCABULARY)
+    outputs = VOCABULARY if inputs == HIDDEN else HIDDEN
+    found = noticed(subject([*pair(K), *pair("lm_head", inputs=inputs, outputs=outputs)], on))
+    assert ("wrong-shape" in found) is said
+
+
+def test_an_embedding_has_no_factors_of_a_linear_layer() -> None:
+    wrong = subject(pair("model.embed_tokens", inputs=HIDDEN, outputs=VOCABULARY))
+    assert "lora_embedding_A" in finding(wrong, "wrong-shape").message
+    assert noticed(subject(embedding(VOCABULARY))) == []
