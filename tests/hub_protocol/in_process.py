@@ -105,5 +105,11 @@ def hub(store: Path, **options: Any) -> Hub:
     return Hub(store, client, tokens)
 
 
+def reopened(here: Hub) -> Hub:
+    """Another server of the same store."""
+    client = TestClient(create_app(Settings(location=here.store)), base_url="http://localhost")
+    return Hub(here.store, client, here.tokens, here.who)
+
+
 def in_files(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}

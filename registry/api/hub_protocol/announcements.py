@@ -2,13 +2,19 @@
 
 Clients ask about up to 256 files at once, and commit them in one go or, since 1.20, in parts while they still ask about more. So
 what was asked about is written down in a file for each actor and adapter: the parts may reach different workers, and a commit on
-record cannot tell what is missing. Two things of an asking have to come, since no client is told that they are here already:
+record cannot tell what is missing.
 
-1. every file that makes a version: what comes is then never mixed with what only looks the same, or was the same when it was asked;
-2. the last file of an asking that is as long as askings get: more may be asked about after it, and the commit that brings it was
-   cut either at the end of the upload, or further on, after the next asking.
+1. An asking is noted, and nothing is made of it: nobody can tell yet whether it goes on with the one before it.
+2. A commit takes the askings it brings files of. They are of the upload that the commit goes on with, if the client says that it is
+   a further part, or else of an upload of its own. So one that died takes nothing that comes after it.
+3. Some files always come, since no client is told that they are here already: the first of an asking, so that every upload is
+   known by its first commit; every file that makes a version, so that what comes is never mixed with what only looks the same; and
+   the last of an asking that is as long as askings get, since more may be asked about after it.
+4. An upload is whole when the latter two came. One whose last asking was that long, while other files were asked about after it,
+   goes on with those.
+5. ``upload_large_folder`` of 0.26 to 1.33 asks and commits in pieces, in any order, over hours. All of its commits are of one
+   upload, and all that was asked about since it began is awaited.
 
-``upload_large_folder`` of 0.26 to 1.16 asks and commits in pieces of its own, in any order; see :meth:`Announcements.scattered`.
 Nothing but names is kept, for as long as an upload may take.
 """
 
@@ -19,109 +25,148 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from registry.api.hub_protocol.locks import alone
 from registry.disk import unavailable
 
 #: Seconds. An upload that pauses for longer than this has ended.
 LIFETIME = 6 * 3600.0
 #: Files that clients ask about at once.
 LONGEST = 256
-_MOST = 64
+_MOST = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """``names`` is what was asked about, ``needed`` what has to come of it; a ``full`` one may be followed by more."""
+
+    id: str
+    at: float
+    names: frozenset[str]
+    needed: frozenset[str]
+    full: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """``left`` and ``came`` are files of the adapter. ``last`` ends an asking that may not be the upload's last, until it came.
-    ``draft`` is the commit that the next part goes on."""
+    """What has begun. ``title`` is its first commit's, ``begun`` when it was asked about first, ``draft`` the commit that the next
+    part goes on. ``scattered`` is 5."""
 
-    at: float
-    left: frozenset[str] = frozenset()
-    last: str = ""
+    id: str
+    title: str
+    begun: float
+    scattered: bool = False
+    at: float = 0.0
+    askings: tuple[Asking, ...] = ()
     came: frozenset[str] = frozenset()
-    begun: bool = False
     draft: str = ""
 
     @property
-    def awaited(self) -> frozenset[str]:
-        return self.left | ({self.last} if self.last else frozenset())
+    def names(self) -> frozenset[str]:
+        return frozenset().union(*(each.names for each in self.askings))
 
-    def is_about(self, paths: Collection[str]) -> bool:
-        return not (self.awaited | self.came).isdisjoint(paths)
+    @property
+    def coming(self) -> frozenset[str]:
+        return self.names - self.came
+
+    @property
+    def left(self) -> frozenset[str]:
+        return frozenset().union(*(each.needed for each in self.askings)) - self.came
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.askings) and self.askings[-1].full
 
     def after(self, brought: Collection[str], *, draft: str = "") -> Upload:
         """What it is once these came."""
-        return Upload(
-            self.at,
-            left=self.left - set(brought),
-            last="" if self.last in brought else self.last,
-            came=self.came | (self.left & set(brought)),
-            begun=True,
-            draft=draft,
-        )
+        return replace(self, at=time.time(), came=self.came | set(brought), draft=draft)
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """By one actor of one adapter; both oldest first."""
+
+    askings: tuple[Asking, ...] = ()
+    uploads: tuple[Upload, ...] = ()
+
+    @property
+    def left(self) -> frozenset[str]:
+        """Everything that is still to come."""
+        return frozenset().union(*(each.needed for each in self.askings), *(each.left for each in self.uploads))
+
+    def upload(self, identity: str) -> Upload | None:
+        return next((each for each in self.uploads if each.id == identity), None)
+
+    def upload_of(self, brought: Collection[str], *, title: str, part: bool, scattered: bool) -> Upload | None:
+        """2. What a commit is of, with the askings it takes; None if nobody asked. ``part`` is what the client says about it."""
+        found = frozenset(brought)
+        begun = self._begun(found, title=title, part=part, scattered=scattered)
+        taken = self._taken_by(found - begun.coming if begun else found, youngest=scattered)
+        if begun is None and not taken and not scattered:
+            return None
+        if begun is None:
+            first = min((each.at for each in taken), default=time.time())
+            begun = Upload(secrets.token_hex(8), title, first, scattered)
+        askings = sorted({*begun.askings, *taken}, key=lambda each: each.at)
+        return replace(begun, askings=tuple(askings))
+
+    def awaits(self, upload: Upload) -> bool:
+        """Whether something has to come before it is whole."""
+        others = [each for each in self.askings if each not in upload.askings]
+        if upload.left:
+            return True
+        if upload.scattered:  # 5
+            return any(each.at > upload.begun and each.needed - upload.came for each in others)
+        if not upload.is_open:
+            return False
+        return any(each.at > upload.askings[-1].at and each.names.isdisjoint(upload.names) for each in others)  # 4
+
+    def _begun(self, found: frozenset[str], *, title: str, part: bool, scattered: bool) -> Upload | None:
+        """The youngest that may go on with these."""
+        if scattered:
+            return next((each for each in reversed(self.uploads) if each.scattered), None)
+        own = [each for each in self.uploads if part and each.title == title and not each.scattered]
+        asked = any(each.names & found for each in self.askings)
+        return next((each for each in reversed(own) if each.coming & found or (each.is_open and asked)), None)
+
+    def _taken_by(self, found: frozenset[str], *, youngest: bool) -> set[Asking]:
+        """For each file the last asking about it; one that is whole with these comes first, since most uploads are one commit."""
+        ranked = sorted(self.askings, key=lambda each: (not youngest and each.needed <= found, each.at))
+        return set({name: each for each in ranked for name in each.names & found}.values())
 
 
 class Announcements:
-    """What is read may be older than what another worker writes at the same moment; then an upload that reaches two workers at
-    once becomes two versions."""
-
     def __init__(self, place: Path) -> None:
         self._place = place
 
-    def add(self, actor: str, adapter: str, paths: Collection[str], *, last: str = "") -> None:
-        """One asking: the files that make a version, and the last one of as many as can be asked about at once. It goes on with an
-        upload whose last asking was as long. If that was about the same files, it begins another attempt, in place of it."""
-        fresh, names = frozenset(paths), {*paths, last}
-        known = self._read(actor, adapter)
-        before = next((each for each in reversed(known) if each.last and not each.is_about(names)), None)
-        if before is not None:
-            known.remove(before)
-            self._write(actor, adapter, [*known, replace(before, at=time.time(), left=before.left | fresh, last=last)])
-        elif fresh or last:
-            others = [each for each in known if not (last and each.begun and each.is_about(names))]
-            self._write(actor, adapter, [*others[-_MOST:], Upload(time.time(), fresh, last)])
+    def add(self, actor: str, adapter: str, names: Collection[str], *, needed: Collection[str], full: bool) -> None:
+        asking = Asking(secrets.token_hex(8), time.time(), frozenset(names), frozenset(needed), full)
+        with self._alone(actor, adapter):
+            known = self.of(actor, adapter)
+            self._write(actor, adapter, replace(known, askings=(*known.askings, asking)[-_MOST:]))
 
-    def all_of(self, actor: str, adapter: str) -> set[str]:
-        """Everything of the adapter that is still to come."""
-        return {path for each in self._read(actor, adapter) for path in each.left}
+    def note(self, actor: str, adapter: str, upload: Upload, *, ended: bool) -> None:
+        """An upload went on, or has ended. What was asked about meanwhile stays."""
+        with self._alone(actor, adapter):
+            known = self.of(actor, adapter)
+            askings = tuple(each for each in known.askings if each not in upload.askings)
+            uploads = tuple(each for each in known.uploads if each.id != upload.id)
+            kept = uploads if ended else (*uploads, upload)[-_MOST:]
+            self._write(actor, adapter, Announced(askings, kept))
 
-    def has_draft(self, actor: str, adapter: str, draft: str) -> bool:
-        return any(each.draft == draft for each in self._read(actor, adapter))
+    def of(self, actor: str, adapter: str) -> Announced:
+        return self._read(self._path(actor, adapter))[2]
 
-    def upload_of(self, actor: str, adapter: str, brought: Collection[str], *, continued: bool) -> Upload | None:
-        """The upload that a commit is of: one that is whole with it, or else the youngest it brings something of. ``continued``
-        is what the client says about it: then it is one that has begun, if there is any."""
-        found = set(brought)
-        known = self._read(actor, adapter)
-        touched = [each for each in known if each.awaited & found]
-        if continued and not touched:
-            touched = [each for each in known if each.draft]
-        ranked = sorted(touched, key=lambda each: (each.begun == continued, each.awaited <= found))
-        return ranked[-1] if ranked else None
-
-    def scattered(self, actor: str, adapter: str) -> Upload:
-        """All uploads of the actor as one: of a tool whose askings and commits have nothing to do with each other."""
-        known = self._read(actor, adapter)
-        return Upload(
-            max((each.at for each in known), default=time.time()),
-            left=frozenset().union(*(each.left for each in known)),
-            came=frozenset().union(*(each.came for each in known)),
-            begun=any(each.begun for each in known),
-            draft=next((each.draft for each in reversed(known) if each.draft), ""),
-        )
-
-    def put(self, actor: str, adapter: str, before: Upload, after: Upload | None) -> None:
-        """An upload went on, or has ended."""
-        rest = [each for each in self._read(actor, adapter) if each != before]
-        self._write(actor, adapter, [*rest, replace(after, at=time.time())] if after is not None else rest)
-
-    def put_all(self, actor: str, adapter: str, after: Upload | None) -> None:
-        """All uploads of the actor, as one, went on or have ended."""
-        self._write(actor, adapter, [replace(after, at=time.time())] if after is not None else [])
+    def everything(self) -> Iterator[tuple[str, str, Announced]]:
+        """Actor, adapter, and what was announced."""
+        with suppress(OSError):
+            for path in self._place.iterdir():
+                yield self._read(path)
 
     def sweep(self) -> None:
         """Remove those of uploads that have ended."""
@@ -130,29 +175,43 @@ class Announcements:
                 if path.stat().st_mtime < time.time() - LIFETIME:
                     path.unlink(missing_ok=True)
 
-    def _read(self, actor: str, adapter: str) -> list[Upload]:
+    def _read(self, path: Path) -> tuple[str, str, Announced]:
         try:
-            uploads = [_upload(row) for row in json.loads(self._path(actor, adapter).read_bytes())]
-        except (OSError, ValueError, TypeError):  # none, or half a file after a crash: nothing is known then
-            return []
-        return [each for each in uploads if each.at > time.time() - LIFETIME]
+            document = json.loads(path.read_bytes())
+            askings = tuple(_asking(row) for row in document["askings"])
+            uploads = tuple(_upload(row) for row in document["uploads"])
+            actor, adapter = str(document["actor"]), str(document["adapter"])
+        except (OSError, ValueError, TypeError, KeyError):  # none, or half a file after a crash: nothing is known then
+            return "", "", Announced()
+        oldest = time.time() - LIFETIME
+        alive = tuple(each for each in askings if each.at > oldest), tuple(each for each in uploads if each.at > oldest)
+        return actor, adapter, Announced(*alive)
 
-    def _write(self, actor: str, adapter: str, uploads: list[Upload]) -> None:
+    def _write(self, actor: str, adapter: str, announced: Announced) -> None:
         path = self._path(actor, adapter)
         try:
-            if not uploads:
+            if not (announced.askings or announced.uploads):
                 path.unlink(missing_ok=True)
                 return
             self._place.mkdir(parents=True, exist_ok=True)
             draft = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
-            draft.write_text(json.dumps([asdict(each) for each in uploads], default=sorted))
+            document = {"actor": actor, "adapter": adapter, **asdict(announced)}
+            draft.write_text(json.dumps(document, default=sorted))
             os.replace(draft, path)
         except OSError as error:
             raise unavailable(error, "note an upload", path) from error
+
+    def _alone(self, actor: str, adapter: str) -> Any:
+        return alone(self._place.with_name("locks"), f"{actor}\n{adapter}", what=adapter)
 
     def _path(self, actor: str, adapter: str) -> Path:
         return self._place / hashlib.sha256(f"{actor}\n{adapter}".encode()).hexdigest()
 
 
+def _asking(row: dict[str, Any]) -> Asking:
+    return Asking(**{**row, "names": frozenset(row["names"]), "needed": frozenset(row["needed"])})
+
+
 def _upload(row: dict[str, Any]) -> Upload:
-    return Upload(**{**row, "left": frozenset(row["left"]), "came": frozenset(row["came"])})
+    askings = tuple(_asking(each) for each in row["askings"])
+    return Upload(**{**row, "askings": askings, "came": frozenset(row["came"])})

@@ -29,29 +29,28 @@ _MAX_FILES = 20_000
 _MAX_TITLE = 1000
 #: How ``upload_large_folder`` calls every commit, see huggingface_hub's _upload_large_folder.py, which newer clients do not have.
 _TOOL = "Add files using upload-large-folder tool"
+_PART = re.compile(r" \(part [0-9]{1,6}\)\Z", re.ASCII)
 _OID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PARENT = re.compile(r"[0-9a-f]{5,40}", re.ASCII | re.IGNORECASE)
 
 
 @dataclass
 class Changes:
-    """``files`` are put in place after ``deleted`` files and folders are gone. ``parent`` is the beginning of a commit's id."""
+    """``files`` are put in place after ``deleted`` files and folders are gone. ``parent`` is the beginning of a commit's id.
+    ``summary`` is what the client calls the upload, and ``is_part`` whether it says that this is not its first commit."""
 
     title: str = ""
+    summary: str = ""
+    is_part: bool = False
     parent: str | None = None
     files: dict[str, Entry] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
     deleted_folders: list[str] = field(default_factory=list)
 
     @property
-    def is_continued(self) -> bool:
-        """Whether a client says that this is not the first commit of an upload."""
-        return re.search(r" \(part [0-9]{1,6}\)$", self.title.partition("\n")[0]) is not None
-
-    @property
     def is_scattered(self) -> bool:
         """Whether a tool made it that commits what it has when it has it, and says nothing of its last one."""
-        return self.title.partition("\n")[0] == _TOOL
+        return self.summary == _TOOL
 
     def applied_to(self, tree: Tree, shown: str, commit: str) -> Tree:
         """Raises EntryMissingError, InvalidInputError for paths that cannot be there side by side."""
@@ -92,6 +91,8 @@ def _read(key: str, value: Mapping[str, Any], changes: Changes, asked: Asked) ->
     if key == "header":
         summary, description = text_of(value, "summary", default=""), value.get("description")
         changes.title = _one_text(summary, description if isinstance(description, str) else "")
+        whole = _PART.sub("", summary)
+        changes.summary, changes.is_part = whole[:_MAX_TITLE], whole != summary
         parent = value.get("parentCommit")
         if parent is not None:
             if not isinstance(parent, str) or not _PARENT.fullmatch(parent):

@@ -17,40 +17,41 @@ one upload are missing, which repeating it mends.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse, Response
 
 from registry.api.hub_protocol.commit_body import Changes, digests_of, read_changes
+from registry.api.hub_protocol.drafts import begun_from, draft_of
 from registry.api.hub_protocol.errors import OlderContentError, StaleParentError
+from registry.api.hub_protocol.locks import alone
 from registry.api.hub_protocol.policy import adapter_in, is_whole, lost_from, require_adapter_beside, require_writable
+from registry.api.hub_protocol.repositories import Repository
 from registry.api.hub_protocol.revisions import History, Revision
-from registry.api.hub_protocol.trees import Tree, tree_bytes, tree_of
-from registry.disk import make_directory, unavailable
+from registry.api.hub_protocol.trees import Tree, tree_bytes
 from registry.domain.digest import Digest
 from registry.domain.finding import Severity
+from registry.domain.names import AdapterName
 from registry.errors import NotFoundError, RegistryError, RejectedError, UnavailableError
 from registry.formats.adapter_directory import EVALUATIONS_FOLDER
 
 if TYPE_CHECKING:
-    from registry.api.hub_protocol.announcements import Upload
+    from contextlib import AbstractContextManager
+
+    from registry.api.hub_protocol.announcements import Announced, Upload
     from registry.api.hub_protocol.asked import Asked
+    from registry.api.hub_protocol.services import Services
+    from registry.connect import EmbeddedRegistry
     from registry.operations.publish import Published
 
 _log = logging.getLogger("adapters.server")
-_PATIENCE = 120.0
 #: Seconds for which a commit may be repeated.
 _REMEMBERED = 600.0
 #: Seconds without an announcement after which a tool that says nothing of its end is taken to be done with an adapter.
@@ -67,11 +68,42 @@ class IncompleteAdapterError(RejectedError):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is committed to, and by whom: ``registry`` writes under the actor's name."""
+
+    services: Services
+    registry: EmbeddedRegistry
+    actor: str
+    repository: Repository
+
+    @property
+    def history(self) -> History:
+        return self.repository.history
+
+    @property
+    def key(self) -> str:
+        return self.repository.name.key
+
+    def announced(self) -> Announced:
+        return self.services.announcements.of(self.actor, self.key)
+
+    def alone(self) -> AbstractContextManager[None]:
+        return alone(self.services.place / "locks", self.key, what=self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    commit: str
+    said: str = ""
+
+
 def commit(asked: Asked) -> Response:
     require_writable(asked.repository, asked.params["revision"], asked)
     changes = read_changes(asked)
-    with _alone(asked.services.place / "locks", asked.repository.name.key):  # 1
-        done = _repeated(changes, asked) or _commit(changes, asked)
+    place = _Place(asked.services, asked.caller.registry, asked.caller.actor, asked.repository)
+    with place.alone():  # 1
+        done = _repeated(changes, place) or _commit(changes, place)
     shown = asked.repository.shown
     return JSONResponse(
         {
@@ -83,54 +115,45 @@ def commit(asked: Asked) -> Response:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    commit: str
-    said: str = ""
-
-
-def _commit(changes: Changes, asked: Asked) -> _Done:
-    repository, history = asked.repository, asked.repository.history
-    main, actor = history.main, asked.caller.actor
-    upload = _upload_of(changes, asked)
-    head = (_draft_of(upload, history, actor, main) if upload else None) or main  # 3
+def _commit(changes: Changes, place: _Place) -> _Done:
+    repository, history, announced = place.repository, place.history, place.announced()
+    main = history.main
+    upload = _upload_of(changes, announced)
+    head = (draft_of(upload, history, place.actor, main) if upload else None) or main  # 3
     _require_parent(changes, head, main, history, repository.shown)
     tree = changes.applied_to(head.tree, repository.shown, head.commit)
     if upload is None:
-        return _finished(changes, tree, head, asked)
+        return _finished(changes, tree, head, place)
     rest = upload.after(changes.files)
     adapter = adapter_in(tree)
-    waits = bool(rest.awaited or (changes.is_scattered and adapter.keys() - rest.came))
+    waits = announced.awaits(rest) or bool(changes.is_scattered and adapter.keys() - rest.came)
     if waits and adapter != adapter_in(main.tree):  # 4
-        done = _recorded(changes, tree, head, main.number, history, asked, draft=True)
+        done = _recorded(changes, tree, head, main.number, place, draft=True)
         rest = replace(rest, draft=done.commit)
-        if changes.is_scattered and not rest.left:
-            _finish_later(done.commit, asked)  # 7
+        if not rest.left:
+            _finish_later(done.commit, QUIET, place.services, place.actor, place.key)  # 7
     else:
-        done = _finished(changes, tree, head, asked)
-    _note(upload, rest if waits else None, changes, asked)
+        done = _finished(changes, tree, head, place)
+    _note(rest, waits=waits, place=place)
     return done
 
 
-def _upload_of(changes: Changes, asked: Asked) -> Upload | None:
-    announcements, actor, key = asked.services.announcements, asked.caller.actor, asked.repository.name.key
-    if changes.is_scattered:
-        return announcements.scattered(actor, key)
-    return announcements.upload_of(actor, key, changes.files, continued=changes.is_continued)
+def _upload_of(changes: Changes, announced: Announced) -> Upload | None:
+    return announced.upload_of(
+        changes.files, title=changes.summary, part=changes.is_part, scattered=changes.is_scattered
+    )
 
 
-def _note(before: Upload, after: Upload | None, changes: Changes, asked: Asked) -> None:
-    """Once the commit is on record: one that is refused is repeated, by newer clients in smaller pieces."""
-    announcements, actor, key = asked.services.announcements, asked.caller.actor, asked.repository.name.key
-    if changes.is_scattered:
-        announcements.put_all(actor, key, after)
-    else:
-        announcements.put(actor, key, before, after)
+def _note(upload: Upload, *, waits: bool, place: _Place) -> None:
+    """Once the commit is on record: one that is refused is repeated, by newer clients in smaller pieces. An upload that is whole is
+    kept while side files of it may come, as what they belong to."""
+    goes_on = not upload.scattered and (upload.coming or upload.is_open)
+    place.services.announcements.note(place.actor, place.key, upload, ended=not (waits or goes_on))
 
 
-def _finished(changes: Changes, tree: Tree, head: Revision, asked: Asked) -> _Done:
+def _finished(changes: Changes, tree: Tree, head: Revision, place: _Place) -> _Done:
     """What is no draft."""
-    repository, history = asked.repository, asked.repository.history
+    repository, history = place.repository, place.history
     main = history.main
     if tree == main.tree:
         return _Done(history.served(main).commit)
@@ -138,43 +161,53 @@ def _finished(changes: Changes, tree: Tree, head: Revision, asked: Asked) -> _Do
     if not is_whole(tree) and main.number and (lost := lost_from(main.tree, tree)):
         raise IncompleteAdapterError(str(repository.name), lost)
     if not is_whole(tree) or (main.number and adapter_in(tree) == adapter_in(main.tree)):  # 6
-        return _recorded(changes, tree, head, main.number, history, asked)
-    published = asked.caller.registry.receive(_received(tree), name=str(repository.name))  # 5
-    history, number, said = repository.history, published.version.number, _said(published)
+        return _recorded(changes, tree, head, main.number, place)
+    published = place.registry.receive(_received(tree), name=str(repository.name))  # 5
+    history, number, said = place.history, published.version.number, _said(published)
     if history.newest is None or history.newest.number != number:
         newest = history.newest.number if history.newest else None
         yanked = published.version.yanked is not None
         raise OlderContentError(repository.shown, number, newest=newest, yanked=yanked)
-    return replace(_recorded(changes, tree, head, number, history, asked), said=said)
+    return replace(_recorded(changes, tree, head, number, place), said=said)
 
 
-def _finish_later(draft: str, asked: Asked) -> None:
-    timer = Timer(QUIET, _finish, (draft, asked))
+def _finish_later(draft: str, seconds: float, services: Services, actor: str, adapter: str) -> None:
+    timer = Timer(max(0.0, seconds), _finish, (draft, services, actor, adapter))
     timer.daemon = True
     timer.start()
 
 
-def _finish(draft: str, asked: Asked) -> None:
+def _finish(draft: str, services: Services, actor: str, adapter: str) -> None:
     """7. Unless the upload went on, or another adapter came meanwhile, which it would be mixed with."""
-    announcements, actor, key = asked.services.announcements, asked.caller.actor, asked.repository.name.key
     try:
-        with _alone(asked.services.place / "locks", key):
-            upload, history = announcements.scattered(actor, key), asked.repository.history
-            head = _draft_of(upload, history, actor, history.main)
-            base = _begun_from(history, draft)
-            if upload.draft != draft or upload.left or head is None or base is None:
+        known = services.registry.catalog.find_adapter(AdapterName.parse(adapter))
+        if known is None:
+            return
+        place = _Place(services, services.registry.acting(actor), actor, Repository(known, adapter, services.histories))
+        with place.alone():
+            announced, history = place.announced(), place.history
+            upload = next((each for each in announced.uploads if each.draft == draft), None)
+            if upload is None:
                 return
-            if adapter_in(base.tree) == adapter_in(history.main.tree):
-                _finished(Changes(title=head.title), head.tree, head, asked)
-            announcements.put_all(actor, key, None)
+            if announced.awaits(upload):
+                _finish_later(draft, QUIET, services, actor, adapter)
+                return
+            head, base = draft_of(upload, history, actor, history.main), begun_from(history, draft)
+            if head is not None and base is not None and adapter_in(base.tree) == adapter_in(history.main.tree):
+                _finished(Changes(title=head.title), head.tree, head, place)
+            else:
+                _log.warning("the end of an upload to %s: another adapter came meanwhile", adapter)
+            _note(replace(upload, draft=""), waits=False, place=place)
+    except UnavailableError:
+        _finish_later(draft, QUIET, services, actor, adapter)
     except RegistryError as error:
-        _log.warning("the end of an upload to %s: %s", asked.repository.shown, error.message)
+        _log.warning("the end of an upload to %s: %s", adapter, error.message)
 
 
 def _recorded(
-    changes: Changes, tree: Tree, head: Revision, number: int, history: History, asked: Asked, *, draft: bool = False
+    changes: Changes, tree: Tree, head: Revision, number: int, place: _Place, *, draft: bool = False
 ) -> _Done:
-    data = tree_bytes(tree)
+    history, data = place.history, tree_bytes(tree)
     listed = Digest.of(data)
     version = history.version(number)
     own = history.of_version(version) if version is not None else None
@@ -182,14 +215,14 @@ def _recorded(
     fresh = hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode("ascii")).hexdigest()[:40]
     made = own is not None and own.tree == tree and number != head.number and not draft
     commit = own.commit if own is not None and made else fresh
-    blobs, catalog = asked.caller.registry.blobs, asked.caller.registry.catalog
+    blobs, catalog = place.registry.blobs, place.registry.catalog
     blobs.put(listed, iter((data,)))
     if commit not in {each.id for each in history.commits}:
         with catalog.writing() as writer:
             for digest in (listed, *digests_of(tree)):
                 blobs.size(digest)  # a collector may have run
             writer.add_commit(
-                asked.repository.name,
+                place.repository.name,
                 commit=commit,
                 parent=head.commit,
                 tree=listed,
@@ -198,41 +231,14 @@ def _recorded(
                 number=number,
                 draft=draft,
             )
-    recorded = Revision(commit, lambda: tree, number, changes.title, asked.caller.actor, "")
+    recorded = Revision(commit, lambda: tree, number, changes.title, place.actor, "")
     return _Done(commit if draft else history.served(recorded).commit)
 
 
-def _draft_of(upload: Upload, history: History, actor: str, main: Revision) -> Revision | None:
-    """Where the actor's unfinished upload is.
-
-    What changed beside the adapter since it began is in it too; another adapter is not, since the two would be mixed."""
-    found = next((each for each in history.commits if each.id == upload.draft and each.author == actor), None)
-    if found is None:
-        return None
-    draft = history.of_commit(found)
-    base = _begun_from(history, found.id)
-    if base is None or adapter_in(base.tree) != adapter_in(main.tree):
-        return draft
-    kept = {path: entry for path, entry in main.tree.items() if path in draft.tree or path not in base.tree}
-    changed = {path: entry for path, entry in draft.tree.items() if base.tree.get(path) != entry}
-    merged = tree_of({**kept, **changed}.values())
-    return replace(draft, listed=lambda: merged)
-
-
-def _begun_from(history: History, draft: str) -> Revision | None:
-    by_id = {each.id: each for each in history.commits}
-    parent = by_id.get(draft)
-    while parent is not None and parent.draft and parent.parent in by_id:
-        parent = by_id[parent.parent]
-    if parent is None:
-        return None
-    return history.with_id(parent.parent or "") if parent.draft else history.of_commit(parent)
-
-
-def _repeated(changes: Changes, asked: Asked) -> _Done | None:
+def _repeated(changes: Changes, place: _Place) -> _Done | None:
     """2. What the actor's last commit did is what these changes would have done at its place."""
-    history, shown = asked.repository.history, asked.repository.shown
-    own = [each for each in history.commits if each.author == asked.caller.actor]
+    history, shown = place.history, place.repository.shown
+    own = [each for each in history.commits if each.author == place.actor]
     if not own or _age(own[-1].at) > _REMEMBERED:
         return None
     last = history.of_commit(own[-1])
@@ -244,18 +250,17 @@ def _repeated(changes: Changes, asked: Asked) -> _Done | None:
     except NotFoundError:
         return None
     if same and own[-1].draft:
-        _note_again(last.commit, changes, asked)
+        _note_again(last.commit, changes, place)
         return _Done(last.commit)
     return _Done(history.served(last).commit) if same and last.commit == history.main.commit else None
 
 
-def _note_again(draft: str, changes: Changes, asked: Asked) -> None:
+def _note_again(draft: str, changes: Changes, place: _Place) -> None:
     """The server may have died between the commit and the note."""
-    upload = _upload_of(changes, asked)
-    if upload is not None and not asked.services.announcements.has_draft(
-        asked.caller.actor, asked.repository.name.key, draft
-    ):
-        _note(upload, upload.after(changes.files, draft=draft), changes, asked)
+    announced = place.announced()
+    upload = _upload_of(changes, announced)
+    if upload is not None and all(each.draft != draft for each in announced.uploads):
+        _note(upload.after(changes.files, draft=draft), waits=True, place=place)
 
 
 def _require_parent(changes: Changes, head: Revision, main: Revision, history: History, shown: str) -> None:
@@ -281,27 +286,3 @@ def _said(published: Published) -> str:
 def _age(at: str) -> float:
     """Seconds since."""
     return time.time() - datetime.fromisoformat(at).timestamp()
-
-
-@contextmanager
-def _alone(place: Path, key: str) -> Iterator[None]:
-    """Raises UnavailableError if others do not finish."""
-    path = place / hashlib.sha256(key.encode()).hexdigest()
-    try:
-        make_directory(place)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise unavailable(error, "lock an adapter", path) from error
-    try:
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UnavailableError(f"others are committing to {key}", hint="try again") from None
-                time.sleep(0.01)
-        yield
-    finally:
-        os.close(descriptor)

@@ -1,8 +1,8 @@
 """What a client asks before it uploads: how each file is to travel, and whether it may. What is refused is refused here, before
 bytes were sent; at the commit itself newer clients would cut their batch in pieces and try those.
 
-A client that is told what a file here is leaves it out of its commit if its own is the same. That is said of side files alone, see
-:mod:`~registry.api.hub_protocol.announcements`."""
+A client that is told what a file here is leaves it out of its commit if its own is the same. That is not said of files that have to
+come, see :mod:`~registry.api.hub_protocol.announcements`."""
 
 from __future__ import annotations
 
@@ -45,17 +45,18 @@ def preupload(asked: Asked) -> Response:
     ignored = ignored_by(_gitignore(body, head, asked))
     answers = [_answer(file, ignored, asked) for file in files]
     kept = [answer["path"] for answer in answers if not answer["shouldIgnore"]]
-    coming = {path for path in kept if makes_version(path)}
-    last = kept[-1] if kept and len(files) >= LONGEST else ""
+    full = len(files) >= LONGEST
+    needed = {*(kept[-1:] if full else []), *(path for path in kept if makes_version(path))}
     for answer in answers:
         there = head.tree.get(answer["path"])
-        if there is not None and not answer["shouldIgnore"] and answer["path"] not in coming | {last}:
+        if there is not None and not answer["shouldIgnore"] and answer["path"] not in {*kept[:1], *needed}:
             answer["oid"] = asked.services.trees.etag(there)
     named = {answer["path"] for answer in answers if not ignored(answer["path"])}
     require_apart([path for path in kept if is_described(path)])
-    expected = {*named, *head.tree, *announcements.all_of(actor, key)}
+    expected = {*named, *head.tree, *announcements.of(actor, key).left}
     require_adapter_beside(named - set(head.tree), expected, asked.repository.shown)
-    announcements.add(actor, key, coming, last=last)
+    if kept:
+        announcements.add(actor, key, kept, needed=needed, full=full)
     document = {"files": answers, "commitOid": history.served(head).commit}
     left_out = [answer["path"] for answer in answers if answer["shouldIgnore"]]
     return JSONResponse(document, headers=_warning(left_out, ignored))

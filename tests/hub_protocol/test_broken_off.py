@@ -1,0 +1,192 @@
+"""Uploads that end without a word, or whose askings and commits meet: what comes after them is what it would be without them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from registry.api.hub_protocol import commits
+from registry.api.hub_protocol.announcements import LONGEST
+from tests.hub_protocol.conftest import write_one
+from tests.hub_protocol.in_process import Hub, hub, in_files, reopened
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+TOOL = "Add files using upload-large-folder tool"
+CUT = 250  #: files of a client's first commit, see huggingface_hub's _upload_pipeline.py
+VOCAB = {"vocab.json": b'{"a": 1}'}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Hub:
+    found = hub(tmp_path / "store")
+    found.create("team/x")
+    return found
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> dict[str, bytes]:
+    return {**in_files(write_one(tmp_path / "first")), "tokenizer.json": b'{"of": 1}'}
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> dict[str, bytes]:
+    """Another adapter of the same files, and many beside it."""
+    files = in_files(write_one(tmp_path / "second", value=0.25, lora_alpha=64))
+    return {**files, **{f"checkpoint-100/{number:04}.txt": b"state" for number in range(900)}, "tokenizer.json": b'{"of": 2}'}
+
+
+def pieces(files: dict[str, bytes], size: int) -> list[dict[str, bytes]]:
+    rows = list(files.items())
+    return [dict(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def titles(name: str) -> Callable[[int], str]:
+    return lambda number: f"{name} (part {number + 1})" if number else name
+
+
+def of_version(here: Hub, tag: str, *paths: str) -> dict[str, bytes]:
+    return {path: here.read("team/x", path, tag) for path in paths}
+
+
+def soon(is_so: Callable[[], bool], *, seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return is_so()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("asked", "commits_made"), [(1, 0), (4, 0), (1, 1), (2, 2), (4, 2)])
+def test_a_file_after_a_dead_upload_is_a_version_of_its_own(
+    here: Hub, first: dict[str, bytes], second: dict[str, bytes], asked: int, commits_made: int
+) -> None:
+    """However far that one came; and done again, it is what it would have been."""
+    here.committed("team/x", first)
+    name = titles("upload")
+    for each in pieces(second, LONGEST)[:asked]:
+        here.announce("team/x", each)
+    for number, part in enumerate(pieces(second, CUT)[:commits_made]):
+        here.committed("team/x", part, title=name(number))
+    here.announce("team/x", VOCAB)
+    made = here.committed("team/x", VOCAB, title="Upload vocab.json")
+    assert (here.tags("team/x"), here.sha("team/x")) == (["v1", "v2"], made)
+    assert of_version(here, "main", *first, *VOCAB) == {**first, **VOCAB}
+    for each in pieces(second, LONGEST):
+        here.announce("team/x", each)
+    for number, part in enumerate(pieces(second, CUT)):
+        assert here.tags("team/x") == ["v1", "v2"]
+        here.committed("team/x", part, title=name(number))
+    assert here.tags("team/x") == ["v1", "v2", "v3"]
+    kept = (WEIGHTS, CONFIG, "tokenizer.json")
+    assert of_version(here, "v3", *kept, *VOCAB) == {**{path: second[path] for path in kept}, **VOCAB}
+
+
+def test_a_file_pushed_while_another_upload_goes_on_is_none_of_it(
+    here: Hub, first: dict[str, bytes], second: dict[str, bytes]
+) -> None:
+    """One of the files that the other brings, too; asked about before or between what the other asks."""
+    here.committed("team/x", first)
+    asked, parts, name = pieces(second, LONGEST), pieces(second, CUT), titles("upload")
+    changed = {"tokenizer.json": b'{"of": 3}'}
+    here.announce("team/x", asked[0])
+    here.announce("team/x", changed)
+    for each in asked[1:]:
+        here.announce("team/x", each)
+    here.committed("team/x", parts[0], title=name(0))
+    here.committed("team/x", changed, title="Upload tokenizer.json")
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert of_version(here, "v2", WEIGHTS, CONFIG, *changed) == {WEIGHTS: first[WEIGHTS], CONFIG: first[CONFIG], **changed}
+    for number, part in list(enumerate(parts))[1:]:
+        assert here.tags("team/x") == ["v1", "v2"]
+        here.committed("team/x", part, title=name(number))
+    assert here.tags("team/x") == ["v1", "v2", "v3"]
+    kept = (WEIGHTS, CONFIG, "tokenizer.json")
+    assert of_version(here, "v3", *kept) == {path: second[path] for path in kept}
+
+
+def test_side_files_of_an_upload_that_is_whole_go_to_main(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    """And not to an earlier attempt at the same upload, which died."""
+    here.committed("team/x", first)
+    files = {path: data for path, data in second.items() if path != "tokenizer.json"}
+    asked, parts, name = pieces(files, LONGEST), pieces(files, CUT), titles("upload")
+    for number in range(2):
+        for each in asked:
+            here.announce("team/x", each)
+        here.committed("team/x", {**parts[0], "README.md": b"# %d" % number}, title=name(0))
+    for number, part in list(enumerate(parts))[1:]:
+        here.committed("team/x", part, title=name(number))
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert set(files) <= set(here.files("team/x"))
+    assert here.read("team/x", "README.md") == b"# 1"
+
+
+def test_a_tool_does_not_wait_for_an_upload_that_broke_off(here: Hub, first: dict[str, bytes]) -> None:
+    here.announce("team/x", {**first, "added_tokens.json": b"{}"})
+    here.announce("team/x", first)
+    here.committed("team/x", first, title=TOOL)
+    assert here.tags("team/x") == ["v1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("files", "commit"), [(755, 1), (1010, 1), (990, 2), (600, 1), (300, 1)])
+def test_what_is_asked_about_during_a_commit_is_not_forgotten(
+    here: Hub, first: dict[str, bytes], second: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, files: int, commit: int
+) -> None:
+    """A preupload that was told to wait comes while a commit is being recorded."""
+    here.committed("team/x", first)
+    rows = list(second.items())
+    coming = dict([*rows[: files - 1], rows[-1]])
+    asked, parts, name = pieces(coming, LONGEST), pieces(coming, CUT), titles("upload")
+    for each in asked[:commit]:
+        here.announce("team/x", each)
+    for number in range(commit - 1):
+        here.committed("team/x", parts[number], title=name(number))
+    original = commits._recorded
+
+    def recorded(*arguments: object, **options: object) -> object:
+        done = original(*arguments, **options)  # type: ignore[arg-type]
+        monkeypatch.setattr(commits, "_recorded", original)
+        for each in asked[commit:]:
+            assert here.announce("team/x", each).status_code == 200
+        return done
+
+    monkeypatch.setattr(commits, "_recorded", recorded)
+    for number, part in list(enumerate(parts))[commit - 1 :]:
+        assert here.tags("team/x") == ["v1"]
+        here.committed("team/x", part, title=name(number))
+    assert here.tags("team/x") == ["v1", "v2"]
+    kept = (WEIGHTS, CONFIG, "tokenizer.json")
+    assert of_version(here, "v2", *kept) == {path: second[path] for path in kept}
+
+
+@pytest.mark.parametrize("unchanged", [False, True])
+def test_deletions_are_of_the_version_that_they_come_with(here: Hub, first: dict[str, bytes], unchanged: bool) -> None:
+    """``delete_patterns="*"``: newer clients delete in their first commit, which may hold side files alone, or of them what the
+    server does not have."""
+    side = {f"0data/{number:03}.txt": b"data" for number in range(400)}
+    here.committed("team/x", {**first, "vocab.json": b"{}", **(side if unchanged else {})})
+    new = {CONFIG: json.dumps({**json.loads(first[CONFIG]), "lora_alpha": 64}).encode(), WEIGHTS: first[WEIGHTS][:-4] + b"\0\0@?"}
+    coming = {**side, **new}
+    answers = [row for each in pieces(coming, LONGEST) for row in here.announce("team/x", each).json()["files"]]
+    told = {row["path"] for row in answers if "oid" in row}
+    begin, end = ({path: data for path, data in part.items() if path not in told} for part in pieces(coming, CUT))
+    assert begin
+    here.committed("team/x", begin, title="upload", deleted=("README.md", "tokenizer.json", "vocab.json"))
+    assert here.tags("team/x") == ["v1"]
+    assert {"tokenizer.json", "vocab.json"} < set(here.files("team/x"))
+    here.committed("team/x", end, title="upload (part 2)")
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert set(here.files("team/x", "v2")) == set(coming)
+    assert of_version(here, "v2", *new) == new
+
+
+def test_a_deletion_after_a_dead_upload_is_one(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    here.committed("team/x", first)
+    here.announce("team/x", pieces(second, LONGEST)[0])
+    here.committed("team/x", {}, title="Delete tokenizer.json", deleted=("tokenizer.json",))
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert "tokenizer.json" not in here.files("team/x")
