@@ -190,3 +190,17 @@ def test_a_deletion_after_a_dead_upload_is_one(here: Hub, first: dict[str, bytes
     here.committed("team/x", {}, title="Delete tokenizer.json", deleted=("tokenizer.json",))
     assert here.tags("team/x") == ["v1", "v2"]
     assert "tokenizer.json" not in here.files("team/x")
+
+
+def test_a_server_that_starts_ends_what_was_not_said_to_end(
+    here: Hub, first: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tool changed the config alone, and the server went before that had been quiet for long enough."""
+    here.committed("team/x", first)
+    config = {CONFIG: json.dumps({**json.loads(first[CONFIG]), "lora_alpha": 64}).encode()}
+    here.announce("team/x", config)
+    here.committed("team/x", config, title=TOOL)
+    monkeypatch.setattr(commits, "QUIET", 0.2)
+    again = reopened(here)
+    assert soon(lambda: again.tags("team/x") == ["v1", "v2"])
+    assert of_version(again, "v2", CONFIG, WEIGHTS) == {**config, WEIGHTS: first[WEIGHTS]}

@@ -9,7 +9,8 @@
    not recorded. What an earlier version is already cannot become the newest, and is refused too.
 6. Else the commit holds the files of the version that is there, with other cards or sub-folders beside them.
 7. A tool that commits in any order never says that it is done. Its draft is finished as soon as every file of the adapter came,
-   or when no other was announced for a while: then those that are here already are meant to stay.
+   or when no other was announced for a while: then those that are here already are meant to stay. Every draft of which nothing is
+   known to be missing is looked at then, also by a server that started meanwhile.
 
 The version comes first and the commit second: after a crash in between the version shows its own files, and the side files of this
 one upload are missing, which repeating it mends.
@@ -113,6 +114,14 @@ def commit(asked: Asked) -> Response:
             "hookOutput": done.said,
         }
     )
+
+
+def finish_begun(services: Services) -> None:
+    """What is to be done for uploads that a server before this one left: see 7."""
+    for actor, adapter, announced in services.announcements.everything():
+        for upload in announced.uploads:
+            if upload.draft and not upload.left:
+                _finish_later(upload.draft, upload.at + QUIET - time.time(), services, actor, adapter)
 
 
 def _commit(changes: Changes, place: _Place) -> _Done:

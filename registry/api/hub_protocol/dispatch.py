@@ -15,6 +15,7 @@ from registry.api import problems
 from registry.api.callers import TooManyRequestsError
 from registry.api.hub_protocol import table
 from registry.api.hub_protocol.asked import Asked, GoneError
+from registry.api.hub_protocol.commits import finish_begun
 from registry.api.hub_protocol.errors import ForeignRepositoryError, OtherSiteError, refusal
 from registry.api.hub_protocol.paths import segments
 from registry.api.hub_protocol.reading import MAX_PATHS_INFO
@@ -46,6 +47,7 @@ class HubProtocol:
 
     def __init__(self, registry: EmbeddedRegistry, settings: Settings, gatekeeper: Gatekeeper) -> None:
         self.services = Services(registry, settings, gatekeeper)
+        finish_begun(self.services)
         self._gatekeeper = gatekeeper
         self._commits = Limits(2 * settings.pushes_per_minute)
         self._uploads: CapacityLimiter | None = None
