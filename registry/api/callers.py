@@ -43,6 +43,10 @@ class Caller:
     anonymous_read: bool
 
     @property
+    def token_id(self) -> str | None:
+        return self.token.id if self.token is not None else None
+
+    @property
     def visible(self) -> Visible | None:
         """What a search may show; None for everything."""
         if self.open or (self.token and Action.ADMIN in self.token.actions):
@@ -197,17 +201,20 @@ class Gatekeeper:
         if token is not None and token.expires_at is not None:
             request.state.valid_until = datetime.fromisoformat(token.expires_at).timestamp()
         actor = f"{token.name} ({token.id})" if token else "local" if is_open else "anonymous"
-        return Caller(self._registry.acting(actor), actor, token, is_open, self._settings.anonymous_read)
+        return self._caller(actor, token, is_open=is_open)
 
-    def holder_of(self, token_id: str) -> Caller:
-        """Whoever has the token that an address says it was made for. Raises UnauthenticatedError."""
-        token = self._registry.catalog.find_token(token_id)
+    def holder_of(self, token_id: str | None) -> Caller:
+        """Whoever has the token that an address says it was made for; without one, the only user of a server that has none. Raises
+        UnauthenticatedError if it was revoked or has expired."""
+        token = self._registry.catalog.find_token(token_id) if token_id is not None else None
+        if token_id is None and self.is_open:
+            return self._caller("local", None, is_open=True)
         if token is None or not token.is_live(utc_now()):
             raise UnauthenticatedError
-        actor = f"{token.name} ({token.id})"
-        return Caller(
-            self._registry.acting(actor), actor, token, open=False, anonymous_read=self._settings.anonymous_read
-        )
+        return self._caller(f"{token.name} ({token.id})", token, is_open=False)
+
+    def _caller(self, actor: str, token: Token | None, *, is_open: bool) -> Caller:
+        return Caller(self._registry.acting(actor), actor, token, is_open, self._settings.anonymous_read)
 
     def count_push(self, caller: Caller) -> None:
         if (after := self._pushes.take(caller.actor, time.monotonic())) is not None:

@@ -150,6 +150,36 @@ def test_a_digest_gives_nobody_the_bytes(here: Hub) -> None:
     assert here.ask("POST", "/api/models/other/y/commit/main", who="other", content=body).status_code == 200
 
 
+def test_no_address_outlives_its_token(here: Hub) -> None:
+    """To upload to, as Git-LFS and Xet have them: whoever could push yesterday stores nothing today."""
+    data = b"some bytes"
+    oid = hashlib.sha256(data).hexdigest()
+    wanted = {"operation": "upload", "objects": [{"oid": oid, "size": len(data)}]}
+    batch = here.ask("POST", "/team/x.git/info/lfs/objects/batch", json=wanted).json()
+    xet = here.get("/api/models/team/x/xet-write-token/main")
+    place, bearer = xet["casUrl"].removeprefix("http://localhost"), {"Authorization": f"Bearer {xet['accessToken']}"}
+    with here.registry.catalog.writing() as writer:
+        writer.revoke_token(here.tokens["writer"].split("_")[1])
+    address = batch["objects"][0]["actions"]["upload"]["href"].removeprefix("http://localhost")
+    assert here.ask("PUT", address, who=None, content=data).status_code == 401
+    for path in (f"/v1/xorbs/default/{'0' * 64}", "/v1/shards"):
+        assert here.ask("POST", f"{place}{path}", who=None, headers=bearer, content=data).status_code == 401
+    assert f"sha256:{oid}" not in set(here.registry.blobs.digests())
+
+
+def test_no_address_outlives_a_server_without_tokens(tmp_path: Path) -> None:
+    here = hub(tmp_path / "store", tokens=False)
+    here.create("local/x")
+    data = b"some bytes"
+    wanted = {"operation": "upload", "objects": [{"oid": hashlib.sha256(data).hexdigest(), "size": len(data)}]}
+    batch = here.ask("POST", "/local/x.git/info/lfs/objects/batch", json=wanted).json()
+    address = batch["objects"][0]["actions"]["upload"]["href"].removeprefix("http://localhost")
+    assert here.ask("PUT", address, who=None, content=data).status_code == 200
+    with here.registry.catalog.writing() as writer:
+        writer.add_token(new_token("first", [Action.ADMIN], [], expires_at=None)[1])
+    assert here.ask("PUT", address, who=None, content=data).status_code == 401
+
+
 def test_no_answer_outlives_its_token(here: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers are kept, and one that was kept for a token ends with it."""
     ends = datetime.now(UTC) + timedelta(hours=1)

@@ -40,8 +40,9 @@ def batch(asked: Asked) -> Response:
 
 
 def upload(asked: Asked) -> Response:
-    """The address says who, what and how much; nothing else is asked."""
+    """The address says for whose token, what and how much; nothing else is asked."""
     facts = asked.services.signer.read(PURPOSE, asked.params["signature"])
+    actor = asked.services.gatekeeper.holder_of(facts.get("token")).actor
     digest, size = Digest(facts["digest"]), int(facts["size"])
     announced = asked.request.headers.get("content-length")
     if announced is None:
@@ -49,7 +50,7 @@ def upload(asked: Asked) -> Response:
     if announced != str(size):
         raise WrongSizeError("the upload", size, announced)
     take(digest, size, asked.chunks(limit=size), asked.services.registry.blobs)
-    asked.services.possessions.note(facts["actor"], digest)
+    asked.services.possessions.note(actor, digest)
     return Response(status_code=200)
 
 
@@ -71,7 +72,7 @@ def _object(wanted: object, asked: Asked) -> dict[str, Any]:
     if size > asked.settings.max_blob:
         found["error"] = {"code": 413, "message": f"larger than {asked.settings.max_blob:,} bytes"}
     elif not _is_stored(digest, size, asked):
-        facts = {"digest": digest, "size": size, "actor": asked.caller.actor}
+        facts = {"digest": digest, "size": size, "token": asked.caller.token_id}
         signature = asked.services.signer.signed(PURPOSE, facts, seconds=_LIFETIME)
         objects = f"{asked.address}/{asked.repository.shown}.git/info/lfs/objects"
         found["actions"] = {

@@ -4,7 +4,8 @@ Clients since 1.20 send large files this way and no other. What they send is dec
 nothing is served by Xet, and nothing that was sent before is taken as sent. The client remembers what it sent to an address, so
 every token comes with an address of its own.
 
-1. ``xet-write-token`` says where and with which token. Whoever has it may push to the one adapter.
+1. ``xet-write-token`` says where and with which token. Whoever has it may push to the one adapter, for as long
+   as the caller's own token holds.
 2. Xorbs come first, then the shard that makes files of them. The SHA-256 it states is compared, then the blob is stored.
 3. The commit names the blobs by their SHA-256, as one after Git-LFS does.
 """
@@ -40,7 +41,7 @@ _NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 def write_token(asked: Asked) -> Response:
     require_writable(asked.repository, asked.params["revision"], asked)
-    facts = {"actor": asked.caller.actor, "adapter": asked.repository.name.key}
+    facts = {"token": asked.caller.token_id, "adapter": asked.repository.name.key}
     token = asked.services.signer.signed(PURPOSE, facts, seconds=XET_LIFETIME)
     address = f"{asked.address}/xet/{secrets.token_hex(16)}"
     until = int(time.time() + XET_LIFETIME)
@@ -82,7 +83,8 @@ def _session(asked: Asked) -> tuple[str, Session]:
     nonce = asked.params["nonce"]
     if not _NONCE.fullmatch(nonce):
         raise DeniedError("this is no address for uploads", code="forbidden")
-    return facts["actor"], asked.services.staging.session(facts["actor"], facts["adapter"], nonce)
+    actor = asked.services.gatekeeper.holder_of(facts.get("token")).actor
+    return actor, asked.services.staging.session(actor, facts["adapter"], nonce)
 
 
 def _bytes_of(file: ShardFile, session: Session) -> Iterator[bytes]:
