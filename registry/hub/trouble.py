@@ -92,7 +92,9 @@ def _refused(where: str, error: Exception) -> RegistryError:
             f"the Hub does not let you do that with {where}: {said}", hint=f"if it is for want of rights: {_LOGIN}"
         )
     if status == 404:
-        return NotFoundError(f"the Hub has no such thing as {where} needs: {said}", code="unknown-repository")
+        return NotFoundError(f"the Hub does not find what was asked of {where}: {said}", code="unknown-repository")
+    if status == 409 and _code(error):  # a server of this project says what it is, and it is no race
+        return ConflictError(f"the Hub refuses what was asked of {where}: {said}", code="hub-refused")
     if status in (409, 412):
         return ConflictError(
             f"{where} changed meanwhile: {said}",
@@ -104,3 +106,13 @@ def _refused(where: str, error: Exception) -> RegistryError:
     return UnavailableError(
         f"the Hub cannot do that now for {where}: {said}", code="hub-unavailable", hint="wait a little, then try again"
     )
+
+
+def _code(error: Exception) -> str | None:
+    """What a server of this project calls the error, if the answer is of one."""
+    try:
+        said = error.response.json()  # type: ignore[attr-defined]
+    except (AttributeError, ValueError):
+        return None
+    code = said.get("code") if isinstance(said, dict) else None
+    return code if isinstance(code, str) else None
