@@ -70,6 +70,9 @@ class Hub(Protocol):
     ) -> None:
         """To ``into``, which must not exist; never more bytes than were announced. Whoever calls checks them."""
 
+    def require_writable(self, repository: str) -> None:
+        """Raises DeniedError for one that is there and that a commit to ``main`` would be refused by."""
+
     def create(self, repository: str, *, private: bool) -> None:
         """Again is a no-op."""
 

@@ -107,6 +107,14 @@ class HuggingFaceHub:
             headers["Accept-Encoding"] = "identity"  # so that a size is a size
             http_get(url, cast(BinaryIO, _Receiving(target, file, where, progress)), headers=headers)
 
+    def require_writable(self, repository: str) -> None:
+        """The library's ``auth_check`` asks about reading alone in older generations; a hub without the route says nothing."""
+        with asking(_shown(repository)):
+            address = f"{self._api.endpoint}/api/models/{repository}/auth-check/write"
+            answer = _utils().get_session().get(address, headers=self._headers())
+            if answer.status_code in (401, 403):
+                _utils().hf_raise_for_status(answer)
+
     def create(self, repository: str, *, private: bool) -> None:
         with asking(shown(repository)):
             self._api.create_repo(repository, private=private, exist_ok=True)

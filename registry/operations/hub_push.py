@@ -96,6 +96,8 @@ def push_to_hub(
     Raises ConflictError with nothing sent, DeniedError, UnavailableError, CorruptionError where the Hub holds other bytes.
     """
     head = _look_up(hub, repository)  # 1
+    if dry_run and head is not None:  # else the first thing that is sent is refused
+        hub.require_writable(repository)
     _refuse_visibility(head, private, repository)
     tags = hub.tags(repository) if head is not None else {}
     standing = _standing(parcel, repository, tags, hub, force=force)

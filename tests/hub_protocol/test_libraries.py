@@ -135,9 +135,29 @@ def test_a_version_that_is_sent_here_has_the_number_that_it_gets_here(
         assert (again["tag"], again["commit"], again["added"]) == ("v2", first["commit"], [])
         back = _adapters(server, tmp_path, "push", "acme/support@2", *to, *force, code=5)
         assert "this is version 1 of team/sl already, and main is version 2" in back
+        assert "meanwhile" not in back
+        assert "again" not in back
     assert [each.number for each in registry.catalog.versions(registry.adapter("sl"), limit=9)] == [2, 1]
     refused = _adapters(server, tmp_path, "push", "acme/support@2", "--to", "hf://other/sl", code=9)
     assert "may not push in other" in refused
+
+
+def test_a_dry_run_says_what_the_push_would_be_told(
+    server: Server, tmp_path: Path, write_adapters: Callable[[Path], None]
+) -> None:
+    write_adapters(tmp_path / "adapters")
+    here = str(tmp_path / "adapters" / "a")
+    _adapters(server, tmp_path, "push", here, "--to", "hf://team/dry", "--dry-run")
+    _adapters(server, tmp_path, "push", here, "--to", "hf://team/dry")
+    _adapters(server, tmp_path, "push", here, "--to", "hf://team/dry", "--dry-run")
+    for dry in ((), ("--dry-run",)):
+        told = _adapters(server, tmp_path, "push", str(tmp_path / "adapters" / "b"), "--to", "hf://team/dry.v1", *dry, code=9)
+        assert "a version does not change" in told
+
+
+def test_what_is_in_no_namespace_of_the_server_is_not_found(server: Server, tmp_path: Path) -> None:
+    told = _adapters(server, tmp_path, "pull", "hf://foreign/none", "-o", "out", code=4)
+    assert "the Hub does not find what was asked of hf://foreign/none: " in told
 
 
 def _adapters(server: Server, place: Path, *arguments: str, code: int = 0) -> str:

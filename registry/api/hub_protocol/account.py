@@ -11,9 +11,9 @@ from registry.api.callers import UnauthenticatedError
 from registry.api.hub_protocol.asked import text_of
 from registry.api.hub_protocol.models import stamp
 from registry.api.hub_protocol.reading import paged
-from registry.api.hub_protocol.repositories import is_ours
+from registry.api.hub_protocol.repositories import find_repository, is_ours
 from registry.domain.access import Action
-from registry.errors import DeniedError, NotFoundError
+from registry.errors import NotFoundError
 
 if TYPE_CHECKING:
     from registry.api.callers import Caller
@@ -63,8 +63,8 @@ def namespaces(caller: Caller) -> list[str]:
 
 def auth_check(asked: Asked) -> Response:
     """That the repository can be read was seen to already."""
-    if asked.params.get("kind") == "write" and not asked.caller.may(Action.PUSH, asked.repository.name):
-        raise DeniedError(f"this token may not push to {asked.repository.name}", code="forbidden")
+    if asked.params.get("kind") == "write":
+        find_repository(asked.caller, asked.repository.shown, asked.services.histories, action=Action.PUSH)
     return JSONResponse({})
 
 
