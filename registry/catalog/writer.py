@@ -21,7 +21,7 @@ from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding
 from registry.domain.manifest import Manifest
-from registry.domain.names import AdapterName, AliasName, Namespace, Reference, Word, require_free
+from registry.domain.names import AdapterName, AliasName, Namespace, Reference, Word, require_free, require_no_main
 from registry.domain.version import AliasMove, Version
 from registry.errors import AliasMovedError, ConflictError, InvalidInputError, NotFoundError
 
@@ -109,6 +109,7 @@ class SqlWriter:
         if to == actual:
             return None
         if actual is None:
+            require_no_main(alias)
             require_no_adapter(self._session, adapter, alias)
         facts = {"alias": str(alias), "before": actual, "after": to, **({"gate": gate} if gate is not None else {})}
         event = self._record(change.MOVE_ALIAS, adapter, facts)

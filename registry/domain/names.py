@@ -38,6 +38,9 @@ RESERVED = frozenset(
     ]
 )
 
+#: What the Hub's protocol calls the newest version, in whatever spelling.
+MAIN = "main"
+
 _WORD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?", re.ASCII)
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _LIKE_VERSION = re.compile(r"v[0-9]+", re.ASCII | re.IGNORECASE)
@@ -160,6 +163,18 @@ def require_free(namespace: Namespace) -> None:
             namespace,
             "another: this one is the beginning of addresses that a server answers itself",
             hint=f"not in {', '.join(sorted(RESERVED))}",
+        )
+
+
+def require_no_main(alias: AliasName) -> None:
+    """Raises :class:`InvalidNameError` for an alias that clients of the Hub would take for the newest version. One that was made
+    before this was refused is read, moved and removed as any other."""
+    if alias.key == MAIN:
+        raise InvalidNameError(
+            "alias",
+            alias,
+            "another name: main is the newest version, to the clients of the Hub",
+            hint="choose another, such as 'production'",
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry.catalog import writer
-from registry.errors import ConflictError
+from registry.errors import ConflictError, InvalidNameError
 from tests.hub_protocol.conftest import write_one
 from tests.hub_protocol.in_process import Hub, hub, in_files
 
@@ -311,6 +311,41 @@ def test_nobody_makes_an_adapter_that_clients_would_take_for_an_alias(
     here.create("team/x.staging")
     refused = here.ask("POST", "/api/models/team/x/branch/staging", json={}, who="admin")
     assert (refused.status_code, refused.json()["code"]) == (409, "name-clash")
+
+
+@pytest.mark.parametrize("name", ["main", "Main", "MAIN"])
+def test_nothing_but_the_newest_version_is_called_main(
+    here: Hub, tmp_path: Path, first: dict[str, bytes], second: dict[str, bytes], name: str
+) -> None:
+    """By whichever door; else team/x.main would be one version, and main of team/x another."""
+    here.create("team/x")
+    here.committed("team/x", first)
+    here.committed("team/x", second)
+    branch = here.ask("POST", f"/api/models/team/x/branch/{name}", json={"startingPoint": "v1"})
+    assert (branch.status_code, branch.json()["code"]) == ((409, "branch-exists") if name == "main" else (400, "invalid-name"))
+    put = here.ask("PUT", f"/v1/adapters/team/x/aliases/{name}", json={"version": 1})
+    assert (put.status_code, put.json()["code"]) == (400, "invalid-name")
+    for change in (
+        lambda: here.registry.set_alias("x", name, 1),
+        lambda: here.registry.push(tmp_path / "first", name="z", alias=name),
+    ):
+        with pytest.raises(InvalidNameError, match="main is the newest version"):
+            change()
+    assert here.registry.catalog.aliases(here.registry.adapter("x")) == {}
+    assert here.registry.catalog.find_adapter(here.registry.adapter("z")) is None
+
+
+def test_an_alias_main_of_an_older_registry_is_read_and_goes_away(
+    here: Hub, first: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.create("team/x")
+    here.committed("team/x", first)
+    with monkeypatch.context() as older:
+        older.setattr(writer, "require_no_main", lambda _alias: None)
+        here.registry.set_alias("x", "Main", 1)
+    assert here.registry.show("x:main").version.number == 1
+    here.registry.remove_alias("x", "main")
+    assert here.registry.catalog.aliases(here.registry.adapter("x")) == {}
 
 
 def test_an_adapter_that_is_called_as_it_is_called_is_told_so(here: Hub, first: dict[str, bytes]) -> None:

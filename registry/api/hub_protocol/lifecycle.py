@@ -12,9 +12,9 @@ from registry.api.hub_protocol.account import namespaces
 from registry.api.hub_protocol.asked import text_of
 from registry.api.hub_protocol.errors import NoVersionError, RevisionMissingError, UnsupportedError
 from registry.api.hub_protocol.repositories import find_repository
-from registry.api.hub_protocol.revisions import MAIN, USER_TAG
+from registry.api.hub_protocol.revisions import USER_TAG
 from registry.domain.access import Action
-from registry.domain.names import AdapterName, AliasName, Reference
+from registry.domain.names import MAIN, AdapterName, AliasName, Reference
 from registry.domain.tags import checked_tags
 from registry.errors import ConflictError, DeniedError, InvalidInputError, NotFoundError
 

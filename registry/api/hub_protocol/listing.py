@@ -18,10 +18,9 @@ from registry.api.cursors import cursor_behind, position_at
 from registry.api.hub_protocol.cards import BASE
 from registry.api.hub_protocol.models import PIPELINES, model_document
 from registry.api.hub_protocol.repositories import Repository
-from registry.api.hub_protocol.revisions import MAIN
 from registry.domain.access import Action
 from registry.domain.manifest import MERGED
-from registry.domain.names import Namespace
+from registry.domain.names import MAIN, Namespace
 from registry.domain.query import VersionQuery
 from registry.errors import InvalidNameError, NotFoundError
 from registry.operations.find import canonical_base

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from registry.api.hub_protocol.errors import ReadOnlyRevisionError, RevisionMissingError, UnsupportedError
-from registry.api.hub_protocol.revisions import MAIN
+from registry.domain.names import MAIN
 from registry.domain.paths import require_plain
 from registry.errors import UnsuitableDirectoryError
 from registry.formats.adapter_directory import (

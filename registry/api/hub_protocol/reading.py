@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from registry.api.hub_protocol.errors import EntryMissingError, header_text
 from registry.api.hub_protocol.models import model_document, stamp
 from registry.api.hub_protocol.paths import path_asked_for
-from registry.api.hub_protocol.revisions import MAIN
+from registry.domain.names import MAIN
 from registry.errors import InvalidInputError
 
 if TYPE_CHECKING:

@@ -25,11 +25,10 @@ from registry.api.hub_protocol.trees import Tree, Trees
 from registry.catalog.protocol import Catalog
 from registry.catalog.sql import SqlCatalog
 from registry.domain.commit import Commit
-from registry.domain.names import AdapterName, Reference
+from registry.domain.names import MAIN, AdapterName, Reference
 from registry.domain.version import Version
 from registry.errors import NotFoundError
 
-MAIN = "main"
 USER_TAG = "hub-tag/"
 _VERSION = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]{7,40}", re.ASCII)
