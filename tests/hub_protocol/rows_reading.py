@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 from huggingface_hub import HfApi, HfFileSystem
@@ -131,6 +132,15 @@ def row_37_list_models(here: Here) -> None:
     assert not list(api.list_models(search="listed", filter="ia3"))
     assert not list(api.list_models(author="nobody"))
     assert len({model.id for model in here.api(None).list_models(search="listed")}) == 2
+    options = inspect.signature(HfApi.list_models).parameters
+    for none in ({"gated": True}, {"apps": "vllm"}, {"inference_provider": "all"}, {"inference": "warm"}):
+        if none.keys() <= options.keys():
+            assert not list(api.list_models(search="listed", **none)), none
+    if "gated" in options:
+        assert names == {model.id for model in api.list_models(search="listed", gated=False)}
+    if "num_parameters" in options:
+        assert names == {model.id for model in api.list_models(search="listed", num_parameters="min:1,max:1M")}
+        assert not list(api.list_models(search="listed", num_parameters="min:6B"))
     full = next(iter(api.list_models(search="listed", full=True)))
     assert [each.rfilename for each in full.siblings] == FILES
 

@@ -7,6 +7,8 @@ repository without a version is listed with its namespace alone, behind the othe
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -22,8 +24,9 @@ from registry.domain.access import Action
 from registry.domain.manifest import MERGED
 from registry.domain.names import MAIN, Namespace
 from registry.domain.query import VersionQuery
-from registry.errors import InvalidNameError, NotFoundError
+from registry.errors import InvalidInputError, InvalidNameError, NotFoundError
 from registry.operations.find import canonical_base
+from registry.operations.manifests import manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,14 +45,20 @@ _RELATIONS = ("adapter", "merge", "finetune", "quantized")
 _SORTS = {"lastModified": "created", "last_modified": "created", "createdAt": "created", "created_at": "created"}
 #: Tags that every adapter has.
 _OF_ALL = frozenset(["peft", "safetensors", "adapter"])
+#: What the Hub knows of its models, and nothing here is: gated, run by somebody, said to be for an application.
+_OF_NONE = ("inference", "inference_provider", "apps")
+_BOUND = re.compile(r"(min|max):([0-9]+(?:\.[0-9]+)?)([KMBT]?)", re.ASCII)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True)
 class _Question:
-    """``words`` are what the catalog does not know: tags of a README, or of a version."""
+    """``words`` are what the catalog does not know: tags of a README, or of a version. ``sizes`` are the fewest and the most
+    parameters."""
 
     query: VersionQuery
     words: frozenset[str] = frozenset()
+    sizes: tuple[float, float] | None = None
     takes_empty: bool = False  #: whether a repository without a version may fit
     adapters_alone: bool = False  #: and no checkpoints that adapters were merged into
 
@@ -60,7 +69,7 @@ def list_models(asked: Asked) -> Response:
     if question is None:
         return JSONResponse([])
     wanted, most = question.query, question.query.limit
-    if question.words:
+    if question.words or question.sizes:
         wanted = replace(wanted, limit=_LOOKED_THROUGH)
     if cursor := query.get("cursor"):
         wanted = replace(wanted, after=position_at(cursor, wanted))
@@ -90,6 +99,10 @@ def _row(version: Version, question: _Question, asked: Asked) -> dict[str, Any] 
     """None for what does not fit, or is gone meanwhile."""
     if question.adapters_alone and version.summary.get("peft_type") == MERGED:
         return None
+    if question.sizes is not None:
+        fewest, most = question.sizes
+        if not fewest <= manifest_of(version.digest, asked.caller.registry.blobs).parameters <= most:
+            return None
     adapter = asked.caller.registry.catalog.find_adapter(version.adapter)
     if adapter is None:
         return None
@@ -120,7 +133,9 @@ def _document(adapter: Adapter, asked: Asked) -> dict[str, Any]:
 
 
 def _question(query: QueryParams) -> _Question | None:
-    """None for what nothing here can fit."""
+    """None for what nothing here can fit. Raises InvalidInputError."""
+    if query.get("gated", "").lower() in ("true", "1") or any(query.get(key) for key in _OF_NONE):
+        return None
     limit = query.get("limit", "")
     size = min(_PAGE, max(1, int(limit))) if limit.isascii() and limit.isdecimal() and len(limit) < 9 else _DEFAULT_PAGE
     wanted = VersionQuery(limit=size, sort=_SORTS.get(query.get("sort", "")))
@@ -162,5 +177,19 @@ def _question(query: QueryParams) -> _Question | None:
             wanted = replace(wanted, namespace=str(Namespace(author)))
         except InvalidNameError:
             return None
-    takes_empty = wanted.namespace is not None and words >= set(filters)
-    return _Question(wanted, frozenset(words), takes_empty, relations == {"adapter"})
+    sizes = _sizes(query["num_parameters"]) if query.get("num_parameters") else None
+    takes_empty = wanted.namespace is not None and words >= set(filters) and sizes is None
+    return _Question(wanted, frozenset(words), sizes, takes_empty, relations == {"adapter"})
+
+
+def _sizes(text: str) -> tuple[float, float]:
+    """``min:6B,max:128B``, either or both. Raises InvalidInputError."""
+    found = {"min": 0.0, "max": math.inf}
+    for part in text.split(","):
+        match = _BOUND.fullmatch(part.strip())
+        if match is None:
+            raise InvalidInputError(
+                f"num_parameters is {text!r:.80}, expected such as min:6B,max:128B", code="invalid-query"
+            )
+        found[match[1]] = float(match[2]) * _UNITS[match[3]]
+    return found["min"], found["max"]
