@@ -99,9 +99,6 @@ class Announced:
         """Everything that is still to come."""
         return frozenset().union(*(each.needed for each in self.askings), *(each.left for each in self.uploads))
 
-    def upload(self, identity: str) -> Upload | None:
-        return next((each for each in self.uploads if each.id == identity), None)
-
     def upload_of(self, brought: Collection[str], *, title: str, part: bool, scattered: bool) -> Upload | None:
         """2. What a commit is of, with the askings it takes; None if nobody asked. ``part`` is what the client says about it."""
         found = frozenset(brought)

@@ -259,17 +259,22 @@ def _repeated(changes: Changes, place: _Place) -> _Done | None:
     except NotFoundError:
         return None
     if same and own[-1].draft:
-        _note_again(last.commit, changes, place)
+        _note_again(changes, place, draft=last.commit)
         return _Done(last.commit)
-    return _Done(history.served(last).commit) if same and last.commit == history.main.commit else None
+    if not same or last.commit != history.main.commit:
+        return None
+    _note_again(changes, place)
+    return _Done(history.served(last).commit)
 
 
-def _note_again(draft: str, changes: Changes, place: _Place) -> None:
-    """The server may have died between the commit and the note."""
+def _note_again(changes: Changes, place: _Place, *, draft: str = "") -> None:
+    """The server may have died between the commit and the note, and who repeats it may have asked again."""
     announced = place.announced()
     upload = _upload_of(changes, announced)
-    if upload is not None and all(each.draft != draft for each in announced.uploads):
-        _note(upload.after(changes.files, draft=draft), waits=True, place=place)
+    if upload is None or (draft and any(each.draft == draft for each in announced.uploads)):
+        return
+    rest = upload.after(changes.files, draft=draft)
+    _note(rest, waits=bool(draft) or announced.awaits(rest), place=place)
 
 
 def _require_parent(changes: Changes, head: Revision, main: Revision, history: History, shown: str) -> None:
