@@ -109,7 +109,7 @@ class HuggingFaceHub:
 
     def require_writable(self, repository: str) -> None:
         """The library's ``auth_check`` asks about reading alone in older generations; a hub without the route says nothing."""
-        with asking(_shown(repository)):
+        with asking(shown(repository)):
             address = f"{self._api.endpoint}/api/models/{repository}/auth-check/write"
             answer = _utils().get_session().get(address, headers=self._headers())
             if answer.status_code in (401, 403):
