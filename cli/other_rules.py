@@ -72,6 +72,7 @@ error different-shapes: The adapters have other shapes in the same layer.
 error different-tasks: The adapters were trained for different tasks.
 error embeddings-differ: An adapter's copy of the embeddings is not the base's.
 error experts: Experts in one stack, for which no LoRA is found.
+error experts-laid-out-otherwise: One adapter has a layer for each expert, and another one for all.
 error feedforward-unknown: Which inputs a vector scales cannot be known.
 error grouped-convolution: A grouped convolution has no such merged weight.
 error head-unknown: A head is brought of which not all can be known.

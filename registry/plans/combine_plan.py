@@ -21,6 +21,7 @@ from registry.checks.misfit import Misfit
 from registry.domain.tensors import DTYPE_BITS, TensorSpec, is_float
 from registry.plans.combine_config import fresh_config
 from registry.plans.combine_rows import Objection, united_rows
+from registry.plans.combine_unholdable import BY_THE_BASE, unholdable
 from registry.plans.combining import CombinePlan, Method, Passed, Rows, Share, Stack, widest
 from registry.plans.merge_draft import Ingredient
 from registry.plans.merging import Origin, SameNumbers
@@ -39,7 +40,6 @@ from registry.variants.token_rows import DELTA, token_indices
 
 #: Variants that are a plain delta once they are trained.
 _PLAIN = frozenset({"lora", "monteclora", "velora"})
-_BY_THE_BASE = "merge the adapters into the base, and extract a LoRA from the result"
 
 
 @dataclass
@@ -72,7 +72,7 @@ def plan_combine(
     _unite(draft)
     names, stored = _names(draft), _stored(draft, method)
     stacks = tuple(_stacked(draft, path, names, stored) for path in sorted(draft.shares, key=natural))
-    _refuse_unholdable(draft, stacks)
+    draft.problems += unholdable(adapters, stacks)
     passed, rows = _whole(draft, same, {stack.path for stack in stacks})  # 4
     if not stacks and not draft.problems:
         draft.refuse("nothing-left", "no adapter has a factor to add up", fix="combine adapters that have LoRA factors")
@@ -223,33 +223,11 @@ def _unite(draft: _Draft) -> None:
                 f"{names[0]} adapts {module} as a module that is no linear layer, and {names[1]} as a bare parameter, whose "
                 "factors lie the other way round",
                 target=path,
-                fix=_BY_THE_BASE,
+                fix=BY_THE_BASE,
             )
             continue
         draft.shares[path] = sorted(held, key=lambda one: one[0].adapter)
         del draft.shares[module]
-
-
-def _refuse_unholdable(draft: _Draft, stacks: Sequence[Stack]) -> None:
-    """What PEFT has in different adapters and not in one (``ParamWrapper`` and ``Embedding`` in ``peft/tuners/lora/layer.py``)."""
-    bare = next((stack.path for stack in stacks if stack.is_parameter), None)
-    embedding = next((stack.path for stack in stacks if stack.embedding), None)
-    turned = next((one.name for one in draft.taking if one.config.truthy("fan_in_fan_out")), None)
-    biased = next((share.adapter for stack in stacks for share in stack.shares if share.bias is not None), None)
-    pairs = []
-    if biased is not None:
-        trained = f"{draft.adapters[biased].name} trained biases of lora_B (lora_bias)"
-        pairs = [(trained, bare, "a bare parameter (target_parameters)"), (trained, embedding, "an embedding")]
-    if turned is not None:
-        pairs.append((f"{turned} is of Conv1D layers (fan_in_fan_out)", bare, "a bare parameter (target_parameters)"))
-    for what, path, kind in pairs:
-        if path is not None:
-            draft.refuse(
-                "not-in-one-adapter",
-                f"{what}, and {path} is {kind}: PEFT has no adapter with both",
-                target=path,
-                fix=_BY_THE_BASE,
-            )
 
 
 def _names(draft: _Draft) -> dict[str, str]:

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from registry.connect import connect
+from registry.errors import UncombinableError
 from registry.operations.combined import Combined
 from tests.oracle import tiny_models as tiny
-from tests.oracle.test_combine_against_peft import changes, same, total
+from tests.oracle.test_combine_against_peft import changes, same, total, train
 from tests.oracle.tiny_models import seeded
 
 pytestmark = [
@@ -179,3 +180,19 @@ def test_routers_alone_too(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", FutureWarning)
         PeftModel.from_pretrained(seeded(tiny.mixtral), str(tmp_path / "both"))
+
+
+def test_experts_one_by_one_and_fused_are_no_adapter_of_one_model(parts: Parts, tmp_path: Path) -> None:
+    """Which PEFT could not load."""
+    options = {"target_modules": ["q_proj"], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"], "r": 3}
+    fused = train(tiny.mixtral, tmp_path / "fused", 3, {**options, "task_type": "CAUSAL_LM"})
+    path = fused / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": None}))
+    registry = connect(tmp_path / "registry")
+    for asked in ([parts[0][0], fused], [fused, parts[0][0]]):
+        with pytest.raises(UncombinableError) as caught:
+            registry.combine(asked, tmp_path / "both")
+        assert caught.value.code == "experts-laid-out-otherwise"
+    assert not (tmp_path / "both").exists()
+    registry.combine([fused, fused], tmp_path / "both")
+    same(changes(tiny.mixtral, tmp_path / "both", silently=True), sum_of([(fused, 2.0)]))
