@@ -18,7 +18,7 @@ def saved_whole(modules: Mapping[str, Sequence[Extract]], changed: Mapping[str, 
     listed = {entry for path, parts in modules.items() for entry in _asked(path, parts, changed[path])}
     while True:
         found = _taken(modules, listed)
-        ties = {one.head for path in found for one in modules[path] if one.head is not None and one.head not in found}
+        ties = {one.head for path in found for one in modules[path] if one.head is not None and one.head not in listed}
         if not ties:
             return found
         listed |= ties
