@@ -15,14 +15,12 @@ from registry.checks.places import Places, class_of, in_memory, upwards
 from registry.checks.rule import Rule, Subject
 from registry.domain.base_model import ModuleKind, ModuleSpec
 from registry.domain.finding import Finding, Severity
-from registry.formats.base_heads import certain_heads, has_bias
+from registry.formats.base_heads import has_bias
 from registry.variants.findings import some
 from registry.variants.settings import saved_modules
 
 _FIX = "save the adapter again; if the module was never trained, remove the name from modules_to_save"
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
-#: Where layers are counted.
-_STACK = re.compile(r"\D*?\.(?=\d+\.)")
 #: Modules whose ``weight`` and ``bias`` are surely parameters of the loaded model.
 _PLAIN = frozenset({ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, ModuleKind.CONV})
 
@@ -42,9 +40,8 @@ def _incomplete(subject: Subject) -> Iterator[Finding]:
         home = matching.homes.get(path)
         wanted = _of_head(subject, matching, path, held) if home is None else _parameters(path, home, below)
         yield from _missing(path, [name for name in wanted if name not in held])
-    for shape, absent in _other_layers(matching, declared, {*whole, *adapted}).items():
+    for shape, absent in _other_layers(matching, declared, whole).items():
         yield from _missing(shape, absent)
-    yield from _other_heads(subject, declared, held)
 
 
 def _missing(path: str, names: list[str]) -> Iterator[Finding]:
@@ -92,26 +89,17 @@ def _below(places: Places) -> Mapping[str, list[ModuleSpec]]:
     return found
 
 
-def _other_layers(matching: Matching, declared: tuple[str, ...], known: Collection[str]) -> dict[str, list[str]]:
-    """Modules in the layers of the base that a declared name takes and the file lacks; of stacks of layers that the file has
-    something of, since the class that was trained may have one of several (the encoder)."""
-    stacks = {found[0] for path in (*known, *matching.layers) if (found := _STACK.match(path))}
+def _other_layers(matching: Matching, declared: tuple[str, ...], whole: list[str]) -> dict[str, list[str]]:
+    """Modules of the base that a declared name takes in one layer as in another, and that the file has in some layers only."""
+    held = set(whole)
+    shapes = {shape for path in whole if (shape := _NUMBER.sub("*", path)) != path}
     absent: dict[str, list[str]] = {}
-    for name in (*matching.places.by_name, *matching.places.containers) if stacks else ():
+    for name in (*matching.places.by_name, *matching.places.containers) if shapes else ():
         path = matching.places.spelled(name, matching.prefix)
-        found = _STACK.match(path)
-        if found and found[0] in stacks and path.endswith(declared) and not any(one in known for one in upwards(path)):
-            absent.setdefault(_NUMBER.sub("*", path), []).append(path)
+        shape = _NUMBER.sub("*", path)
+        if shape in shapes and path not in held and path.endswith(declared):
+            absent.setdefault(shape, []).append(path)
     return {shape: sorted(set(paths)) for shape, paths in absent.items()}
-
-
-def _other_heads(subject: Subject, declared: tuple[str, ...], held: Collection[str]) -> Iterator[Finding]:
-    """Heads that the trained class has besides and a declared name takes."""
-    base, config = subject.base, subject.config
-    for head in certain_heads(base.model_type, config.task_type, class_of(config)) if base is not None else ():
-        is_more = head.endswith(declared) and head not in declared
-        if is_more and not any(head in name.split(".") for name in held):
-            yield from _missing(head, [f"{head}.weight"])
 
 
 SAVED_INCOMPLETE = Rule(
