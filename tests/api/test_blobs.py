@@ -325,7 +325,7 @@ def test_a_collector_takes_unfinished_uploads_after_its_grace_and_none_that_is_w
     assert scene.kept() == before
     head = f"PATCH /v1/uploads/{X} HTTP/1.1\r\nUpload-Offset: 1\r\nUpload-Length: 3\r\nContent-Length: 2"
     with scene.begun("owner", head, b"y") as connection:
-        until(lambda: b"upload-in-use" in scene.patch("owner", b"xyz", b"y", 1).body)
+        until(lambda: b"upload-in-use" in scene.patch("owner", b"xyz", b"z", 2).body)  # which goes on with nothing
         assert len(scene.shelf.gc(grace=0).leftovers) == 2
         connection.sendall(b"z")
         assert connection.recv(4096).startswith(b"HTTP/1.1 201 ")
