@@ -34,6 +34,7 @@ _COUNTS = frozenset({"I64", "I32"})
 #: What PEFT calls the bias of a layer that it wraps.
 TRAINED_BIAS = "base_layer.bias"
 _EXPERTS = ".experts."
+_KEEP = "keep the tuned model; merging and serving it needs no adapter"
 #: What checkpoints of TensorFlow's days have for a norm's weight and bias; transformers renames them.
 _OF_NORMS = {"gamma": "weight", "beta": "bias"}
 #: Model types whose output adds a bias to what its matrix gives, and has none beside the matrix.
@@ -168,10 +169,15 @@ class _Model:
             head=self._other_side(name),
             task_head=task_head,
             mixed=path in self.mixed,
-            unsayable=_unsayable(
-                name, stored, is_expert=stored in self.stacked, has_layers=self.mixed.get(path, False)
-            ),
+            unsayable=self._unknown_side(name)
+            or _unsayable(name, stored, is_expert=stored in self.stacked, has_layers=self.mixed.get(path, False)),
         )
+
+    def _unknown_side(self, name: str) -> Misfit | None:
+        if self.tie is None or self.tie.is_known or name != self.tie.embedding:
+            return None
+        why = f"{name} changed, which is the output's matrix too, and how {self.spec.architectures[0]} calls that is not known"
+        return error("tied-head-unknown", why, where=name, fix=_KEEP)
 
     def _other_side(self, name: str) -> str | None:
         """The output embedding, of the input embedding that is the same matrix."""
@@ -225,14 +231,13 @@ def _is_bare(path: str, model_type: str | None, routed: Collection[str]) -> bool
 
 
 def _unsayable(name: str, path: str, *, is_expert: bool, has_layers: bool) -> Misfit | None:
-    fix = "keep the tuned model; merging and serving it needs no adapter"
     if is_expert:
         why = f"{path} is one of the experts that transformers 5 holds in one stack, for which this finds no LoRA"
-        return error("experts", why, where=name, fix=fix)
+        return error("experts", why, where=name, fix=_KEEP)
     if path.rpartition(".")[2] == "shared":
         why = f"{path} changed, which encoder and decoder have in common: a LoRA of it would change neither of theirs in PEFT"
-        return error("tied-encoder-decoder", why, where=name, fix=fix)
+        return error("tied-encoder-decoder", why, where=name, fix=_KEEP)
     if has_layers or not path:
         why = f"{name} changed, which {path or 'the model'} itself holds beside its layers: PEFT could only save all of them whole"
-        return error("beside-layers", why, where=name, fix=fix)
+        return error("beside-layers", why, where=name, fix=_KEEP)
     return None

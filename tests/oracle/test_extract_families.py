@@ -15,6 +15,7 @@ from peft import PeftModel
 from torch import nn
 
 from registry.connect import connect
+from registry.errors import UnextractableError
 from tests.oracle.tiny_models import seeded
 
 pytestmark = [
@@ -162,3 +163,12 @@ def test_norms_with_names_of_tensorflow_are_saved_under_those_in_memory(tmp_path
     esm = of("EsmForMaskedLM", "EsmConfig", **BERT, pad_token_id=0, mask_token_id=4)
     config = extracted(esm, lambda name: name != "lm_head.bias", tmp_path)
     assert "esm.encoder.layer.0.LayerNorm" in config["modules_to_save"]
+
+
+def test_an_output_whose_name_is_not_known_is_refused_by_name(tmp_path: Path) -> None:
+    """MobileBERT's has a part of its own beside the part that is the embedding."""
+    sizes = {"embedding_size": 16, "true_hidden_size": 16, "intra_bottleneck_size": 16, "num_feedforward_networks": 1}
+    make = of("MobileBertForMaskedLM", "MobileBertConfig", **BERT, **sizes)
+    with pytest.raises(UnextractableError) as caught:
+        extracted(make, anything, tmp_path)
+    assert [finding.rule for finding in caught.value.findings] == ["tied-head-unknown"]
