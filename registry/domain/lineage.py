@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite, nan
+from numbers import Real
 
 from registry.domain.digest import Digest
 from registry.errors import InvalidNameError, InvalidValueError
@@ -27,12 +28,27 @@ class LineageEdge:
         if not self.kind.isprintable() or len(self.kind) > _MAX_KIND:
             raise InvalidNameError("kind of lineage", self.kind, f"one printable line of up to {_MAX_KIND} characters")
         if self.weight is not None and (type(self.weight) not in (int, float) or not isfinite(self.weight)):
-            raise InvalidValueError("weight of a parent", str(self.weight), "a finite number, such as 0.7")
+            raise _no_weight(self.weight)
         if self.reference is not None and len(self.reference) > _MAX_REFERENCE:
             raise InvalidNameError("name of a parent", self.reference, f"up to {_MAX_REFERENCE} characters")
 
     def document(self) -> dict[str, str | float | None]:
         return {"parent": self.parent, "kind": self.kind, "weight": self.weight, "reference": self.reference}
+
+
+def finite_weight(value: object) -> float:
+    """A number of any library's as Python's. Raises InvalidValueError."""
+    try:
+        weight = float(value) if isinstance(value, Real) else nan
+    except OverflowError:
+        weight = nan
+    if not isfinite(weight):
+        raise _no_weight(value)
+    return weight
+
+
+def _no_weight(value: object) -> InvalidValueError:
+    return InvalidValueError("weight", str(value), "a finite number, such as 0.7")
 
 
 def parse_parent(text: str) -> tuple[str, float | None]:

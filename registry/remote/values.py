@@ -140,9 +140,11 @@ def read_token(document: Document) -> Token:
 
 
 def query_document(query: VersionQuery) -> dict[str, Any]:
-    """Without ``visible``: that is for the server to say."""
+    """What is asked, and no more: an older server refuses conditions that it does not know. ``visible`` is for it to say."""
     metrics = [[each.name.metric, each.name.task, each.operator, each.value] for each in query.metrics]
-    return {**asdict(query), "metrics": metrics, "visible": None}
+    nothing = asdict(VersionQuery())
+    stated = {**asdict(query), "metrics": metrics, "visible": None}
+    return {name: value for name, value in stated.items() if value != nothing[name] and value != []}
 
 
 def read_query(document: Document) -> VersionQuery:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.domain.names import AliasName, Reference
 from registry.domain.tags import checked_tags
-from registry.errors import InvalidInputError
+from registry.errors import InvalidInputError, InvalidValueError
 from registry.operations.find import canonical_base
 from registry.verbs.store import Store
 
@@ -80,8 +81,10 @@ class ChangeVerbs(Store):
         self, name: str, alias: str, version: int, *, expected: int | Anything | None = ANYTHING
     ) -> AliasMove | None:
         """Compare and set; None if it pointed there already. Raises AliasMovedError, NotFoundError."""
+        if not isinstance(version, Integral) or isinstance(version, bool):
+            raise InvalidValueError("version number", str(version), "a whole number from 1, such as 3")
         with self.catalog.writing() as writer:
-            return writer.move_alias(self.adapter(name), AliasName(alias), version, expected=expected)
+            return writer.move_alias(self.adapter(name), AliasName(alias), int(version), expected=expected)
 
     def remove_alias(self, name: str, alias: str, *, expected: int | Anything | None = ANYTHING) -> AliasMove | None:
         with self.catalog.writing() as writer:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from registry.domain.lineage import LineageEdge
+from registry.domain.lineage import LineageEdge, finite_weight
 from registry.domain.names import AdapterName, AliasName, fitted
 from registry.domain.tags import checked_tags
 from registry.errors import (
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 Parent = str | tuple[str, float | None]
 DirectoryOrRecord = str | Path | Mapping[str, object]
 _BATCH = 64
+#: What a push of many takes of each.
+_OF_ONE = ("name", "base", "alias", "tags", "evaluations", "note", "adapter", "parents", "parent_kind")
 
 
 class PushOptions(TypedDict, total=False):
@@ -98,7 +99,7 @@ class PushVerbs(Store):
     def push_many(
         self, adapters: Iterable[DirectoryOrRecord], *, allow: Sequence[str] = (), batch: int = _BATCH
     ) -> Iterator[Published | Failed]:
-        """Push thousands: directories, or mappings with ``directory`` and the arguments of :meth:`push`.
+        """Push thousands: directories, or mappings with ``directory`` and the arguments of :meth:`push`, but for those given here.
 
         ``batch`` adapters share one transaction. What is refused is yielded as :class:`Failed` and stops nobody else.
         """
@@ -108,8 +109,9 @@ class PushVerbs(Store):
         shelf = self.shelf()
         for item in adapters:
             options = dict(item) if isinstance(item, Mapping) else {"directory": item}
-            directory = Path(str(options.pop("directory")))
+            directory = Path(str(options.pop("directory", "")))
             try:
+                _require_known(options, directory)
                 submission = self._submission(directory, shelf=shelf, **_with_aliases(options))  # type: ignore[arg-type]
                 refuse_errors(submission.package, allow)
                 waiting.append(submission)
@@ -185,10 +187,16 @@ class PushVerbs(Store):
 
     def _edge(self, parent: Parent, kind: str) -> LineageEdge:
         text, weight = (parent, None) if isinstance(parent, str) else parent
-        if weight is not None and not isfinite(weight):
-            raise InvalidInputError(f"the weight of the parent {text} is {weight}: expected a finite number")
+        share = finite_weight(weight) if weight is not None else None
         version = self.resolve(text)
-        return LineageEdge(version.digest, kind, weight, version.reference)
+        return LineageEdge(version.digest, kind, share, version.reference)
+
+
+def _require_known(options: Mapping[str, object], directory: Path) -> None:
+    odd = next((name for name in options if name not in _OF_ONE), None)
+    if odd is not None or directory == Path():
+        problem = f"{odd!r:.80}, which is no argument of one" if odd is not None else "no directory"
+        raise InvalidInputError(f"an adapter to push has {problem}", hint=f"directory, and any of {', '.join(_OF_ONE)}")
 
 
 def _with_aliases(options: dict[str, object]) -> dict[str, object]:

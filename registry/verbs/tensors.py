@@ -9,11 +9,11 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from math import isfinite
 from os import sep
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from registry.domain.lineage import finite_weight
 from registry.errors import InvalidValueError, UnavailableError
 from registry.verbs.store import Store
 
@@ -273,10 +273,7 @@ class TensorVerbs(Store):
     ) -> list[tuple[Path | Reference | str, float]]:
         """What is added up, each with its weight, which is 1 where none is given."""
         asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
-        odd = next((weight for _, weight in asked if not isfinite(weight)), None)
-        if odd is not None:
-            raise InvalidValueError("weight", str(odd), "a finite number, such as 0.7")
-        return [(self._adapter_called(subject), weight) for subject, weight in asked]
+        return [(self._adapter_called(subject), finite_weight(weight)) for subject, weight in asked]
 
     def _adapter_called(self, subject: str | Path) -> Path | Reference | str:
         """A directory, a reference, or a repository of the Hub (``hf://``), which stays a text."""

@@ -5,16 +5,25 @@ from __future__ import annotations
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.catalog.sql import SqlCatalog
 from registry.connect import Failed, Registry, connect
 from registry.domain.digest import Digest
-from registry.errors import AliasMovedError, ConflictError, InvalidInputError, InvalidNameError, RegistryError
+from registry.errors import (
+    AliasMovedError,
+    ConflictError,
+    InvalidInputError,
+    InvalidNameError,
+    InvalidValueError,
+    RegistryError,
+)
 from registry.operations.publish import Published
 from tests.conftest import lora_tensors
 from tests.operations.adapters import blob_path, tree, write
@@ -265,6 +274,34 @@ def test_of_those_who_move_an_alias_from_the_same_place_one_wins(lived: Registry
         found = sorted(pool.map(promote, range(6)))
     assert found == ["moved to 2"] * 5 + ["won"]
     assert len(lived.alias_history("a", "production")) == 2
+
+
+@pytest.mark.parametrize("weight", [np.float32(0.5), np.float64(0.5), Fraction(1, 2), 0.5])
+def test_a_weight_is_any_finite_number(lived: Registry, tmp_path: Path, weight: float) -> None:
+    lived.push(write(tmp_path / "x", lora_tensors(value=0.75)), parents=[("a@1", weight)])
+    assert [edge.weight for edge in lived.show("x").manifest.lineage] == [0.5]
+
+
+@pytest.mark.parametrize("weight", ["0.5", float("nan"), 10**400, [1.0]])
+def test_what_is_no_finite_number_is_no_weight(lived: Registry, tmp_path: Path, weight: Any) -> None:
+    with pytest.raises(InvalidValueError):
+        lived.push(write(tmp_path / "x", lora_tensors(value=0.75)), parents=[("a@1", weight)])
+
+
+@pytest.mark.parametrize("number", ["2", True, None, 2.0])
+def test_an_alias_points_at_a_number(lived: Registry, number: Any) -> None:
+    before = lived.aliases("a")
+    with pytest.raises(InvalidValueError):
+        lived.set_alias("a", "production", number)
+    assert lived.aliases("a") == before
+    lived.set_alias("a", "production", np.int64(2))  # type: ignore[arg-type]
+    assert lived.aliases("a") == {**before, "production": 2}
+
+
+def test_one_of_many_with_what_no_push_takes_fails_alone(lived: Registry, tmp_path: Path) -> None:
+    good = write(tmp_path / "good", lora_tensors(value=0.75))
+    pushed = lived.push_many([{"directory": good, "alow": []}, {"name": "x"}, {"directory": good}])
+    assert references(list(pushed)) == ["invalid-input", "invalid-input", "local/good@1"]
 
 
 def test_lineage_is_kept_by_digest(lived: Registry, tmp_path: Path) -> None:
