@@ -262,10 +262,15 @@ class SqlCatalog(SqlReads):
     def rebuild(self, manifest_of: Callable[[Digest], Manifest | None]) -> int:
         """Make the tables again from the journal; returns how many events it holds. The old file stays as ``….before``.
 
-        Raises CorruptionError, and changes nothing, if the journal's chain does not hold or ends before the catalog does.
+        Raises CorruptionError, and changes nothing, if the journal's chain does not hold or ends before the catalog does; and
+        UnavailableError for a catalog of a newer program.
         """
         if self._path is None:
             raise UnavailableError("a catalog in memory cannot be rebuilt")
+        with suppress(CorruptionError):  # of what cannot be read nobody knows whose it is
+            if self._path.exists():
+                with reading(self._engine) as connection:
+                    schema.check(connection)
         with self._held():
             return self._rebuild(self._path, manifest_of)
 

@@ -79,7 +79,7 @@ def malformed(where: str, what: str) -> UnavailableError:
 
 def _unavailable(where: str, error: Exception, or_else: str) -> UnavailableError:
     return UnavailableError(
-        f"the Hub does not do what {where} needs: {reason(error)}",
+        f"the Hub could not be asked about {where}: {reason(error)}",
         code="hub-unavailable",
         hint=f"check the connection and HF_ENDPOINT, then try again{or_else}; nothing here was changed",
     )

@@ -125,7 +125,8 @@ def test_a_newer_schema_is_refused_and_untouched(store: Registry, write_adapter:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     bytes_before = path.read_bytes()
     newer = connect(tmp_path / "registry")
-    for attempt in (lambda: newer.show("a"), lambda: newer.push(write_adapter("b", lora_tensors(value=0.25)))):
+    other = write_adapter("b", lora_tensors(value=0.25))
+    for attempt in (newer.migrate, newer.rebuild, lambda: newer.show("a"), lambda: newer.push(other)):
         with pytest.raises(UnavailableError) as caught:
             attempt()
         assert (caught.value.code, caught.value.exit_code) == ("schema-too-new", 8)

@@ -44,7 +44,7 @@ def test_names_that_differ_in_capitals_alone_do_not_come_together(here: Hub, fir
     for clashing in ({CONFIG.upper(): b"{}"}, {"readme.md": b"# x"}):
         answer = here.commit("team/x", clashing)
         assert (answer.status_code, "capitals" in answer.text) == (400, True), answer.text
-    assert here.announce("team/x", {"LICENSE": b"a", "License": b"b"}).status_code == 400
+    assert here.announce("team/x", {CARD: b"a", "readme.md": b"b"}).status_code == 400
     assert here.files("team/x") == sorted(first)
     here.committed("team/x", {"readme.md": b"# x"}, deleted=(CARD,))
     assert here.files("team/x") == sorted({*first, "readme.md"} - {CARD})
