@@ -110,7 +110,7 @@ def _selective(query: VersionQuery, bases: Sequence[str]) -> Iterator[SelectOfSc
 def _conditions(query: VersionQuery, version: type[VersionRow], bases: Sequence[str]) -> list[ColumnElement[bool]]:
     by_name = query.is_by_name
     found: list[ColumnElement[bool]] = []
-    if not query.all_versions and query.alias is None:
+    if not query.all_versions and query.alias is None and query.parent is None:
         newest = col(version.newest)
         found.append((newest if by_name else _beside(newest)).is_(True))
     else:

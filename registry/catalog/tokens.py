@@ -49,7 +49,7 @@ def _token(row: TokenRow) -> Token:
         row.id,
         row.name,
         row.hash,
-        frozenset(Action(action) for action in row.actions.split(",") if action),
+        frozenset(action for action in Action if action in row.actions.split(",")),
         tuple(NamespacePattern(pattern) for pattern in row.patterns.split(",") if pattern),
         row.created_at,
         row.expires_at,

@@ -92,7 +92,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class VersionQuery:
-    """Every condition must hold. Without ``all_versions`` or ``alias`` a row is an adapter's newest version not yanked.
+    """Every condition must hold. Without ``all_versions``, ``alias`` or ``parent`` a row is an adapter's newest version not yanked.
 
     ``visible`` is what the asker may see, None for everything. ``base`` is compared by canonical id, ``targets`` must all be
     there, ``ranks`` are inclusive bounds, ``parent`` is the digest of a version that it was made from, ``after`` is where the page

@@ -224,7 +224,7 @@ def _require_weights(recorded: Digest, found: Digest, base: Checkpoint, adapter:
 
 
 def _findings(adapter: CheckedAdapter, base: CheckedBase, options: MergeOptions, shelf: Shelf) -> tuple[Finding, ...]:
-    verdict = check(adapter, base, allow=options.allow - {"partial"})
+    verdict = check(adapter, base, allow=set(options.allow) - {"partial"})
     errors = [one for one in verdict.findings if one.severity is Severity.ERROR]
     partial = [one for one in verdict.findings if one.rule in PARTIAL or _is_lost(one, adapter, base)]
     if "partial" in options.allow:

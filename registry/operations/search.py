@@ -160,7 +160,12 @@ class _Trials:
                 adapters = _with(self.request, weights)
                 trial = replace(self.request, adapters=adapters, into=beside / "adapter", name=None)
                 combine_found(self.found, trial, self.work, shelf=self.shelf, workshop=self.workshop)
-                return Trial(number, weights, self.wanted.score(beside / "adapter"))
+                score = float(self.wanted.score(beside / "adapter"))
+                return (
+                    Trial(number, weights, score)
+                    if isfinite(score)
+                    else Trial(number, weights, None, f"scores {score}")
+                )
         except ScoreFailedError as error:
             return Trial(number, weights, None, error.problem)
         except RejectedError as error:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from types import MappingProxyType
 
 from registry.domain.tensors import DTYPE_BITS, TensorSpec
@@ -205,12 +206,12 @@ def factor_tails(*, embedding: bool) -> tuple[str, str]:
 
 
 def require_share(kind: str, value: float | None) -> None:
-    if value is not None and not 0 < value <= 1:
+    if value is not None and not (isinstance(value, Real) and 0 < value <= 1):
         raise InvalidValueError(kind, str(value), "a share above 0, at most 1")
 
 
 def require_count(kind: str, value: int | None) -> None:
-    if value is not None and value < 1:
+    if value is not None and not (isinstance(value, Integral) and value >= 1):
         raise InvalidValueError(kind, str(value), "a whole number from 1")
 
 

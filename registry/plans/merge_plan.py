@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -19,6 +19,7 @@ from registry.checks.misfit import Misfit
 from registry.domain.base_model import BaseModelSpec
 from registry.domain.checkpoint import Checkpoint
 from registry.domain.tensors import TensorSpec
+from registry.errors import InvalidValueError
 from registry.plans.combining import Blend
 from registry.plans.merge_blend import blend_changes
 from registry.plans.merge_config import ConfigEdit
@@ -50,12 +51,22 @@ from registry.variants.tensor_names import Place, places
 _LABELLED = frozenset({"classifier", "out_proj", "score"})
 
 
+_WORDS = {
+    "embeddings": (None, "adapter", "base"),
+    "packing": (None, "peft", "unsloth"),
+    "tokenizer": (None, "adapter", "base"),
+    "base_view": ("16bit", "nf4"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class MergeOptions:
     """``dtype`` is safetensors' name, or None to keep each tensor's. ``embeddings`` says whose embedding is taken where an
     adapter's copy differs: ``adapter`` or ``base``. ``packing`` of fused experts is ``peft`` or ``unsloth``.
     ``blend`` is how several LoRAs become one delta.
-    ``base_view`` is ``16bit``, or ``nf4``: the base is given as QLoRA saw it (:mod:`registry.operations.base_view`)."""
+    ``base_view`` is ``16bit``, or ``nf4``: the base is given as QLoRA saw it (:mod:`registry.operations.base_view`).
+
+    Raises InvalidValueError."""
 
     dtype: str | None = None
     max_shard_bytes: int | None = None
@@ -65,10 +76,16 @@ class MergeOptions:
     base_view: str = "16bit"
     base_is_residual: bool = False
     blend: Blend = field(default_factory=Blend)
-    allow: frozenset[str] = frozenset()
+    allow: Collection[str] = frozenset()
 
     def __post_init__(self) -> None:
         require_float(self.dtype)
+        object.__setattr__(self, "allow", frozenset(self.allow))
+        for name, known in _WORDS.items():
+            value = getattr(self, name)
+            if value not in known:
+                said = ", ".join(each for each in known if each is not None)
+                raise InvalidValueError(name.replace("_", " "), str(value), f"one of {said}")
 
 
 def plan_merge(

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from registry.errors import ConflictError
+from registry.errors import ConflictError, InvalidInputError, InvalidValueError
 from registry.verbs.store import Store
 
 if TYPE_CHECKING:
     from registry.domain.access import Action, Token
+
+
+#: A token ends after so many at the latest.
+MOST_DAYS = 365
 
 
 class AccessVerbs(Store):
@@ -22,13 +26,19 @@ class AccessVerbs(Store):
     ) -> tuple[str, Token]:
         """The token's text, which is kept nowhere, and what is kept of it. It ends after ``days``.
 
-        Raises InvalidNameError, and ConflictError for the first token if it is not an administrator's: with it a server asks
+        Raises InvalidInputError, and ConflictError for the first token if it is not an administrator's: with it a server asks
         everybody for one, and nobody could make another."""
         from registry.domain.access import Action, NamespacePattern, new_token
         from registry.domain.moments import days_from_now, utc_now
 
-        expires_at = days_from_now(days)
-        text, kept = new_token(name, actions, [NamespacePattern(each) for each in patterns], expires_at=expires_at)
+        if isinstance(days, bool) or not isinstance(days, int) or not 1 <= days <= MOST_DAYS:
+            raise InvalidValueError("number of days", str(days), f"1 to {MOST_DAYS}")
+        scope = [NamespacePattern(each) for each in patterns]
+        if isinstance(actions, str) or not (wanted := list(actions)) or not scope:
+            raise InvalidInputError("a token is for at least one action, on at least one pattern of names")
+        if (odd := next((each for each in wanted if each not in list(Action)), None)) is not None:
+            raise InvalidValueError("action", str(odd), f"one of {', '.join(Action)}")
+        text, kept = new_token(name, map(Action, wanted), scope, expires_at=days_from_now(days))
         now = utc_now()
         if not any(Action.ADMIN in each.actions and each.is_live(now) for each in (kept, *self.catalog.tokens())):
             raise ConflictError(

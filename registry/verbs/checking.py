@@ -20,18 +20,18 @@ class CheckVerbs(Store):
 
     __slots__ = ()
 
-    def checked_base(self, base: str) -> CheckedBase:
+    def checked_base(self, base: str | Path) -> CheckedBase:
         """A checkpoint's directory, or a base by its name, as the Hub has it if nobody here has; to be looked up once for many
         checks. Raises InvalidInputError for a directory that holds no sound checkpoint."""
         from registry.operations.bases import base_called
 
-        return base_called(base, self.shelf(online=True))
+        return base_called(str(base), self.shelf(online=True))
 
     def check(
         self,
         subject: str | Path,
         *,
-        base: str | CheckedBase | None = None,
+        base: str | Path | CheckedBase | None = None,
         engine: str | Profile | None = None,
         allow: Collection[str] = (),
     ) -> Verdict:
@@ -55,7 +55,7 @@ class CheckVerbs(Store):
     def check_all(
         self,
         *,
-        base: str | CheckedBase | None = None,
+        base: str | Path | CheckedBase | None = None,
         engine: str | Profile | None = None,
         allow: Collection[str] = (),
         progress: Callable[[int], None] = lambda _count: None,
@@ -74,13 +74,13 @@ class CheckVerbs(Store):
             self._require_known(known)
 
     def _against(
-        self, base: str | CheckedBase | None, engine: str | Profile | None
+        self, base: str | Path | CheckedBase | None, engine: str | Profile | None
     ) -> tuple[CheckedBase | None, Profile | None]:
         from registry.checks.profile import find_profile
 
         if base is None and engine is None:
             raise InvalidInputError("give a base, an engine, or both: what shall it fit?", code="nothing-to-check")
-        known = self.checked_base(base) if isinstance(base, str) else base
+        known = self.checked_base(base) if isinstance(base, str | Path) else base
         return known, find_profile(engine) if isinstance(engine, str) else engine
 
     def _require_known(self, base: CheckedBase) -> None:

@@ -12,6 +12,7 @@ from registry.domain.names import AdapterName, AliasName, fitted
 from registry.domain.tags import checked_tags
 from registry.errors import (
     ConflictError,
+    DeniedError,
     InvalidInputError,
     InvalidNameError,
     NotFoundError,
@@ -123,14 +124,14 @@ class PushVerbs(Store):
         yield from self._publish(waiting, allow)
 
     def _publish(self, submissions: Sequence[Submission], allow: Sequence[str]) -> Iterator[Published | Failed]:
-        """In one transaction; if one of them changed under it, one by one, and that one fails alone."""
+        """In one transaction; if one of them is refused, one by one, and that one fails alone."""
         from registry.operations.publish import publish
 
         if not submissions:
             return
         try:
             yield from publish(submissions, blobs=self.blobs, catalog=self.catalog, allow=allow)
-        except ConflictError as error:
+        except (ConflictError, DeniedError, InvalidInputError, NotFoundError, RejectedError) as error:
             if len(submissions) == 1:
                 yield Failed(submissions[0].package.directory, error)
                 return

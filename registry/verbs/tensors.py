@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from registry.domain.lineage import finite_weight
-from registry.errors import InvalidValueError, UnavailableError
+from registry.errors import InvalidInputError, InvalidValueError, UnavailableError
 from registry.verbs.store import Store
 
 if TYPE_CHECKING:
@@ -207,13 +207,13 @@ class TensorVerbs(Store):
         *,
         rank: int,
         energy: float | None = None,
-        dtype: str = "F32",
+        dtype: str | None = None,
         seed: int = 0,
     ) -> Extraction:
         """A LoRA out of a full fine-tune: of every matrix the best part of that rank of what training added."""
         from registry.operations.extract import ExtractRequest, extract
 
-        request = ExtractRequest(str(base), str(tuned), rank, energy, dtype, seed)
+        request = ExtractRequest(str(base), str(tuned), rank, energy, dtype or "F32", seed)
         with _needs("tensors"):
             from registry.transforms import extract as workshop
         return extract(request, Path(into), shelf=self.shelf(), workshop=workshop.extract)
@@ -273,6 +273,8 @@ class TensorVerbs(Store):
     ) -> list[tuple[Path | Reference | str, float]]:
         """What is added up, each with its weight, which is 1 where none is given."""
         asked = [one if isinstance(one, tuple) else (one, 1.0) for one in adapters]
+        if not asked:
+            raise InvalidInputError("no adapter was given", code="no-adapter", hint="give at least one")
         return [(self._adapter_called(subject), finite_weight(weight)) for subject, weight in asked]
 
     def _adapter_called(self, subject: str | Path) -> Path | Reference | str:

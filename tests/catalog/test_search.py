@@ -147,7 +147,7 @@ def expected(rows: list[Row], query: VersionQuery) -> list[str]:
     def fits(row: Row) -> bool:
         return (
             row.fate != "deleted"
-            and (query.all_versions or query.alias is not None or newest.get(row.key) == row.number)
+            and (query.all_versions or query.alias is not None or query.parent is not None or newest.get(row.key) == row.number)
             and (query.text is None or query.text.lower() in row.key)
             and (query.base is None or (row.base or "").lower() == query.base.lower())
             and (low is None or (row.rank is not None and row.rank >= low))

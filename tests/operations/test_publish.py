@@ -304,6 +304,12 @@ def test_one_of_many_with_what_no_push_takes_fails_alone(lived: Registry, tmp_pa
     assert references(list(pushed)) == ["invalid-input", "invalid-input", "local/good@1"]
 
 
+def test_one_of_many_that_the_catalog_refuses_fails_alone(lived: Registry, tmp_path: Path) -> None:
+    folders = [write(tmp_path / f"good-{number}", lora_tensors(value=0.75 + number)) for number in range(3)]
+    records = [{"directory": folder, "alias": alias} for folder, alias in zip(folders, ("x", "main", "y"), strict=True)]
+    assert references(list(lived.push_many(records))) == ["local/good-0@1", "invalid-name", "local/good-2@1"]
+
+
 def test_lineage_is_kept_by_digest(lived: Registry, tmp_path: Path) -> None:
     lived.push(write(tmp_path / "x", lora_tensors(value=0.75)), parents=[("a@1", 0.5), "b"], parent_kind="combined-from")
     edges = lived.show("x").manifest.lineage

@@ -55,7 +55,9 @@ class Conditions(BaseModel):
             tags=self.tag,
             alias=self.alias,
             metrics=self.metric,
-            parent=caller.registry.catalog.resolve(caller.reference(self.parent)).digest if self.parent else None,
+            parent=caller.registry.catalog.resolve(caller.reference(self.parent)).digest
+            if self.parent is not None
+            else None,
             sort=sort,
             reverse=reverse,
             limit=limit,

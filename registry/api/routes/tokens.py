@@ -11,11 +11,12 @@ from registry.api.arguments import TokenName
 from registry.api.callers import Caller, Requires
 from registry.api.texts import RequestBody
 from registry.domain.access import Action
+from registry.verbs.access import MOST_DAYS
 
 router = APIRouter(prefix="/v1", tags=["access"])
 
 Admin = Annotated[Caller, Depends(Requires(Action.ADMIN))]
-_DAYS, _MOST_DAYS = 90, 365
+_DAYS = 90
 
 
 class NewToken(RequestBody):
@@ -24,7 +25,7 @@ class NewToken(RequestBody):
     name: TokenName
     actions: list[Annotated[Action, Field(strict=False)]] = Field(min_length=1, max_length=len(Action))
     namespaces: list[str] = Field(["*"], min_length=1, max_length=100)
-    days: int = Field(_DAYS, ge=1, le=_MOST_DAYS)
+    days: int = Field(_DAYS, ge=1, le=MOST_DAYS)
 
 
 @router.get("/whoami", summary="Who the caller is, and what they may do")
