@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ class CheckVerbs(Store):
         checks. Raises InvalidInputError for a directory that holds no sound checkpoint."""
         from registry.operations.bases import base_called
 
-        return base_called(str(base), self.shelf(online=True))
+        return base_called(os.path.join(".", base) if isinstance(base, Path) else base, self.shelf(online=True))
 
     def check(
         self,

@@ -46,8 +46,9 @@ def test_what_cannot_be_meant_is_refused(lived: Registry, tmp_path: Path, ask: C
     assert list(lived.tokens()) == []
 
 
-def test_a_base_may_be_a_path(lived: Registry, tmp_path: Path) -> None:
+def test_a_base_may_be_a_path(lived: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path)
     for check in (lived.check, lambda subject, base: list(lived.check_all(base=base))):
         with pytest.raises(UnsuitableDirectoryError):
-            check("a@1", base=tmp_path / "base")
+            check("a@1", base=Path("base"))
