@@ -137,7 +137,7 @@ def _commit(changes: Changes, place: _Place) -> _Done:
     adapter = adapter_in(tree)
     waits = announced.awaits(rest) or bool(changes.is_scattered and adapter.keys() - rest.came)
     if waits and adapter != adapter_in(main.tree):  # 4
-        done = _recorded(changes, tree, head, main.number, place, draft=True)
+        done = _recorded(changes, tree, head, main.number, place, draft=rest.id)
         rest = replace(rest, draft=done.commit)
         if not rest.left:
             _finish_later(done.commit, QUIET, place.services, place.actor, place.key)  # 7
@@ -214,8 +214,9 @@ def _finish(draft: str, services: Services, actor: str, adapter: str) -> None:
 
 
 def _recorded(
-    changes: Changes, tree: Tree, head: Revision, number: int, place: _Place, *, draft: bool = False
+    changes: Changes, tree: Tree, head: Revision, number: int, place: _Place, *, draft: str = ""
 ) -> _Done:
+    """``draft`` is the upload that it is a draft of, and of no other: of the same files, too."""
     history, data = place.history, tree_bytes(tree)
     listed = Digest.of(data)
     version = history.version(number)
@@ -238,7 +239,7 @@ def _recorded(
                 files=digests_of(tree),
                 title=changes.title or "no title",
                 number=number,
-                draft=draft,
+                draft=bool(draft),
             )
     recorded = Revision(commit, lambda: tree, number, changes.title, place.actor, "")
     return _Done(commit if draft else history.served(recorded).commit)

@@ -1,0 +1,64 @@
+"""Which upload a commit is of, where its title alone does not say: nothing is mixed, and nothing is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry.api.hub_protocol.announcements import LONGEST
+from tests.hub_protocol.conftest import write_one
+from tests.hub_protocol.in_process import Hub, hub, in_files
+
+WEIGHTS, CONFIG, TOKENIZER = "adapter_model.safetensors", "adapter_config.json", "tokenizer.json"
+CUT = 250  #: files of a client's first commit, see huggingface_hub's _upload_pipeline.py
+ADAPTER = (CONFIG, WEIGHTS, TOKENIZER)
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> dict[str, bytes]:
+    return {**in_files(write_one(tmp_path / "first")), TOKENIZER: b'{"of": 1}'}
+
+
+@pytest.fixture
+def here(tmp_path: Path, first: dict[str, bytes]) -> Hub:
+    found = hub(tmp_path / "store")
+    found.create("team/x")
+    found.announce("team/x", first)
+    found.committed("team/x", first, title="first")
+    return found
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> dict[str, bytes]:
+    """Another adapter of the same files."""
+    return {**in_files(write_one(tmp_path / "second", value=0.25, lora_alpha=64)), TOKENIZER: b'{"of": 2}'}
+
+
+def cut(files: dict[str, bytes], early: tuple[str, ...], *, size: int = LONGEST) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """What a client commits first, with ``early`` of the adapter, and what comes after it: as many files as ``size``."""
+    ends = {path: files[path] for path in ADAPTER if path not in early}
+    side = {f"checkpoint-1/{number:04}.txt": b"%d" % number for number in range(size - len(ADAPTER))}
+    rows = list({**{path: files[path] for path in early}, **side, **ends}.items())
+    return dict(rows[:CUT]), dict(rows[CUT:])
+
+
+def adapter(here: Hub, tag: str = "main") -> dict[str, bytes]:
+    return {path: here.read("team/x", path, tag) for path in ADAPTER}
+
+
+def of(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {path: files[path] for path in ADAPTER}
+
+
+def test_a_folder_that_another_began_to_upload_is_uploaded_whole(here: Hub, second: dict[str, bytes]) -> None:
+    """The same files under another token, after the first one's client died."""
+    begin, end = cut(second, (CONFIG, WEIGHTS))
+    for who in ("writer", "admin"):
+        here.who = who
+        here.announce("team/x", {**begin, **end})
+        here.committed("team/x", begin, title="upload")
+        assert adapter(here) != of(second)
+    here.committed("team/x", end, title="upload (part 2)")
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert adapter(here) == of(second)
