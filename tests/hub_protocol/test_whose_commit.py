@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -61,4 +62,40 @@ def test_a_folder_that_another_began_to_upload_is_uploaded_whole(here: Hub, seco
         assert adapter(here) != of(second)
     here.committed("team/x", end, title="upload (part 2)")
     assert here.tags("team/x") == ["v1", "v2"]
+    assert adapter(here) == of(second)
+
+
+def test_files_that_were_asked_about_at_once_and_committed_one_by_one_are_one_version(
+    here: Hub, first: dict[str, bytes], second: dict[str, bytes]
+) -> None:
+    """``preupload_lfs_files`` of two, and ``create_commit`` of each, which does not ask again."""
+    coming = {path: second[path] for path in (WEIGHTS, TOKENIZER)}
+    here.announce("team/x", coming)
+    for path, data in coming.items():
+        assert here.tags("team/x") == ["v1"]
+        here.committed("team/x", {path: data}, title=f"Upload {path}")
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert adapter(here) == {CONFIG: first[CONFIG], **coming}
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_first_part_that_is_sent_again_in_pieces_is_no_upload_of_its_own(
+    here: Hub, first: dict[str, bytes], second: dict[str, bytes], other: bool
+) -> None:
+    """Newer clients cut a part that is on record if its answer was lost for too long. Another job may push meanwhile."""
+    begin, end = cut(second, (CONFIG,))
+    config = json.dumps({**json.loads(first[CONFIG]), "lora_alpha": 8}).encode()
+    here.announce("team/x", {**begin, **end})
+    here.committed("team/x", begin, title="upload")
+    if other:
+        here.announce("team/x", {CONFIG: config})
+    rows = list(begin.items())
+    here.committed("team/x", dict(rows[:200]), title="upload")
+    here.committed("team/x", dict(rows[200:]), title="upload (part 2)")
+    assert here.tags("team/x") == ["v1"]
+    if other:
+        here.committed("team/x", {CONFIG: config}, title="other")
+        assert adapter(here, "v2") == {**of(first), CONFIG: config}
+    here.committed("team/x", end, title="upload (part 3)")
+    assert here.tags("team/x") == ["v1", "v2", "v3"][: 3 if other else 2]
     assert adapter(here) == of(second)

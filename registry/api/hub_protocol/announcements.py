@@ -6,7 +6,8 @@ record cannot tell what is missing.
 
 1. An asking is noted, and nothing is made of it: nobody can tell yet whether it goes on with the one before it.
 2. A commit takes the askings it brings files of. They are of the upload that the commit goes on with, if the client says that it is
-   a further part, or else of an upload of its own. So one that died takes nothing that comes after it.
+   a further part, or else of an upload of its own. So one that died takes nothing that comes after it. Whoever commits asked
+   before: a commit of files that were all asked about for an upload, and not again, goes on with that one, whatever it is called.
 3. Some files always come, since no client is told that they are here already: the first of an asking, so that every upload is
    known by its first commit; every file that makes a version, so that what comes is never mixed with what only looks the same; and
    the last of an asking that is as long as askings get, since more may be asked about after it.
@@ -99,11 +100,16 @@ class Announced:
         """Everything that is still to come."""
         return frozenset().union(*(each.needed for each in self.askings), *(each.left for each in self.uploads))
 
+    @property
+    def asked(self) -> frozenset[str]:
+        """What no commit brought anything of yet."""
+        return frozenset().union(*(each.names for each in self.askings))
+
     def upload_of(self, brought: Collection[str], *, title: str, part: bool, scattered: bool) -> Upload | None:
         """2. What a commit is of, with the askings it takes; None if nobody asked. ``part`` is what the client says about it."""
         found = frozenset(brought)
         begun = self._begun(found, title=title, part=part, scattered=scattered)
-        taken = self._taken_by(found - begun.coming if begun else found, youngest=scattered)
+        taken = self._taken_by(found - begun.names if begun else found, youngest=scattered)
         if begun is None and not taken and not scattered:
             return None
         if begun is None:
@@ -127,9 +133,11 @@ class Announced:
         """The youngest that may go on with these."""
         if scattered:
             return next((each for each in reversed(self.uploads) if each.scattered), None)
-        own = [each for each in self.uploads if part and each.title == title and not each.scattered]
-        asked = any(each.names & found for each in self.askings)
-        return next((each for each in reversed(own) if each.coming & found or (each.is_open and asked)), None)
+        others = [each for each in reversed(self.uploads) if not each.scattered]
+        own = [each for each in others if part and each.title == title]
+        further = [each for each in own if each.coming & found or (each.is_open and self.asked & found)]
+        known = [each for each in others if found and found <= each.names and not found <= self.asked]
+        return next(iter(further or known), None)
 
     def _taken_by(self, found: frozenset[str], *, youngest: bool) -> set[Asking]:
         """For each file the last asking about it; one that is whole with these comes first, since most uploads are one commit."""
