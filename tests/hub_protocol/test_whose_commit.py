@@ -99,3 +99,39 @@ def test_a_first_part_that_is_sent_again_in_pieces_is_no_upload_of_its_own(
     here.committed("team/x", end, title="upload (part 3)")
     assert here.tags("team/x") == ["v1", "v2", "v3"][: 3 if other else 2]
     assert adapter(here) == of(second)
+
+
+def test_an_upload_that_is_done_again_does_not_wait_for_a_file_that_is_gone(here: Hub, second: dict[str, bytes]) -> None:
+    """The first part is what it was before the client was killed; a file of the rest is no longer in the folder."""
+    begin, end = cut(second, (CONFIG, WEIGHTS))
+    for rest in ({"special_tokens_map.json": b"{}", **end}, end):
+        here.announce("team/x", {**begin, **rest})
+        here.committed("team/x", begin, title="upload")
+        assert here.tags("team/x") == ["v1"]
+    here.committed("team/x", end, title="upload (part 2)")
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert adapter(here) == of(second)
+    assert "special_tokens_map.json" not in here.files("team/x")
+
+
+@pytest.mark.parametrize("part", [1, 2])
+def test_a_part_that_is_repeated_after_another_push_is_done_once(
+    here: Hub, first: dict[str, bytes], second: dict[str, bytes], part: int
+) -> None:
+    """By somebody else, or by the same: its answer was lost."""
+    parts = cut(second, (CONFIG,))
+    here.announce("team/x", {**parts[0], **parts[1]})
+    made = [here.committed("team/x", parts[0], title="upload")]
+    if part == 2:
+        made.append(here.committed("team/x", parts[1], title="upload (part 2)"))
+        here.who = "admin"
+    changed = {"notes/x.txt": b"x"} if part == 1 else {**first, TOKENIZER: b'{"of": 3}'}
+    here.announce("team/x", changed)
+    here.committed("team/x", changed, title="meanwhile")
+    here.who = "writer"
+    before = here.tags("team/x")
+    again = here.committed("team/x", parts[part - 1], title="upload" if part == 1 else "upload (part 2)")
+    assert (again, here.tags("team/x")) == (made[-1], before)
+    if part == 1:
+        here.committed("team/x", parts[1], title="upload (part 2)")
+    assert adapter(here) == (of(second) if part == 1 else {**of(first), TOKENIZER: b'{"of": 3}'})

@@ -24,6 +24,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import takewhile
 from threading import Timer
 from typing import TYPE_CHECKING
 
@@ -44,12 +45,14 @@ from registry.errors import NotFoundError, RegistryError, RejectedError, Unavail
 from registry.formats.adapter_directory import EVALUATIONS_FOLDER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from registry.api.hub_protocol.announcements import Announced, Upload
     from registry.api.hub_protocol.asked import Asked
     from registry.api.hub_protocol.services import Services
     from registry.connect import EmbeddedRegistry
+    from registry.domain.commit import Commit
     from registry.operations.publish import Published
 
 _log = logging.getLogger("adapters.server")
@@ -246,36 +249,37 @@ def _recorded(
 
 
 def _repeated(changes: Changes, place: _Place) -> _Done | None:
-    """2. What the actor's last commit did is what these changes would have done at its place."""
-    history, shown = place.history, place.repository.shown
-    own = [each for each in history.commits if each.author == place.actor]
-    if not own or _age(own[-1].at) > _REMEMBERED:
-        return None
-    last = history.of_commit(own[-1])
-    before = history.with_id(own[-1].parent or "")
-    if before is None or last.title.partition("\n")[0] != (changes.title or "no title").partition("\n")[0]:
-        return None
+    """2. What a late commit of the actor did is what these changes would have done at its place. Who asked again wants them done
+    again, which makes a difference unless main is still what they made of it."""
+    history, upload = place.history, _upload_of(changes, place.announced())
+    awaited = upload is not None and bool(upload.coming & changes.files.keys())
+    for own in _late_commits(place):
+        is_main = own.id == history.main.commit
+        if not is_main and (awaited or not changes.files):
+            continue
+        if not _did(own, changes, place):
+            continue
+        if upload is not None and awaited:  # the server may have died between the commit and the note
+            rest = upload.after(changes.files, draft=upload.draft)
+            _note(rest, waits=place.announced().awaits(rest), place=place)
+        return _Done(own.id if own.draft else history.served(history.of_commit(own)).commit)
+    return None
+
+
+def _late_commits(place: _Place) -> Iterator[Commit]:
+    own = (each for each in reversed(place.history.commits) if each.author == place.actor)
+    return takewhile(lambda each: _age(each.at) <= _REMEMBERED, own)
+
+
+def _did(own: Commit, changes: Changes, place: _Place) -> bool:
+    before = place.history.with_id(own.parent or "")
+    if before is None or own.title.partition("\n")[0] != (changes.title or "no title").partition("\n")[0]:
+        return False
     try:
-        same = changes.applied_to(before.tree, shown, before.commit) == last.tree
+        tree = changes.applied_to(before.tree, place.repository.shown, before.commit)
     except NotFoundError:
-        return None
-    if same and own[-1].draft:
-        _note_again(changes, place, draft=last.commit)
-        return _Done(last.commit)
-    if not same or last.commit != history.main.commit:
-        return None
-    _note_again(changes, place)
-    return _Done(history.served(last).commit)
-
-
-def _note_again(changes: Changes, place: _Place, *, draft: str = "") -> None:
-    """The server may have died between the commit and the note, and who repeats it may have asked again."""
-    announced = place.announced()
-    upload = _upload_of(changes, announced)
-    if upload is None or (draft and any(each.draft == draft for each in announced.uploads)):
-        return
-    rest = upload.after(changes.files, draft=draft)
-    _note(rest, waits=bool(draft) or announced.awaits(rest), place=place)
+        return False
+    return tree == place.history.of_commit(own).tree
 
 
 def _require_parent(changes: Changes, head: Revision, main: Revision, history: History, shown: str) -> None:
