@@ -135,3 +135,35 @@ def test_a_part_that_is_repeated_after_another_push_is_done_once(
     if part == 1:
         here.committed("team/x", parts[1], title="upload (part 2)")
     assert adapter(here) == (of(second) if part == 1 else {**of(first), TOKENIZER: b'{"of": 3}'})
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_part_of_what_is_not_known_is_refused(here: Hub, first: dict[str, bytes], second: dict[str, bytes], asked: bool) -> None:
+    """With a status at which clients stop, and say what to do."""
+    if asked:
+        here.announce("team/x", {path: second[path] for path in (WEIGHTS, TOKENIZER)})
+    refused = here.commit("team/x", {path: second[path] for path in (WEIGHTS, TOKENIZER)}, title="upload (part 2)")
+    assert refused.status_code == 409
+    assert "run the whole upload again" in refused.headers["x-error-message"]
+    assert (here.tags("team/x"), adapter(here)) == (["v1"], of(first))
+    for files in ({WEIGHTS: second[WEIGHTS], TOKENIZER: second[TOKENIZER]}, {CONFIG: second[CONFIG]}):
+        here.announce("team/x", files)
+    here.committed("team/x", of(second), title="upload")
+    assert adapter(here) == of(second)
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_a_part_goes_on_main_if_that_is_what_came_before_it(
+    here: Hub, first: dict[str, bytes], second: dict[str, bytes], meanwhile: bool
+) -> None:
+    """Its first part brought what main was already, and another version may have come since."""
+    begin, end = cut({**second, CONFIG: first[CONFIG]}, (CONFIG,))
+    here.announce("team/x", {**begin, **end})
+    here.committed("team/x", begin, title="upload")
+    if meanwhile:
+        config = {CONFIG: json.dumps({**json.loads(first[CONFIG]), "lora_alpha": 8}).encode()}
+        here.announce("team/x", config)
+        here.committed("team/x", config, title="meanwhile", who="admin")
+    answer = here.commit("team/x", end, title="upload (part 2)")
+    assert (answer.status_code, here.tags("team/x")) == (409 if meanwhile else 200, ["v1", "v2"])
+    assert adapter(here) == {**of(first), **(config if meanwhile else of({**second, CONFIG: first[CONFIG]}))}

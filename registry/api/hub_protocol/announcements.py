@@ -56,7 +56,7 @@ class Asking:
 @dataclass(frozen=True, slots=True)
 class Upload:
     """What has begun. ``title`` is its first commit's, ``begun`` when it was asked about first, ``draft`` the commit that the next
-    part goes on. ``scattered`` is 5."""
+    part goes on, and ``number`` the version that was the newest after its last one. ``scattered`` is 5."""
 
     id: str
     title: str
@@ -66,6 +66,7 @@ class Upload:
     askings: tuple[Asking, ...] = ()
     came: frozenset[str] = frozenset()
     draft: str = ""
+    number: int = 0
 
     @property
     def names(self) -> frozenset[str]:

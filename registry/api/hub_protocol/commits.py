@@ -3,7 +3,8 @@
 1. One at a time for an adapter, whichever worker it reaches.
 2. The same request again (clients repeat it when an answer gets lost) is answered by what it did the first time.
 3. The changes go on ``main``; a further part of an upload goes on what came before it, see
-   :mod:`~registry.api.hub_protocol.announcements`.
+   :mod:`~registry.api.hub_protocol.announcements`. If that is not here any more, or another version came after it, files of an
+   adapter are refused: the two would be mixed.
 4. While something of the upload is missing, an adapter that it changes is a draft: on record, and shown by nobody's ``main``.
 5. If the adapter is whole and another than the newest version's, it becomes a version, checked like any push. What is refused is
    not recorded. What an earlier version is already cannot become the newest, and is refused too.
@@ -32,9 +33,16 @@ from starlette.responses import JSONResponse, Response
 
 from registry.api.hub_protocol.commit_body import Changes, digests_of, read_changes
 from registry.api.hub_protocol.drafts import begun_from, draft_of
-from registry.api.hub_protocol.errors import OlderContentError, StaleParentError
+from registry.api.hub_protocol.errors import OlderContentError, StaleParentError, StrayPartError
 from registry.api.hub_protocol.locks import alone
-from registry.api.hub_protocol.policy import adapter_in, is_whole, lost_from, require_adapter_beside, require_writable
+from registry.api.hub_protocol.policy import (
+    adapter_in,
+    is_whole,
+    lost_from,
+    makes_version,
+    require_adapter_beside,
+    require_writable,
+)
 from registry.api.hub_protocol.repositories import Repository
 from registry.api.hub_protocol.revisions import History, Revision
 from registry.api.hub_protocol.trees import Tree, tree_bytes
@@ -131,9 +139,12 @@ def _commit(changes: Changes, place: _Place) -> _Done:
     repository, history, announced = place.repository, place.history, place.announced()
     main = history.main
     upload = _upload_of(changes, announced)
-    head = (draft_of(upload, history, place.actor, main) if upload else None) or main  # 3
+    draft = draft_of(upload, history, place.actor, main) if upload else None
+    head = draft or main  # 3
     _require_parent(changes, head, main, history, repository.shown)
     tree = changes.applied_to(head.tree, repository.shown, head.commit)
+    if draft is None and adapter_in(tree) != adapter_in(main.tree) and _is_stray(changes, upload, announced, main):
+        raise StrayPartError(repository.shown, changes.title.partition("\n")[0])
     if upload is None:
         return _finished(changes, tree, head, place)
     rest = upload.after(changes.files)
@@ -146,8 +157,16 @@ def _commit(changes: Changes, place: _Place) -> _Done:
             _finish_later(done.commit, QUIET, place.services, place.actor, place.key)  # 7
     else:
         done = _finished(changes, tree, head, place)
-    _note(rest, waits=waits, place=place)
+    _note(replace(rest, number=place.history.main.number), waits=waits, place=place)
     return done
+
+
+def _is_stray(changes: Changes, upload: Upload | None, announced: Announced, main: Revision) -> bool:
+    """Whether it goes on with something that is neither a draft nor what main is."""
+    begun = upload is not None and upload.id in {each.id for each in announced.uploads}
+    if upload is None or not begun:
+        return changes.is_part
+    return any(makes_version(path) for path in upload.came) and (bool(upload.draft) or upload.number != main.number)
 
 
 def _upload_of(changes: Changes, announced: Announced) -> Upload | None:
@@ -207,6 +226,7 @@ def _finish(draft: str, services: Services, actor: str, adapter: str) -> None:
             head, base = draft_of(upload, history, actor, history.main), begun_from(history, draft)
             if head is not None and base is not None and adapter_in(base.tree) == adapter_in(history.main.tree):
                 _finished(Changes(title=head.title), head.tree, head, place)
+                upload = replace(upload, number=place.history.main.number)
             else:
                 _log.warning("the end of an upload to %s: another adapter came meanwhile", adapter)
             _note(replace(upload, draft=""), waits=False, place=place)

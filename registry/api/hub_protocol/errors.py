@@ -89,6 +89,19 @@ class StaleParentError(ConflictError):
         )
 
 
+class StrayPartError(ConflictError):
+    """Of an upload whose beginning is not what main is: the two would be mixed. No client repeats what is refused so."""
+
+    default_code = "stray-part"
+
+    def __init__(self, shown: str, title: str) -> None:
+        super().__init__(
+            f"{title!r:.120} is a part of an upload to {shown} that has ended, or that another version came after; "
+            "nothing was recorded",
+            hint="run the whole upload again; a title of your own may not end in (part N)",
+        )
+
+
 class ReadOnlyRevisionError(DeniedError):
     """A commit to what does not take any."""
 
