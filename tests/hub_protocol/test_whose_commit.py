@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+from registry.api.hub_protocol import commits
 from registry.api.hub_protocol.announcements import LONGEST
 from tests.hub_protocol.conftest import write_one
 from tests.hub_protocol.in_process import Hub, hub, in_files
@@ -114,6 +116,31 @@ def test_an_upload_that_is_done_again_does_not_wait_for_a_file_that_is_gone(here
     assert "special_tokens_map.json" not in here.files("team/x")
 
 
+def test_an_upload_of_which_only_the_end_is_missing_is_done_again(here: Hub, second: dict[str, bytes]) -> None:
+    """The same files, at once after the client was killed: its first parts are on record as they come again."""
+    begin, end = cut(second, (CONFIG,), size=2 * LONGEST - 1)
+    rows = list(end.items())
+    parts = [begin, dict(rows[:200]), dict(rows[200:])]
+    for made in (parts[:2], parts):
+        for asked in (begin | dict(rows[:6]), dict(rows[6:])):
+            here.announce("team/x", asked)
+        for number, part in enumerate(made):
+            assert here.tags("team/x") == ["v1"]
+            here.committed("team/x", part, title=f"upload (part {number + 1})" if number else "upload")
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert adapter(here) == of(second)
+
+
+def test_one_file_that_is_sent_again_after_another_push_is_not_put_beside_it(here: Hub, first: dict[str, bytes]) -> None:
+    changed, meanwhile = {TOKENIZER: b'{"of": 2}'}, {**first, TOKENIZER: b'{"of": 3}'}
+    here.announce("team/x", changed)
+    made = here.committed("team/x", changed, title="Upload tokenizer.json")
+    here.committed("team/x", meanwhile, title="meanwhile", who="admin")
+    assert here.committed("team/x", changed, title="Upload tokenizer.json") == made
+    assert here.tags("team/x") == ["v1", "v2", "v3"]
+    assert adapter(here) == of(meanwhile)
+
+
 @pytest.mark.parametrize("part", [1, 2])
 def test_a_part_that_is_repeated_after_another_push_is_done_once(
     here: Hub, first: dict[str, bytes], second: dict[str, bytes], part: int
@@ -167,3 +194,44 @@ def test_a_part_goes_on_main_if_that_is_what_came_before_it(
     answer = here.commit("team/x", end, title="upload (part 2)")
     assert (answer.status_code, here.tags("team/x")) == (409 if meanwhile else 200, ["v1", "v2"])
     assert adapter(here) == {**of(first), **(config if meanwhile else of({**second, CONFIG: first[CONFIG]}))}
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_an_upload_whose_first_part_ends_as_an_asking_does_may_go_on(
+    here: Hub, first: dict[str, bytes], second: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, more: bool
+) -> None:
+    """Some of the files are left out, and what comes is on record before the client asks on; or it has nothing to ask."""
+    if not more:
+        monkeypatch.setattr(commits, "QUIET", 0.5)
+    side = {f"0data/{number:03}.txt": b"data" for number in range(CUT - 1)}
+    pickles = {f"0data/rng_{number}.pth": b"x" for number in range(LONGEST - CUT)}
+    begin, end = {**side, CONFIG: second[CONFIG]}, {path: second[path] for path in (WEIGHTS, TOKENIZER)}
+    here.announce("team/x", {**pickles, **begin})
+    here.committed("team/x", begin, title="upload")
+    assert here.tags("team/x") == ["v1"]
+    if more:
+        here.announce("team/x", end)
+        here.committed("team/x", end, title="upload (part 2)")
+    deadline = time.monotonic() + 20
+    while here.tags("team/x") == ["v1"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert adapter(here) == (of(second) if more else {**of(first), CONFIG: second[CONFIG]})
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_upload_as_long_as_an_asking_does_not_go_on_with_what_others_ask(
+    here: Hub, second: dict[str, bytes], at_once: bool
+) -> None:
+    """Another job of the token; older clients commit everything at once."""
+    begin, end = cut(second, (CONFIG,))
+    here.announce("team/x", {**begin, **end})
+    if not at_once:
+        here.committed("team/x", begin, title="upload")
+    here.announce("team/x", {"notes/x.txt": b"x"})
+    if at_once:
+        here.committed("team/x", {**begin, **end}, title="upload")
+    else:
+        here.committed("team/x", end, title="upload (part 2)")
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert adapter(here) == of(second)

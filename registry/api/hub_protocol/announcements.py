@@ -11,8 +11,9 @@ record cannot tell what is missing.
 3. Some files always come, since no client is told that they are here already: the first of an asking, so that every upload is
    known by its first commit; every file that makes a version, so that what comes is never mixed with what only looks the same; and
    the last of an asking that is as long as askings get, since more may be asked about after it.
-4. An upload is whole when the latter two came. One whose last asking was that long, while other files were asked about after it,
-   goes on with those.
+4. An upload is whole when the latter two came. One whose last asking was that long may go on: with what other files are asked
+   about after it, or for a while yet. That it does not is known if the last commit was of fewer files than clients gather before
+   they ask on, or the first one of more than they begin with.
 5. ``upload_large_folder`` of 0.26 to 1.33 asks and commits in pieces, in any order, over hours. All of its commits are of one
    upload, and all that was asked about since it began is awaited.
 
@@ -39,6 +40,8 @@ from registry.disk import unavailable
 LIFETIME = 6 * 3600.0
 #: Files that clients ask about at once.
 LONGEST = 256
+#: Files of a part, at least, while more are to come, and of a first one, at most: see huggingface_hub's _upload_pipeline.py.
+_LEAST, _FIRST = 20, 250
 _MOST = 128
 
 
@@ -56,7 +59,8 @@ class Asking:
 @dataclass(frozen=True, slots=True)
 class Upload:
     """What has begun. ``title`` is its first commit's, ``begun`` when it was asked about first, ``draft`` the commit that the next
-    part goes on, and ``number`` the version that was the newest after its last one. ``scattered`` is 5."""
+    part goes on, ``number`` the version that was the newest after its last one, and ``ended`` whether that was the last of all.
+    ``scattered`` is 5."""
 
     id: str
     title: str
@@ -67,6 +71,7 @@ class Upload:
     came: frozenset[str] = frozenset()
     draft: str = ""
     number: int = 0
+    ended: bool = False
 
     @property
     def names(self) -> frozenset[str]:
@@ -82,11 +87,15 @@ class Upload:
 
     @property
     def is_open(self) -> bool:
-        return bool(self.askings) and self.askings[-1].full
+        """Whether more may be asked about for it."""
+        return bool(self.askings) and self.askings[-1].full and not self.ended
 
     def after(self, brought: Collection[str], *, draft: str = "") -> Upload:
         """What it is once these came."""
-        return replace(self, at=time.time(), came=self.came | set(brought), draft=draft)
+        rest = replace(self, at=time.time(), came=self.came | set(brought), draft=draft)
+        gathered = len(rest.coming | set(brought))  # what a client found to be here already, it left out
+        last = gathered < _LEAST or (not self.came and gathered > _FIRST)
+        return replace(rest, ended=last and not rest.left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +150,13 @@ class Announced:
         return next(iter(further or known), None)
 
     def _taken_by(self, found: frozenset[str], *, youngest: bool) -> set[Asking]:
-        """For each file the last asking about it; one that is whole with these comes first, since most uploads are one commit."""
-        ranked = sorted(self.askings, key=lambda each: (not youngest and each.needed <= found, each.at))
+        """For each file the last asking about it; one that is whole with these comes first, since most uploads are one commit, and
+        one about nothing else before that."""
+
+        def fits(asking: Asking) -> int:
+            return 0 if youngest else (asking.needed <= found) + (asking.names <= found)
+
+        ranked = sorted(self.askings, key=lambda each: (fits(each), each.at))
         return set({name: each for each in ranked for name in each.names & found}.values())
 
 

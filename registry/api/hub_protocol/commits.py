@@ -10,8 +10,9 @@
    not recorded. What an earlier version is already cannot become the newest, and is refused too.
 6. Else the commit holds the files of the version that is there, with other cards or sub-folders beside them.
 7. A tool that commits in any order never says that it is done. Its draft is finished as soon as every file of the adapter came,
-   or when no other was announced for a while: then those that are here already are meant to stay. Every draft of which nothing is
-   known to be missing is looked at then, also by a server that started meanwhile.
+   or when no other was announced for a while: then those that are here already are meant to stay. Nor does an upload say it whose
+   files end where an asking does. Every draft of which nothing is known to be missing is looked at then, also by a server that
+   started meanwhile.
 
 The version comes first and the commit second: after a crash in between the version shows its own files, and the side files of this
 one upload are missing, which repeating it mends.
@@ -149,7 +150,8 @@ def _commit(changes: Changes, place: _Place) -> _Done:
         return _finished(changes, tree, head, place)
     rest = upload.after(changes.files)
     adapter = adapter_in(tree)
-    waits = announced.awaits(rest) or bool(changes.is_scattered and adapter.keys() - rest.came)
+    unsaid = adapter.keys() - rest.came if changes.is_scattered else rest.is_open
+    waits = announced.awaits(rest) or bool(unsaid)
     if waits and adapter != adapter_in(main.tree):  # 4
         done = _recorded(changes, tree, head, main.number, place, draft=rest.id)
         rest = replace(rest, draft=done.commit)
@@ -236,9 +238,7 @@ def _finish(draft: str, services: Services, actor: str, adapter: str) -> None:
         _log.warning("the end of an upload to %s: %s", adapter, error.message)
 
 
-def _recorded(
-    changes: Changes, tree: Tree, head: Revision, number: int, place: _Place, *, draft: str = ""
-) -> _Done:
+def _recorded(changes: Changes, tree: Tree, head: Revision, number: int, place: _Place, *, draft: str = "") -> _Done:
     """``draft`` is the upload that it is a draft of, and of no other: of the same files, too."""
     history, data = place.history, tree_bytes(tree)
     listed = Digest.of(data)
