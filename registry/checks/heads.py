@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from registry.checks.brought import HEADS, OPTIONAL
 from registry.checks.matching import match
 from registry.checks.misfit import error, note, warning
-from registry.checks.places import is_foreign_class
+from registry.checks.places import is_foreign_class, upwards
 from registry.checks.rule import Rule, Subject
 from registry.domain.base_model import BaseModelSpec
 from registry.domain.finding import Finding, Severity
@@ -78,7 +78,9 @@ def _unmet(subject: Subject) -> Iterator[str]:
     """What ``modules_to_save`` names and the file has no tensor of; but not what PEFT lists by itself and the class lacks."""
     if subject.base is None:
         return
-    brought = tuple(subject.manifest.extra_modules)
+    brought = set(subject.manifest.extra_modules)
+    if (matching := match(subject)) is not None:  # a name may mean what is in another module that is saved whole
+        brought.update(path for tensor in matching.whole for path in upwards(tensor.module))
     for name in saved_modules(subject.config):
         if any(path.endswith(name) for path in brought):
             continue

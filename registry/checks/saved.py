@@ -1,6 +1,6 @@
 """Is what ``modules_to_save`` names in the file as a whole? PEFT wants every parameter of such a module from the file, and
 loads nothing of an adapter where one is missing. It takes every module whose path ends in the name: ``classifier`` takes
-``pre_classifier`` as well, which may have no LoRA then.
+``pre_classifier`` as well, which may have no LoRA then, and ``attn`` takes the ``c_attn`` in it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from registry.variants.findings import some
 from registry.variants.settings import saved_modules
 
 _FIX = "save the adapter again; if the module was never trained, remove the name from modules_to_save"
+_NESTED_FIX = "write the full paths of the outer modules into modules_to_save: the file has all tensors of what is in them"
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 #: Modules whose ``weight`` and ``bias`` are surely parameters of the loaded model.
 _PLAIN = frozenset({ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, ModuleKind.CONV})
@@ -30,6 +31,7 @@ def _incomplete(subject: Subject) -> Iterator[Finding]:
     declared = saved_modules(subject.config)
     if matching is None or not declared:
         return
+    taken = _taken(matching, declared)
     whole = [path for path in subject.manifest.extra_modules if path.endswith(declared)]
     adapted = [path for path, layer in matching.layers.items() if path.endswith(declared) and path == layer.path]
     held = {path_of(spec.name).removeprefix("base_model.") for spec in subject.manifest.tensors}
@@ -40,7 +42,7 @@ def _incomplete(subject: Subject) -> Iterator[Finding]:
         home = matching.homes.get(path)
         wanted = _of_head(subject, matching, path, held) if home is None else _parameters(path, home, below)
         yield from _missing(path, [name for name in wanted if name not in held])
-    for shape, absent in _other_layers(matching, declared, whole).items():
+    for shape, absent in _other_layers(matching, declared, whole, taken).items():
         yield from _missing(shape, absent)
 
 
@@ -89,9 +91,11 @@ def _below(places: Places) -> Mapping[str, list[ModuleSpec]]:
     return found
 
 
-def _other_layers(matching: Matching, declared: tuple[str, ...], whole: list[str]) -> dict[str, list[str]]:
+def _other_layers(
+    matching: Matching, declared: tuple[str, ...], whole: list[str], taken: Collection[str]
+) -> dict[str, list[str]]:
     """Modules of the base that a declared name takes in one layer as in another, and that the file has in some layers only."""
-    held = set(whole)
+    held = {*whole, *taken}
     shapes = {shape for path in whole if (shape := _NUMBER.sub("*", path)) != path}
     absent: dict[str, list[str]] = {}
     for name in (*matching.places.by_name, *matching.places.containers) if shapes else ():
@@ -102,6 +106,41 @@ def _other_layers(matching: Matching, declared: tuple[str, ...], whole: list[str
     return {shape: sorted(set(paths)) for shape, paths in absent.items()}
 
 
+def _taken(matching: Matching, declared: tuple[str, ...]) -> frozenset[str]:
+    """Every module above a whole tensor of the file that a declared name takes."""
+    above = {path for tensor in matching.whole for path in upwards(tensor.module)}
+    return frozenset(path for path in above if path.endswith(declared))
+
+
+def _nested(subject: Subject) -> Iterator[Finding]:
+    """PEFT looks for the tensors of the inner module twice, and takes them away the first time. What is deeper than one step
+    below a module that is taken has no wrapper of its own."""
+    matching, declared = match(subject), saved_modules(subject.config)
+    if matching is None or not declared:
+        return
+    taken = _taken(matching, declared)
+    inner = sorted(path for path in taken if path.rpartition(".")[0] in taken)
+    if inner:
+        outer = inner[0].rpartition(".")[0]
+        yield error(
+            "saved-module-nested",
+            f"modules_to_save takes {outer} and what is in it, {some(inner)}: PEFT saves such an adapter and cannot load it "
+            "back",
+            where="modules_to_save",
+            target=outer,
+            expected="modules of which none is part of another",
+            found=inner[0],
+            fix=_NESTED_FIX,
+        )
+
+
+SAVED_NESTED = Rule(
+    "saved-module-nested",
+    Severity.ERROR,
+    "A name takes every module whose path ends in it, and of two that lie in one another PEFT looks for the inner one twice.",
+    _NESTED_FIX,
+    _nested,
+)
 SAVED_INCOMPLETE = Rule(
     "saved-module-incomplete",
     Severity.ERROR,

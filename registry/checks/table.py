@@ -46,6 +46,7 @@ RULES: tuple[Rule, ...] = (
     heads.HEAD_NOWHERE,
     heads.HEAD_ELSEWHERE,
     saved.SAVED_INCOMPLETE,
+    saved.SAVED_NESTED,
     heads.HEAD_RESIZED,
     heads.HEAD_BROUGHT,
     vocabulary.VOCABULARY_RESIZED,
