@@ -20,7 +20,9 @@ from registry.variants.findings import some
 from registry.variants.settings import saved_modules
 
 _FIX = "save the adapter again; if the module was never trained, remove the name from modules_to_save"
-_NESTED_FIX = "write the full paths of the outer modules into modules_to_save: the file has all tensors of what is in them"
+_NESTED_FIX = (
+    "write the full paths of the outer modules into modules_to_save: the file has all tensors of what is in them"
+)
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 #: Modules whose ``weight`` and ``bias`` are surely parameters of the loaded model.
 _PLAIN = frozenset({ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, ModuleKind.CONV})

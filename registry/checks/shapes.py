@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from registry.checks.brought import HEADS
 from registry.checks.heads import VOCABULARY
 from registry.checks.matching import Matching, match
 from registry.checks.misfit import Misfit, note
@@ -56,17 +57,31 @@ def _wrong_shape(subject: Subject) -> Iterator[Finding]:
 
 def _tied(matching: Matching) -> Iterator[Misfit]:
     """An output embedding that the base does not store, since it is the input embedding: its factors are those of a linear layer
-    whose weight is the embedding's."""
+    whose weight is the embedding's, or the one that the file brings."""
     base = matching.places.base
-    widths = {
-        module.shape[1]
+    embeddings = [
+        module.shape
         for module in base.modules
-        if module.kind is ModuleKind.EMBEDDING and module.shape and module.shape[0] == base.vocabulary
-    }
+        if module.kind is ModuleKind.EMBEDDING and module.shape and len(module.shape) == 2
+    ]
+    widths = {width for rows, width in embeddings if rows == base.vocabulary}
+    brought = {one.module: one.spec.shape[0] for one in matching.whole if one.tail == "weight" and one.spec.shape}
+    resized = {rows for path, rows in brought.items() if path.rpartition(".")[2] in VOCABULARY}
     for path in matching.brought if base.is_tied and widths else ():
-        pair = matching.layers[path].pair if path in matching.layers and path.rpartition(".")[2] in VOCABULARY else None
-        if pair is not None and pair[0].shape[1:] not in {(width,) for width in widths}:
-            yield misfitting(path, pair[0], f"(r, {', '.join(map(str, sorted(widths)))})", shown(pair[0].shape))
+        layer, name = matching.layers.get(path), path.rpartition(".")[2]
+        if layer is None or layer.pair is None or name not in VOCABULARY:
+            continue
+        a, b = layer.pair
+        if layer.embedding and name in HEADS:
+            yield misfitting(
+                path, a, "lora_A and lora_B, those of a linear layer", "lora_embedding_A, that of an embedding"
+            )
+            continue
+        rows = {brought[path]} if path in brought else {size for size, _ in embeddings} | resized
+        if a.shape[1:] not in {(width,) for width in widths}:
+            yield misfitting(path, a, f"(r, {', '.join(map(str, sorted(widths)))})", shown(a.shape))
+        if b.shape[:1] not in {(size,) for size in rows}:
+            yield misfitting(path, b, f"({brought.get(path, base.vocabulary)}, r)", shown(b.shape))
 
 
 def _tokens(manifest: Manifest, matching: Matching) -> Iterator[Misfit]:

@@ -40,6 +40,7 @@ TRAINED: dict[str, tuple[str, Config]] = {
     "classifier": ("llama classifier", {}),
     "tokens": ("llama saved bare", {"trainable_token_indices": [1, 5]}),
     "tied tokens": ("qwen2 tied", {"target_modules": ["q_proj"], "trainable_token_indices": [1, 5]}),
+    "tied head": ("qwen2 tied", {"target_modules": ["q_proj", "lm_head"]}),
     "saved": ("llama without a task", {"task_type": "CAUSAL_LM", "modules_to_save": ["embed_tokens", "lm_head"]}),
     "saved in layers": ("llama without a task", {"task_type": "CAUSAL_LM", "modules_to_save": ["up_proj"]}),
     "saved in one another": ("gpt-2", {"target_modules": ["c_fc"], "modules_to_save": ["attn"]}),
@@ -79,6 +80,11 @@ def saying(**fields: Any) -> Mutation:
 
 def both(*mutations: Mutation) -> Mutation:
     return lambda tensors, config: [mutate(tensors, config) for mutate in mutations]
+
+
+def as_embedding(module: str) -> Mutation:
+    """The factors of this module under the names of an embedding's."""
+    return both(*(renamed(f"{module}.lora_{one}.weight", f"{module}.lora_embedding_{one}") for one in "AB"))
 
 
 def of_experts(factor: float) -> Mutation:
@@ -138,6 +144,11 @@ CHANGED: list[tuple[str, Mutation, str | None]] = [
     ("saved", saying(modules_to_save=["lm_head"]), None),
     ("saved in layers", without(r"layers\.1\.mlp\.up_proj"), "saved-module-incomplete"),
     ("saved in layers", saying(), None),
+    ("tied head", saying(), None),
+    ("tied head", without("base_layer"), None),
+    ("tied head", added("lm_head.lora_B.weight", 99, 2), "wrong-shape"),
+    ("tied head", both(without("base_layer"), added("lm_head.lora_B.weight", 99, 2)), "wrong-shape"),
+    ("tied head", as_embedding("lm_head"), "wrong-shape"),
     ("saved in one another", saying(), "saved-module-nested"),
     ("saved in one another", saying(modules_to_save=["h.0.attn", "h.1.attn"]), None),
     ("saved in one another", saying(modules_to_save=["h.0.attn", "h.1.attn", "h.1.attn.c_attn"]), "saved-module-nested"),
