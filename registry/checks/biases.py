@@ -10,6 +10,7 @@ from registry.checks.misfit import error, warning
 from registry.checks.parts import sure_of
 from registry.checks.places import in_memory, upwards
 from registry.checks.rule import Rule, Subject
+from registry.checks.stacks import is_taken_apart
 from registry.domain.base_model import ModuleKind
 from registry.domain.finding import Finding, Severity
 from registry.variants.extras import lost_biases
@@ -98,9 +99,11 @@ def _of_targets(subject: Subject, matching: Matching) -> Iterator[str]:
 def _of_all(subject: Subject, matching: Matching) -> Iterator[str]:
     """The biases of the trained class, as far as it is sure to have them."""
     places, is_sure = matching.places, sure_of(subject, matching)
+    model_type = places.base.model_type
     for name, module in places.by_name.items():
         path = places.spelled(name, matching.prefix)
-        if module.has_bias and in_memory(name, places.base.model_type) == name and is_sure(path):
+        is_there = in_memory(name, model_type) == name and not is_taken_apart(name, model_type)
+        if module.has_bias and is_there and is_sure(path):
             yield path
 
 

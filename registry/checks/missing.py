@@ -13,6 +13,7 @@ from registry.checks.parts import sure_of
 from registry.checks.places import in_memory, upwards
 from registry.checks.rule import Rule, Subject
 from registry.checks.selection import chooser
+from registry.checks.stacks import is_taken_apart
 from registry.domain.base_model import ModuleKind
 from registry.domain.finding import Finding, Severity
 from registry.variants.findings import some
@@ -69,7 +70,7 @@ def _missing(subject: Subject, matching: Matching, chosen: Callable[[str], bool]
         shape = _NUMBER.sub("*", name)
         if name in homes or shape in seen or module.kind not in kinds or ".experts." in name:
             continue
-        if in_memory(name, model_type) != name:
+        if in_memory(name, model_type) != name or is_taken_apart(name, model_type):
             continue
         path = places.spelled(name, matching.prefix)
         if chosen(path) and is_sure(path) and not any(above.endswith(saved) for above in upwards(path)):

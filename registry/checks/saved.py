@@ -13,6 +13,7 @@ from registry.checks.matching import Matching, match, path_of
 from registry.checks.misfit import error
 from registry.checks.places import Places, class_of, in_memory, upwards
 from registry.checks.rule import Rule, Subject
+from registry.checks.stacks import is_taken_apart
 from registry.domain.base_model import ModuleKind, ModuleSpec
 from registry.domain.finding import Finding, Severity
 from registry.formats.base_heads import has_bias
@@ -87,7 +88,7 @@ def _below(places: Places) -> Mapping[str, list[ModuleSpec]]:
         )  # nn.MultiheadAttention, whose parameters are called otherwise
         if module.kind not in _PLAIN or is_attention or ".experts." in name:
             continue
-        if in_memory(name, places.base.model_type) == name:
+        if in_memory(name, places.base.model_type) == name and not is_taken_apart(name, places.base.model_type):
             for above in upwards(name):
                 found.setdefault(above, []).append(replace(module, path=name))
     return found

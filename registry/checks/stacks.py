@@ -1,8 +1,9 @@
 """Matrices that one spelling of a base holds as one and the other as several.
 
 The experts of a mixture are one matrix each on disk (``experts.3.w1``) and one stack of matrices in memory
-(``experts.gate_up_proj``); a few families store gate and up projection as one matrix (``weights_in``) that memory takes
-apart. An adapter may have been trained on either form, and either form of the base may be the one at hand.
+(``experts.gate_up_proj``); a few families store gate and up projection (``weights_in``), or those of the attention (``Wqkv``), as
+one matrix that memory takes apart. An adapter may have been trained on either form, and either form of the base may be the one at
+hand.
 """
 
 from __future__ import annotations
@@ -67,6 +68,12 @@ def other_form(name: str, model_type: str | None, modules: Mapping[str, ModuleSp
             parts = [modules.get(f"{above}.{part}") for part in split.parts]
             return _joined(name, [part for part in parts if part is not None], len(parts))
     return None
+
+
+def is_taken_apart(name: str, model_type: str | None) -> bool:
+    """Whether memory has no module of this name, but its parts."""
+    last = name.rpartition(".")[2]
+    return any(last == split.parameter for split in splits(model_type))
 
 
 def _of_one_expert(name: str, stack: Stack, modules: Mapping[str, ModuleSpec]) -> ModuleSpec | None:

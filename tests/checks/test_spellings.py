@@ -8,7 +8,7 @@ from registry.checks.matching import match
 from registry.domain.base_model import BaseModelSpec
 from registry.domain.tensors import TensorSpec
 from tests.checks.bases import base, noticed, subject
-from tests.variants.adapters import pair
+from tests.variants.adapters import pair, tensor
 
 ON_DISK = {
     f"model.layers.{layer}.block_sparse_moe.experts.{expert}.{part}.weight": shape
@@ -34,6 +34,10 @@ SPELT = [
      "model.vision_model.transformer.layers.0.mlp.fc1"),
     ("qwen2_audio", "Qwen2AudioForConditionalGeneration", "audio_tower.layers.0.fc1", "model.audio_tower.layers.0.fc1"),
     ("clip_text_model", "CLIPTextModel", "text_model.encoder.layers.0.mlp.fc1", "encoder.layers.0.mlp.fc1"),
+    ("nomic_bert", "NomicBertModel", "encoder.layers.0.mlp.fc11", "layers.0.mlp.up_proj"),
+    ("jina_embeddings_v3", "JinaEmbeddingsV3Model", "encoder.layers.0.mixer.out_proj", "layers.0.self_attn.o_proj"),
+    ("gte", "GteModel", "encoder.layer.0.attention.o_proj", "layers.0.self_attn.o_proj"),
+    ("pixio", "PixioModel", "encoder.layer.0.intermediate.dense", "layers.0.mlp.fc1"),
     ("vision-encoder-decoder", "VisionEncoderDecoderModel", "encoder.encoder.layer.0.attention.attention.query",
      "encoder.layers.0.attention.q_proj"),
 ]  # fmt: skip
@@ -91,6 +95,29 @@ def test_a_matrix_that_memory_takes_apart(held: str) -> None:
         on = base(tensors, model_type="dinov2", architecture="Dinov2Model")
         for outputs, found in ((wanted, []), (72 - wanted, ["wrong-shape"])):
             assert noticed(subject(of(f"{above}.{held}", outputs=outputs), on, task_type=None)) == found
+
+
+@pytest.mark.parametrize("held", ["encoder.layers.0.attn.Wqkv", "layers.0.self_attn.v_proj"])
+def test_an_attention_that_memory_takes_apart(held: str) -> None:
+    whole = {"encoder.layers.0.attn.Wqkv.weight": (48, 16)}
+    parts = {f"layers.0.self_attn.{name}.weight": (16, 16) for name in ("q_proj", "k_proj", "v_proj")}
+    wanted = 48 if held.endswith("Wqkv") else 16
+    for tensors in (whole, parts):
+        on = base(tensors, model_type="nomic_bert", architecture="NomicBertModel")
+        for outputs, found in ((wanted, []), (64 - wanted, ["wrong-shape"])):
+            assert noticed(subject(of(held, outputs=outputs), on, task_type=None)) == found
+
+
+def test_nobody_misses_the_matrix_that_was_taken_apart() -> None:
+    layer = {"attn.Wqkv": (48, 16), "mlp.fc2": (16, 24), "norm1": (16,)}
+    stored = {f"encoder.layers.{n}.{name}.weight": shape for n in range(2) for name, shape in layer.items()}
+    on = base(stored, model_type="nomic_bert", architecture="NomicBertModel")
+    attention = [f"layers.{n}.self_attn.{name}_proj" for n in range(2) for name in "qkv"]
+    down = [spec for n in range(2) for spec in of(f"layers.{n}.mlp.down_proj", 24, 16)]
+    adapted = [*down, *(spec for path in attention for spec in of(path, 16, 16))]
+    assert noticed(subject(adapted, on, task_type=None, target_modules="all-linear")) == []
+    saved = [*down, *(tensor(f"{path}.weight", 16, 16) for path in attention)]
+    assert noticed(subject(saved, on, task_type=None, modules_to_save=["self_attn"])) == []
 
 
 def clip(hidden: int = 16) -> BaseModelSpec:
