@@ -103,7 +103,7 @@ def _of_all(subject: Subject, matching: Matching) -> Iterator[str]:
     for name, module in places.by_name.items():
         path = places.spelled(name, matching.prefix)
         is_there = in_memory(name, model_type) == name and not is_taken_apart(name, model_type)
-        if module.has_bias and is_there and is_sure(path):
+        if module.has_bias and is_there and is_sure(path) and not places.is_beyond(name):
             yield path
 
 

@@ -70,7 +70,7 @@ def _missing(subject: Subject, matching: Matching, chosen: Callable[[str], bool]
         shape = _NUMBER.sub("*", name)
         if name in homes or shape in seen or module.kind not in kinds or ".experts." in name:
             continue
-        if in_memory(name, model_type) != name or is_taken_apart(name, model_type):
+        if in_memory(name, model_type) != name or is_taken_apart(name, model_type) or places.is_beyond(name):
             continue
         path = places.spelled(name, matching.prefix)
         if chosen(path) and is_sure(path) and not any(above.endswith(saved) for above in upwards(path)):

@@ -17,6 +17,7 @@ from registry.checks.stacks import Experts, fused, other_form, stacked
 from registry.domain.base_model import BaseModelSpec, ModuleKind, ModuleSpec
 from registry.formats.adapter_config import AdapterConfig
 from registry.formats.base_classes import backbone_prefix, prefix_of_class, prefix_of_task, renamed, tower_of_class
+from registry.formats.base_modules import layer_number
 
 #: What the stacks of experts are called in memory.
 _STACKS = (".experts.gate_up_proj", ".experts.down_proj")
@@ -60,6 +61,11 @@ class Places:
             for ending in endings(name):
                 found.setdefault(ending, {}).setdefault(module.path, name)
         return {ending: tuple(names.values()) for ending, names in found.items()}
+
+    def is_beyond(self, name: str) -> bool:
+        """Whether it is in a layer that only the checkpoint has."""
+        layers, number = self.base.layers, layer_number(name)
+        return layers is not None and number is not None and number >= layers
 
     def find(self, path: str, prefix: str | None) -> str | None:
         """The name in this base of the module (or container of modules) that an adapter calls ``path``.

@@ -104,7 +104,7 @@ def _other_layers(
     for name in (*matching.places.by_name, *matching.places.containers) if shapes else ():
         path = matching.places.spelled(name, matching.prefix)
         shape = _NUMBER.sub("*", path)
-        if shape in shapes and path not in held and path.endswith(declared):
+        if shape in shapes and path not in held and path.endswith(declared) and not matching.places.is_beyond(name):
             absent.setdefault(shape, []).append(path)
     return {shape: sorted(set(paths)) for shape, paths in absent.items()}
 

@@ -63,7 +63,8 @@ def _layers_without(subject: Subject) -> Iterator[Finding]:
     called = {_NUMBER.sub("*", name): path for name, path in homes.items()}
     missing: dict[str, list[str]] = {}
     for name in matching.places.by_name:
-        like = called.get(_NUMBER.sub("*", name)) if name not in homes else None
+        is_spare = name in homes or matching.places.is_beyond(name)
+        like = called.get(_NUMBER.sub("*", name)) if not is_spare else None
         path = _numbered(like, name) if like is not None else None
         if path is not None and chosen(path):
             missing.setdefault(_NUMBER.sub("*", path), []).append(path)

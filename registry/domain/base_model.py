@@ -77,7 +77,11 @@ class StoredBase:
 
 @dataclass(frozen=True, slots=True)
 class BaseModelSpec:
-    """A base model without its weights. ``fingerprint`` says "same shapes"; ``weights_fingerprint`` "same numbers"."""
+    """A base model without its weights. ``fingerprint`` says "same shapes"; ``weights_fingerprint`` "same numbers".
+
+    ``layers`` is how many layers the model has where the checkpoint holds more: those that predict further tokens, which are
+    loaded into nothing. None where it holds no more.
+    """
 
     id: BaseModelId
     model_type: str | None
@@ -88,6 +92,7 @@ class BaseModelSpec:
     fingerprint: Digest
     weights_fingerprint: Digest | None = None
     is_quantized: bool = False
+    layers: int | None = None
 
     @property
     def canonical_bytes(self) -> bytes:
@@ -103,6 +108,7 @@ class BaseModelSpec:
             "fingerprint": self.fingerprint,
             "weights_fingerprint": self.weights_fingerprint,
             "is_quantized": self.is_quantized,
+            **({"layers": self.layers} if self.layers is not None else {}),
         }
         return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 

@@ -26,6 +26,7 @@ _OF_PACKING = re.compile(
     r"\.(?:weight\.(?:absmax|quant_map|nested_\w+|quant_state\..+)|SCB|weight_format|qzeros|scales|g_idx"
     r"|(?:weight|input|k|v)_(?:scale\w*|zero_point|shape|g_idx)|\w+_scales)$"
 )
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d{1,6})(?:\.|$)")
 _BYTES = frozenset({"U8", "I32", "F4"})
 
 
@@ -60,9 +61,21 @@ def modules_of(tensors: Iterable[TensorSpec], config: ModelConfig) -> tuple[Modu
     )
 
 
+def layers_of(modules: Iterable[ModuleSpec], config: ModelConfig) -> int | None:
+    """How many layers the model has, if some module is in one that the config does not count."""
+    numbers = (number for module in modules if (number := layer_number(module.path)) is not None)
+    return config.layers if config.layers is not None and max(numbers, default=0) >= config.layers else None
+
+
 def _names(of: Callable[[str], frozenset[str]], config: ModelConfig) -> frozenset[str]:
     """Of the model and of the models that it is made of."""
     return frozenset(name for model_type in (*config.model_types, "") for name in of(model_type))
+
+
+def layer_number(path: str) -> int | None:
+    """Of the first row of ``layers`` in the path; None outside."""
+    found = _LAYER.search(path)
+    return int(found[1]) if found is not None else None
 
 
 def word(path: str) -> str:

@@ -62,6 +62,15 @@ class ModelConfig:
         return None
 
     @property
+    def layers(self) -> int | None:
+        """How many layers the model, or its text part, has in one row; None if the config does not say."""
+        for fields in (self.raw, self.text_config):
+            count = fields.get("num_hidden_layers")
+            if isinstance(count, int) and not isinstance(count, bool) and count > 0:
+                return count
+        return None
+
+    @property
     def quantization(self) -> Mapping[str, object]:
         """``quantization_config``, of the model or of its text part; empty for a model that is not quantised."""
         for fields in (self.raw, self.text_config):

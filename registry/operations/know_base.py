@@ -25,7 +25,7 @@ from registry.domain.tensors import TensorSpec
 from registry.errors import MalformedFileError, NotFoundError, UnsuitableDirectoryError
 from registry.formats import model_config, shard_index
 from registry.formats.base_model_text import resolve_base
-from registry.formats.base_modules import modules_of
+from registry.formats.base_modules import layers_of, modules_of
 from registry.formats.model_config import ModelConfig, parse_model_config
 from registry.formats.safetensors_header import read_header
 from registry.formats.shard_index import parse_index_metadata, parse_shard_index
@@ -125,17 +125,18 @@ def spec_of(
     identity: BaseModelId, config: ModelConfig, tensors: Sequence[TensorSpec], weights: Digest | None = None
 ) -> BaseModelSpec:
     """What a config and a table of tensors say of the base ``identity``."""
-    fingerprint = _fingerprint(tensors)
+    fingerprint, modules = _fingerprint(tensors), modules_of(tensors, config)
     return BaseModelSpec(
         id=replace(identity, fingerprint=fingerprint),
         model_type=config.model_type,
         architectures=config.architectures,
-        modules=modules_of(tensors, config),
+        modules=modules,
         is_tied=config.is_tied,
         vocabulary=config.vocabulary,
         fingerprint=fingerprint,
         weights_fingerprint=weights,
         is_quantized=bool(config.quantization),
+        layers=layers_of(modules, config),
     )
 
 

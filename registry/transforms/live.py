@@ -26,7 +26,7 @@ from registry.domain.digest import Digest
 from registry.domain.finding import Severity
 from registry.domain.tensors import TensorSpec
 from registry.errors import InvalidInputError, RejectedError, UnmergeableError
-from registry.formats.base_modules import modules_of
+from registry.formats.base_modules import layers_of, modules_of
 from registry.formats.model_config import ModelConfig
 from registry.numerics.merging import fused
 from registry.numerics.precision import is_rounding
@@ -141,16 +141,17 @@ def _checkpoint(weights: Mapping[str, Tensor], config: Mapping[str, object]) -> 
 
 def _spec(base: Checkpoint) -> BaseModelSpec:
     config, tensors = ModelConfig(base.config), [spec for _, spec in base]
-    nowhere = Digest.of(b"")
+    nowhere, modules = Digest.of(b""), modules_of(tensors, config)
     return BaseModelSpec(
         BaseModelId(None),
         config.model_type,
         config.architectures,
-        modules_of(tensors, config),
+        modules,
         config.is_tied,
         config.vocabulary,
         nowhere,
         is_quantized=bool(config.quantization),
+        layers=layers_of(modules, config),
     )
 
 

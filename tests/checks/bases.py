@@ -13,7 +13,7 @@ from registry.domain.finding import Finding
 from registry.domain.manifest import Manifest
 from registry.domain.tensors import TensorSpec
 from registry.formats.adapter_config import AdapterConfig
-from registry.formats.base_modules import modules_of
+from registry.formats.base_modules import layers_of, modules_of
 from registry.formats.model_config import ModelConfig
 from tests.variants.adapters import read
 
@@ -57,15 +57,17 @@ def base(
     specs = [TensorSpec(tensor, (dtypes or {}).get(tensor, "F16"), shape) for tensor, shape in tensors.items()]
     view = ModelConfig({"model_type": model_type, "architectures": [architecture], **config})
     fingerprint = Digest.of(repr(sorted(tensors.items())).encode())
+    modules = modules_of(specs, view)
     return BaseModelSpec(
         id=BaseModelId(name, raw=name or "/bases/tiny", fingerprint=fingerprint),
         model_type=model_type,
         architectures=(architecture,),
-        modules=modules_of(specs, view),
+        modules=modules,
         is_tied=view.is_tied,
         vocabulary=view.vocabulary,
         fingerprint=fingerprint,
         is_quantized=bool(view.quantization),
+        layers=layers_of(modules, view),
     )
 
 

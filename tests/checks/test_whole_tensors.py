@@ -131,6 +131,16 @@ def test_a_name_takes_all_modules_that_end_in_it(more: list[TensorSpec], said: b
     assert ("saved-module-incomplete" in found) is said
 
 
+def test_a_layer_that_only_the_checkpoint_has_is_not_missed() -> None:
+    """For multi-token prediction: the config does not count it, and transformers loads it into nothing."""
+    tensors = [*K, *pair("model.layers.1.self_attn.k_proj"), *(tensor(UP.format(n), 96, HIDDEN) for n in range(2))]
+    deeper = {**LLAMA, **{name.replace("layers.1.", "layers.2."): LLAMA[name] for name in LLAMA if "layers.1." in name}}
+    config = {"modules_to_save": ["up_proj"], "target_modules": ["k_proj"]}
+    assert noticed(subject(tensors, base(deeper, num_hidden_layers=2), **config)) == []
+    found = noticed(subject(tensors, base(deeper, num_hidden_layers=3), **config))
+    assert {"saved-module-incomplete", "layer-without-tensors"} <= set(found)
+
+
 def test_a_saved_module_lacks_its_bias() -> None:
     on = base({**LLAMA, "lm_head.bias": (VOCABULARY,)})
     weight, bias = tensor("lm_head.weight", VOCABULARY, HIDDEN), tensor("lm_head.bias", VOCABULARY)

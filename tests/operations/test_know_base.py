@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.domain.base_model import ModuleKind
+from registry.domain.base_model import ModuleKind, parse_base_model_spec
 from registry.errors import MalformedFileError, UnavailableError, UnsuitableDirectoryError
 from registry.operations import build_base
 from registry.operations.know_base import know_base
@@ -172,3 +172,13 @@ def test_what_is_built_has_bounded_memory(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(UnavailableError) as refused:
         know_base(tmp_path)
     assert refused.value.code == "shapes-unknown"
+
+
+def test_layers_that_the_config_does_not_count(tmp_path: Path) -> None:
+    names = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in range(3)]
+    (tmp_path / "model.safetensors").write_bytes(safetensors_bytes({name: ("F32", (1, 1), floats(2)) for name in names}))
+    for count, layers in ((2, 2), (3, None), (None, None)):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": count}))
+        known = know_base(tmp_path)
+        assert known.layers == layers
+        assert parse_base_model_spec(known.canonical_bytes) == known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -246,3 +247,16 @@ def test_the_gate_is_closed_where_peft_is(
     errors = {finding.rule for finding in findings if finding.severity is Severity.ERROR}
     assert (lost is not None) == (rule is not None), lost
     assert (rule in errors) if rule is not None else (errors == set())
+
+
+def test_layers_that_only_the_checkpoint_has(made: Callable[[str], tuple[Path, Path]], tmp_path: Path) -> None:
+    """For multi-token prediction. transformers leaves them out, and PEFT wants nothing of them."""
+    adapter, base = made("saved in layers")
+    shutil.copytree(base, tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    last = {name: weight for name, weight in weights.items() if ".layers.1." in name}
+    weights |= {name.replace(".1.", ".2.", 1): weight.clone() for name, weight in last.items()}
+    save_file(weights, tmp_path / "base/model.safetensors", metadata={"format": "pt"})
+    assert loses(adapter, tmp_path / "base", BY_NAME[TRAINED["saved in layers"][0]]) is None
+    verdict = check(adapter_in(adapter), base_called(str(tmp_path / "base")))
+    assert {one.rule for one in verdict.findings if one.severity is not Severity.INFO} <= {"base-id", "base-unproven"}
