@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from registry.checks.brought import HEADS, OPTIONAL
-from registry.checks.matching import match
+from registry.checks.matching import match, path_of
 from registry.checks.misfit import error, note, warning
 from registry.checks.places import is_foreign_class, upwards
 from registry.checks.rule import Rule, Subject
 from registry.domain.base_model import BaseModelSpec
 from registry.domain.finding import Finding, Severity
 from registry.formats.base_classes import answers_elsewhere, head_names
-from registry.formats.base_heads import heads_of
+from registry.formats.base_heads import certain_heads, heads_of
 from registry.variants.findings import some
 from registry.variants.lora_checks import shown
 from registry.variants.settings import saved_modules
@@ -55,6 +55,30 @@ def _nowhere(subject: Subject) -> Iterator[Finding]:
                 found="none",
                 fix="save the adapter again; if the module was never trained, remove the name from modules_to_save",
             )
+
+    for name in _unlisted(subject):
+        yield error(
+            "head-nowhere",
+            f"a {subject.base.model_type if subject.base else None} for {subject.manifest.task_type} has {name}, which PEFT saves "
+            "whole by itself, and the file has no tensor of it: PEFT cannot load the adapter",
+            where="modules_to_save",
+            target=name,
+            expected=f"the tensors of {name}",
+            found="none",
+            fix="save the adapter again; the head was trained, and is lost",
+        )
+
+
+def _unlisted(subject: Subject) -> Iterator[str]:
+    """The head that PEFT wants for the task although nobody names it, where the class is sure to have it and the file has none at
+    all. An adapter that brings a head of another name was trained on a class that is not transformers' own."""
+    matching, task = match(subject), subject.manifest.task_type
+    if matching is None or task not in _TASKS or not subject.manifest.targets or is_foreign_class(subject.config):
+        return
+    heads = certain_heads(matching.places.base.model_type, task, None)
+    held = {above for spec in subject.manifest.tensors for above in upwards(path_of(spec.name))}
+    if held.isdisjoint(_DEFAULTS) and {path.partition(".")[0] for path in matching.brought} <= heads:
+        yield from sorted(heads & _DEFAULTS)
 
 
 def _elsewhere(subject: Subject) -> Iterator[Finding]:

@@ -19,8 +19,24 @@ def test_a_head_that_the_base_lacks_comes_with_the_adapter() -> None:
 
 def test_a_declared_head_that_is_nowhere() -> None:
     assert noticed(subject(K, modules_to_save=["value_head"])) == ["head-nowhere"]
-    assert noticed(subject(K, modules_to_save=["score"], task_type="SEQ_CLS")) == []
+    assert noticed(subject(K, base(model_type="made-up"), modules_to_save=["score"], task_type="SEQ_CLS")) == []
     assert noticed(subject(K, modules_to_save=["score"])) == ["head-nowhere"]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "options", "said"),
+    [
+        ([], {}, True),
+        ([], {"modules_to_save": ["classifier", "score"]}, True),
+        ([tensor("score.weight", 3, HIDDEN)], {}, False),
+        ([tensor("my_head.weight", 3, HIDDEN)], {"modules_to_save": ["my_head"]}, False),  # of a class that nobody knows
+        ([], {"auto_mapping": {"base_model_class": "Mine", "parent_library": "mine"}}, False),
+        ([], {"task_type": "CAUSAL_LM"}, False),
+    ],
+)
+def test_a_head_that_every_adapter_for_the_task_has(tensors: list, options: dict, said: bool) -> None:
+    """PEFT makes and wants it whatever the config says; of a llama for classification it is ``score``."""
+    assert ("head-nowhere" in noticed(subject([*K, *tensors], **{"task_type": "SEQ_CLS", **options}))) is said
 
 
 @pytest.mark.parametrize(

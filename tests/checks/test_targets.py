@@ -90,7 +90,9 @@ def test_two_parts_that_could_be_meant_are_both_named() -> None:
 def test_the_class_that_was_trained_decides_about_the_prefix(path: str, task: str, bare: bool) -> None:
     tensors = {name.removeprefix("model."): shape for name, shape in LLAMA.items()} if bare else LLAMA
     architecture = "LlamaModel" if bare else "LlamaForCausalLM"
-    assert noticed(subject(q_proj(path), base(tensors, architecture=architecture), task_type=task)) == []
+    head = [tensor("score.weight", 3, HIDDEN)] if task == "SEQ_CLS" else []
+    found = noticed(subject([*q_proj(path), *head], base(tensors, architecture=architecture), task_type=task))
+    assert found == (["head-brought"] if head else [])
 
 
 def test_a_bare_class_has_no_prefix() -> None:
