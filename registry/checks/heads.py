@@ -9,6 +9,7 @@ from registry.checks.matching import match, path_of
 from registry.checks.misfit import error, note, warning
 from registry.checks.places import is_foreign_class, upwards
 from registry.checks.rule import Rule, Subject
+from registry.checks.widths import has_free_rows
 from registry.domain.base_model import BaseModelSpec
 from registry.domain.finding import Finding, Severity
 from registry.formats.base_classes import answers_elsewhere, head_names
@@ -144,9 +145,8 @@ def _other_size(subject: Subject) -> Iterator[Finding]:
         name = tensor.module.rpartition(".")[2]
         if tensor.tail != "weight" or module is None or module.shape is None or name in VOCABULARY:
             continue
-        inside = any(part.isdecimal() for part in tensor.module.split("."))
         shape = tensor.spec.shape
-        if not inside and shape != module.shape and shape[1:] == module.shape[1:]:
+        if has_free_rows(tensor.module, module) and shape != module.shape and shape[1:] == module.shape[1:]:
             yield warning(
                 "head-resized",
                 f"{tensor.spec.name} is {shown(shape)}, and the base's own {tensor.module} is {shown(module.shape)}",

@@ -80,13 +80,14 @@ def _parameters(path: str, home: str, below: Mapping[str, list[ModuleSpec]]) -> 
 
 def _below(places: Places) -> Mapping[str, list[ModuleSpec]]:
     """Every path of the base with the plain modules that are at it or below it, under their names in memory; what a
-    quantiser packed has other parameters."""
+    quantiser packed has other parameters. A normalisation is told from a bare parameter by its bias."""
     found: dict[str, list[ModuleSpec]] = {}
     for name, module in places.by_name.items() if not places.base.is_quantized else ():
         is_attention = (
             f"{name}.out_proj" in places.by_name
         )  # nn.MultiheadAttention, whose parameters are called otherwise
-        if module.kind not in _PLAIN or is_attention or ".experts." in name:
+        is_norm = module.kind is ModuleKind.OTHER and module.has_bias and len(module.shape or ()) == 1
+        if not (module.kind in _PLAIN or is_norm) or is_attention or ".experts." in name:
             continue
         if in_memory(name, places.base.model_type) == name and not is_taken_apart(name, places.base.model_type):
             for above in upwards(name):

@@ -21,7 +21,7 @@ from registry.checks.heads import VOCABULARY
 from registry.checks.matching import Matching, match
 from registry.checks.misfit import Misfit, note
 from registry.checks.rule import Rule, Subject
-from registry.checks.widths import heads_misfitting, misfitting
+from registry.checks.widths import contradicting, has_free_rows, heads_misfitting, misfitting
 from registry.domain.base_model import ModuleKind, ModuleSpec
 from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import Manifest, Target
@@ -51,6 +51,7 @@ def _wrong_shape(subject: Subject) -> Iterator[Finding]:
         if module is not None and module.shape is not None and tensor.module not in matching.brought:
             yield from _replacement(tensor.spec, tensor.module, tensor.tail, module)
     yield from heads_misfitting(matching)
+    yield from contradicting(matching)
     yield from _tied(matching)
     yield from _tokens(subject.manifest, matching)
 
@@ -149,13 +150,13 @@ def _experts(target: Target, a: TensorSpec, b: TensorSpec, shape: tuple[int, ...
 
 
 def _replacement(spec: TensorSpec, path: str, tail: str, module: ModuleSpec) -> Iterator[Misfit]:
-    """A whole tensor over the base's. Another number of rows at the edges of the model is the vocabulary's or the
-    labels' business."""
+    """A whole tensor over the base's. A convolution may be one that stores its inputs first."""
     shape = module.shape or ()
     stored = shape[::-1] if module.kind is ModuleKind.CONV1D else shape
     wanted = stored if tail == "weight" else shape[:1]
-    inside = any(part.isdecimal() for part in path.split("."))
-    if spec.shape == wanted or (not inside and spec.shape[1:] == wanted[1:]):
+    inputs = shape[1] if module.kind is ModuleKind.CONV and tail == "bias" else 0
+    is_transposed = inputs > 0 and len(spec.shape) == 1 and spec.elements % inputs == 0
+    if spec.shape == wanted or is_transposed or (has_free_rows(path, module) and spec.shape[1:] == wanted[1:]):
         return
     yield misfitting(path, spec, shown(wanted), shown(spec.shape))
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from registry.checks.brought import HEADS, OPTIONAL
 from registry.checks.matching import Matching
 from registry.checks.misfit import Misfit, error
-from registry.domain.base_model import BaseModelSpec, ModuleKind
+from registry.domain.base_model import BaseModelSpec, ModuleKind, ModuleSpec
 from registry.domain.tensors import TensorSpec
 from registry.formats.base_classes import has_projected_classifier, head_inputs
 from registry.variants.lora_checks import shown
@@ -34,6 +35,35 @@ def heads_misfitting(matching: Matching) -> Iterator[Misfit]:
             if shape[1] not in widths | others:
                 known = " or ".join(map(str, sorted(backbone))) if len(backbone) < 4 else "a width that the base has"
                 yield misfitting(path, tensor.spec, f"inputs of {known}", shown(shape))
+
+
+def has_free_rows(path: str, module: ModuleSpec) -> bool:
+    """Whether another number of rows is the vocabulary's or the labels' business: of matrices at the edges of the model, but for
+    those that no class puts labels out of."""
+    words = path.split(".")
+    if any(word.isdecimal() for word in words) or len(module.shape or ()) < 2:
+        return False
+    return OPTIONAL.isdisjoint(words) and (module.kind is not ModuleKind.CONV or not HEADS.isdisjoint(words))
+
+
+def contradicting(matching: Matching) -> Iterator[Misfit]:
+    """One number of outputs has the weight of a linear layer, and another its bias."""
+    weights = {one.module: one.spec for one in matching.whole if one.tail == "weight"}
+    for tensor in matching.whole:
+        weight, module = weights.get(tensor.module), matching.module(tensor.module)
+        if tensor.tail != "bias" or weight is None or len(weight.shape) != 2:
+            continue
+        is_head = tensor.module in matching.brought and tensor.module in _PLAIN
+        is_linear = (
+            is_head if module is None else module.kind is ModuleKind.LINEAR and has_free_rows(tensor.module, module)
+        )
+        if is_linear and tensor.spec.shape != weight.shape[:1]:
+            yield misfitting(
+                tensor.module,
+                tensor.spec,
+                f"as many as {weight.name}, {shown(weight.shape[:1])}",
+                shown(tensor.spec.shape),
+            )
 
 
 def _widths(base: BaseModelSpec) -> tuple[set[int], set[int]]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from registry.checks.table import run
+from registry.domain.base_model import BaseModelSpec
 from registry.domain.finding import Severity
 from registry.domain.tensors import TensorSpec
 from tests.checks.bases import HIDDEN, LLAMA, VOCABULARY, base, finding, noticed, subject
@@ -129,6 +130,59 @@ LABELS = [tensor("classifier.weight", 2, HIDDEN), tensor("classifier.bias", 2)]
 def test_a_name_takes_all_modules_that_end_in_it(more: list[TensorSpec], said: bool) -> None:
     found = noticed(subject([*Q_LIN, *LABELS, *more], DISTILBERT, **CLASSIFIER))
     assert ("saved-module-incomplete" in found) is said
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [(("weight", "bias"), False), (("weight",), True), (("bias",), True)],
+)
+def test_a_normalisation_that_is_saved_whole_is_whole(held: tuple[str, ...], said: bool) -> None:
+    name = "bert.encoder.layer.0.output.LayerNorm"
+    on = base(
+        {"bert.encoder.layer.0.attention.self.query.weight": (HIDDEN, HIDDEN), **{f"{name}.{one}": (HIDDEN,) for one in
+         ("weight", "bias")}, "bert.encoder.layer.0.output.gate": (HIDDEN,)},
+        model_type="bert",
+        architecture="BertForMaskedLM",
+    )  # fmt: skip
+    for declared in ("LayerNorm", "output"):
+        one = subject([*QUERY, *(tensor(f"{name}.{tail}", HIDDEN) for tail in held)], on, task_type=None,
+                      modules_to_save=[declared])  # fmt: skip
+        assert ("saved-module-incomplete" in noticed(one)) is said
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "given", "said"),
+    [
+        ("norm.weight", (16,), (16,), False),
+        ("norm.weight", (16,), (48,), True),
+        ("norm.bias", (16,), (48,), True),
+        ("pooler.dense.weight", (16, 16), (32, 16), True),
+        ("pooler.dense.bias", (16,), (32,), True),
+        ("patches.bias", (16,), (32,), True),
+        ("upscale.bias", (8,), (8,), False),  # ConvTranspose2d: (in, out, height, width)
+        ("classifier.weight", (2, 16), (3, 16), False),
+        ("score.weight", (2, 16), (3, 16), False),
+    ],
+)
+def test_another_number_of_rows_is_for_heads_and_vocabularies(
+    name: str, own: tuple[int, ...], given: tuple[int, ...], said: bool
+) -> None:
+    edges = {"norm.weight": (16,), "norm.bias": (16,), "pooler.dense.weight": (16, 16), "pooler.dense.bias": (16,),
+             "patches.weight": (16, 3, 4, 4), "patches.bias": (16,), "upscale.weight": (16, 8, 2, 2), "upscale.bias": (8,),
+             "classifier.weight": (2, 16), "score.weight": (2, 16), "layers.0.query.weight": (16, 16)}  # fmt: skip
+    assert edges[name] == own
+    on = base(edges, model_type="made-up", architecture="Made")
+    query = pair("layers.0.query", inputs=16, outputs=16)
+    found = noticed(subject([*query, tensor(name, *given)], on, task_type=None, modules_to_save=[name.rpartition(".")[0]]))
+    assert ("wrong-shape" in found) is said
+
+
+@pytest.mark.parametrize("on", [base(), base({**LLAMA, "score.weight": (2, HIDDEN), "score.bias": (2,)})])
+@pytest.mark.parametrize(("biases", "said"), [(3, False), (6, True)])
+def test_a_head_does_not_contradict_itself(on: BaseModelSpec, biases: int, said: bool) -> None:
+    head = [tensor("score.weight", 3, HIDDEN), tensor("score.bias", biases)]
+    found = noticed(subject([*K, *head], on, **{**CLASSIFIER, "task_type": "TOKEN_CLS"}))
+    assert ("wrong-shape" in found) is said
 
 
 def test_a_layer_that_only_the_checkpoint_has_is_not_missed() -> None:
