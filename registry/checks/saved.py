@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
+from registry.checks.brought import HEADS, OPTIONAL
 from registry.checks.matching import Matching, match, path_of
 from registry.checks.misfit import error
 from registry.checks.places import Places, class_of, in_memory, upwards
@@ -16,7 +17,7 @@ from registry.checks.rule import Rule, Subject
 from registry.checks.stacks import is_taken_apart
 from registry.domain.base_model import ModuleKind, ModuleSpec
 from registry.domain.finding import Finding, Severity
-from registry.formats.base_heads import has_bias
+from registry.formats.base_heads import has_bias, is_class_for
 from registry.variants.findings import some
 from registry.variants.settings import saved_modules
 
@@ -43,7 +44,8 @@ def _incomplete(subject: Subject) -> Iterator[Finding]:
         yield from _missing(path, [name for name in (f"{path}.weight",) if name not in held])
     for path in whole:
         home = matching.homes.get(path)
-        wanted = _of_head(subject, matching, path, held) if home is None else _parameters(path, home, below)
+        is_own = home is not None and not _is_of_other_class(subject, path)
+        wanted = _parameters(path, home or "", below) if is_own else _of_head(subject, matching, path, held)
         yield from _missing(path, [name for name in wanted if name not in held])
     for shape, absent in _other_layers(matching, declared, whole, taken).items():
         yield from _missing(shape, absent)
@@ -60,6 +62,16 @@ def _missing(path: str, names: list[str]) -> Iterator[Finding]:
             found="none",
             fix=_FIX,
         )
+
+
+def _is_of_other_class(subject: Subject, path: str) -> bool:
+    """Whether it is a head, and the checkpoint's is that of another class than the one that was trained: under the same name it
+    may have other parameters."""
+    words = path.split(".")
+    if subject.base is None or any(map(str.isdecimal, words)) or (HEADS - OPTIONAL).isdisjoint(words):
+        return False
+    task, name = subject.config.task_type, class_of(subject.config)
+    return not any(is_class_for(architecture, task, name) for architecture in subject.base.architectures)
 
 
 def _of_head(subject: Subject, matching: Matching, path: str, held: Collection[str]) -> Iterator[str]:

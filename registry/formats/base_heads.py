@@ -72,6 +72,15 @@ def has_bias(head: str, model_type: str | None, task: str | None, name: str | No
     return bool(certain)
 
 
+def is_class_for(architecture: str, task: str | None, name: str | None) -> bool:
+    """Whether a checkpoint of the class ``architecture`` has the heads of the class that is loaded for the task, or else of
+    ``name``."""
+    if task is None:
+        return architecture == name
+    ending = _ENDING.search(architecture)
+    return ending is not None and _SAME.get(ending[0], ending[0]) in (_endings(task, name) or ())
+
+
 def _endings(task: str | None, name: str | None) -> Collection[str] | None:
     """What the name of the trained class ends in; None where nothing tells."""
     if task is not None and task in _TASKS:

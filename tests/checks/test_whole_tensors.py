@@ -185,6 +185,15 @@ def test_a_head_does_not_contradict_itself(on: BaseModelSpec, biases: int, said:
     assert ("wrong-shape" in found) is said
 
 
+@pytest.mark.parametrize(
+    ("architecture", "said"), [("LlamaForTokenClassification", False), ("LlamaForSequenceClassification", True)]
+)
+def test_the_head_of_another_class_says_nothing_of_the_trained_one(architecture: str, said: bool) -> None:
+    on = base({**LLAMA, "score.weight": (3, HIDDEN), "score.bias": (3,)}, architecture=architecture)
+    found = noticed(subject([*K, tensor("score.weight", 3, HIDDEN)], on, **CLASSIFIER))
+    assert ("saved-module-incomplete" in found) is said
+
+
 def test_a_layer_that_only_the_checkpoint_has_is_not_missed() -> None:
     """For multi-token prediction: the config does not count it, and transformers loads it into nothing."""
     tensors = [*K, *pair("model.layers.1.self_attn.k_proj"), *(tensor(UP.format(n), 96, HIDDEN) for n in range(2))]
