@@ -16,7 +16,14 @@ from functools import cached_property, lru_cache
 from registry.checks.stacks import Experts, fused, other_form, stacked
 from registry.domain.base_model import BaseModelSpec, ModuleKind, ModuleSpec
 from registry.formats.adapter_config import AdapterConfig
-from registry.formats.base_classes import backbone_prefix, prefix_of_class, prefix_of_task, renamed, tower_of_class
+from registry.formats.base_classes import (
+    backbone_prefix,
+    prefix_of_class,
+    prefix_of_task,
+    renamed,
+    shared,
+    tower_of_class,
+)
 from registry.formats.base_modules import layer_number
 
 #: What the stacks of experts are called in memory.
@@ -134,7 +141,7 @@ def places_of(base: BaseModelSpec) -> Places:
         on_disk[module.path] = _as_stack(module) if name.endswith(_STACKS) else module
         found.setdefault(name, on_disk[module.path])
     for name, module in [*found.items()]:
-        found |= {alias: module for alias in _shared(name, module, found) if alias not in found}
+        found |= {alias: module for alias in _shared(name, module, found, base.model_type) if alias not in found}
     parts = stacked(base.model_type, found)
     found |= {path: fused(path, experts) for path, experts in parts.items()}
     return Places(base, found | on_disk, parts)
@@ -146,13 +153,19 @@ def _as_stack(module: ModuleSpec) -> ModuleSpec:
     return replace(module, kind=ModuleKind.EXPERTS) if is_stack else module
 
 
-def _shared(name: str, module: ModuleSpec, modules: Mapping[str, ModuleSpec]) -> list[str]:
-    """Encoder and decoder of T5 and BART have one embedding, which the checkpoint holds once, as ``shared``."""
-    before, dot, last = name.rpartition(".")
-    if last != "shared" or module.kind is not ModuleKind.EMBEDDING:
-        return []
-    sides = (f"{before}{dot}{side}" for side in ("encoder", "decoder"))
-    return [f"{side}.embed_tokens" for side in sides if any(path.startswith(f"{side}.") for path in modules)]
+def _shared(name: str, module: ModuleSpec, modules: Mapping[str, ModuleSpec], model_type: str | None) -> list[str]:
+    """Encoder and decoder of T5 and BART have one embedding, which the checkpoint holds once, as ``shared``; a few families hold
+    other modules once. Only a side that the base has can have such a name."""
+    known = shared(model_type)
+    if module.kind is ModuleKind.EMBEDDING:
+        known = (("shared", ("encoder.embed_tokens", "decoder.embed_tokens")), *known)
+    found = []
+    for stored, others in known:
+        before = name.removesuffix(stored)
+        if before != name and (not before or before.endswith(".")):
+            sides = {other: f"{before}{other.partition('.')[0]}." for other in others}
+            found += [before + other for other, side in sides.items() if any(path.startswith(side) for path in modules)]
+    return found
 
 
 def places_for(config: AdapterConfig, base: BaseModelSpec) -> Places:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from registry.checks.brought import HEADS
 from registry.checks.heads import VOCABULARY
 from registry.checks.matching import Matching, match
 from registry.checks.misfit import Misfit, error
@@ -13,6 +14,8 @@ from registry.domain.finding import Finding, Severity
 from registry.variants.tensor_names import PREFIX
 from registry.variants.token_rows import DELTA, WRAPPER, rows_missing, token_indices
 
+#: Both sides of what may be one matrix.
+_EMBEDDINGS = VOCABULARY | HEADS
 _FIX = "check against the base it was trained on, or save the adapter again"
 
 
@@ -34,7 +37,7 @@ def _not_tied(asked: Mapping[str, Sequence[int]], rows: Sequence[str], matching:
     missing = rows_missing(asked, rows)
     held = [asked[name] for name in asked if name not in missing]
     for name in missing:
-        is_tied = matching.places.base.is_tied and name.rpartition(".")[2] in VOCABULARY
+        is_tied = matching.places.base.is_tied and name.rpartition(".")[2] in _EMBEDDINGS
         if asked[name] in held and not is_tied:  # without such a twin the adapter contradicts itself, whatever the base
             yield error(
                 "token-rows-elsewhere",

@@ -132,6 +132,13 @@ def splits(model_type: str | None) -> tuple[Stack, ...]:
 
 
 @cache
+def shared(model_type: str | None) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Ends of the names of modules that a checkpoint holds once, each with what else it is called in memory."""
+    entries = [entry for entry in _table("base_spellings.toml")["shared"] if model_type in entry["model_types"]]
+    return tuple((stored, tuple(others)) for entry in entries for stored, others in _lists(entry))
+
+
+@cache
 def retargeted(model_type: str | None) -> frozenset[str]:
     """Last words of the modules that PEFT takes for experts or a router of theirs, whichever module of this type they name."""
     entries = [entry for entry in _table("base_spellings.toml")["retargeted"] if model_type in entry["model_types"]]

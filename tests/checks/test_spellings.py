@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from registry.checks.matching import match
+from registry.checks.matching import Matching, match
+from registry.checks.rule import Subject
 from registry.domain.base_model import BaseModelSpec
 from registry.domain.tensors import TensorSpec
 from tests.checks.bases import base, noticed, subject
@@ -169,3 +170,27 @@ def test_blip_2_has_no_backbone_of_one_name() -> None:
     on = base({f"{path}.weight": (24, 16)}, model_type="blip-2", architecture="Blip2ForConditionalGeneration")
     for task in ("CAUSAL_LM", "SEQ_2_SEQ_LM", None):
         assert noticed(subject(of(path), on, task_type=task)) == []
+
+
+@pytest.mark.parametrize(
+    ("model_type", "stored", "said"),
+    [
+        ("prophetnet", "word_embeddings", "decoder.word_embeddings"),
+        ("udop", "patch_embed.proj", "encoder.embed_patches.proj"),
+        ("t5", "shared", "encoder.embed_tokens"),
+    ],
+)
+def test_what_a_checkpoint_holds_once_has_its_names_in_memory(model_type: str, stored: str, said: str) -> None:
+    shape = (16, 3, 4, 4) if stored == "patch_embed.proj" else (64, 16)
+    sides = {f"{side}.layers.0.fc1.weight": (24, 16) for side in ("encoder", "decoder")}
+    for tensors, found in ((sides, True), ({}, False)):
+        on = base({f"{stored}.weight": shape, **tensors}, model_type=model_type, architecture="Made")
+        whole = subject([*of("encoder.layers.0.fc1"), tensor(f"{said}.weight", *shape)], on, task_type=None,
+                        modules_to_save=[said])  # fmt: skip
+        assert (said in match_of(whole).homes) is found
+
+
+def match_of(one: Subject) -> Matching:
+    matching = match(one)
+    assert matching is not None
+    return matching

@@ -75,6 +75,7 @@ def test_rows_of_tokens_belong_to_an_embedding_of_the_base(module: str, said: bo
         ([1], "lm_head", None, True),
         ({"embed_tokens": [1], "lm_head": [1]}, "model.embed_tokens", None, True),
         ({"embed_tokens": [1], "lm_head": [1]}, "model.embed_tokens", TIED, False),
+        ({"embed_tokens": [1], "output_projection": [1]}, "model.embed_tokens", TIED, False),
     ],
 )
 def test_rows_of_tokens_lie_where_peft_looks(indices: Any, rows: str, on: Any, said: bool) -> None:

@@ -30,7 +30,12 @@ Tensors = dict[str, torch.Tensor]
 Config = dict[str, Any]
 Mutation = Callable[[Tensors, Config], object]
 
-BY_NAME = {case.name: case for case in CASES}
+BIOGPT = BaseCase(
+    "biogpt", "BioGptConfig", {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "max_position_embeddings": 32}, "BioGptForCausalLM", "BioGptForCausalLM", "CAUSAL_LM",
+    "biogpt.layers.0.self_attn.q_proj", ["q_proj"],
+)  # fmt: skip
+BY_NAME = {case.name: case for case in (*CASES, BIOGPT)}
 P = "base_model.model."
 ROWS = f"{P}model.embed_tokens.token_adapter.trainable_tokens_delta"
 HEAD_ROWS = f"{P}lm_head.token_adapter.trainable_tokens_delta"
@@ -42,6 +47,7 @@ TRAINED: dict[str, tuple[str, Config]] = {
     "tokens": ("llama saved bare", {"trainable_token_indices": [1, 5]}),
     "tied tokens": ("qwen2 tied", {"target_modules": ["q_proj"], "trainable_token_indices": [1, 5]}),
     "tied head": ("qwen2 tied", {"target_modules": ["q_proj", "lm_head"]}),
+    "tokens of both": ("biogpt", {"trainable_token_indices": {"embed_tokens": [1, 5], "output_projection": [1, 5]}}),
     "saved": ("llama without a task", {"task_type": "CAUSAL_LM", "modules_to_save": ["embed_tokens", "lm_head"]}),
     "saved in layers": ("llama without a task", {"task_type": "CAUSAL_LM", "modules_to_save": ["up_proj"]}),
     "saved in one another": ("gpt-2", {"target_modules": ["c_fc"], "modules_to_save": ["attn"]}),
@@ -122,6 +128,7 @@ CHANGED: list[tuple[str, Mutation, str | None]] = [
     ("tied tokens", saying(trainable_token_indices={"embed_tokens": [1, 5], "lm_head": [2]}), "token-rows-missing"),
     ("tokens", both(saying(trainable_token_indices={"embed_tokens": [1, 5], "lm_head": [1, 5]}),
                     lambda tensors, _: tensors.update({HEAD_ROWS: tensors[ROWS].clone()})), None),
+    ("tokens of both", saying(), None),  # the output embedding is called otherwise, and one matrix with the input all the same
     ("llama", saying(trainable_token_indices=[1]), "token-rows-missing"),
     ("llama", saying(trainable_token_indices={}), None),
     # whole tensors
