@@ -112,7 +112,7 @@ def _match(key: _Same) -> Matching | None:
             homeless.append(path)
     drifts = tuple(_drifts(homeless, homes, spots, prefix))
     drifted = {path for drift in drifts for path in drift.paths}
-    is_brought = brought_by(subject.config, subject.base)
+    is_brought = brought_by(subject.config, spots, prefix)
     brought = tuple(path for path in homeless if path not in drifted and is_brought(path))
     targets = {target.path for target in manifest.targets}
     is_lora = manifest.peft_type == "LORA"

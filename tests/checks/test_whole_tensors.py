@@ -56,6 +56,17 @@ def test_a_module_that_the_base_lacks(whole: str, config: dict[str, Any], said: 
     assert ("head-brought" in found) is (not said and whole != "lm_head")
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("lm_head", False), ("model.language_model.lm_head", True), ("model.lm_head", True), ("model.layers.lm_head", False)],
+)
+@pytest.mark.parametrize("declared", [["lm_head"], None])
+def test_a_head_stands_where_its_class_has_it(path: str, said: bool, declared: list[str] | None) -> None:
+    """At the top, or in a part of the model that the base has."""
+    found = noticed(subject([*K, tensor(f"{path}.weight", VOCABULARY, HIDDEN)], TIED, modules_to_save=declared))
+    assert ("unmatched-target" in found) is said
+
+
 def test_an_embedding_of_another_architecture() -> None:
     foreign = tensor("model.embed_tokens.weight", VOCABULARY, HIDDEN)
     assert "unmatched-target" in noticed(subject([*QUERY, foreign], BERT, task_type=None))

@@ -158,6 +158,8 @@ CHANGED: list[tuple[str, Mutation, str | None]] = [
     ("tied head", added("lm_head.lora_B.weight", 99, 2), "wrong-shape"),
     ("tied head", both(without("base_layer"), added("lm_head.lora_B.weight", 99, 2)), "wrong-shape"),
     ("tied head", as_embedding("lm_head"), "wrong-shape"),
+    ("tied head", renamed("lm_head", "model.language_model.lm_head"), "unmatched-target"),
+    ("tied head", renamed("lm_head", "model.lm_head"), "unmatched-target"),
     ("saved norms", saying(), None),
     ("saved norms", without("0.output.LayerNorm.weight"), "saved-module-incomplete"),
     ("saved norms", without("0.output.LayerNorm.bias"), "saved-module-incomplete"),
