@@ -28,6 +28,9 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")
 
 
+#: What PEFT takes for an embedding where ``ensure_weight_tying`` asks for one (``peft/utils/constants.py``,
+#: EMBEDDING_LAYER_NAMES): GPT-2's ``wte`` is none.
+_TIED = ("embed_tokens", "lm_head")
 #: Both sides of what may be one matrix.
 _EMBEDDINGS = VOCABULARY | HEADS
 
@@ -95,10 +98,21 @@ def _comes_along(path: str, subject: Subject, chosen: Callable[[str], bool]) -> 
     if last == "out_proj" and chosen(above):
         return True
     tied = subject.config.truthy("ensure_weight_tying") and last in _EMBEDDINGS
-    return tied and any(
-        target.name in _EMBEDDINGS and target.path != path and chosen(target.path)
-        for target in subject.manifest.targets
+    return (
+        tied
+        and _names_tied(subject.config)
+        and any(
+            target.name in _EMBEDDINGS and target.path != path and chosen(target.path)
+            for target in subject.manifest.targets
+        )
     )
+
+
+def _names_tied(config: AdapterConfig) -> bool:
+    """Whether PEFT sees an embedding among the targets, and adapts what is tied to it: by these names alone."""
+    asked = _names(config, "target_modules") or ()
+    words = asked if isinstance(asked, str) else [name.rpartition(".")[2] for name in asked]
+    return any(picked(words, name, Patterns()) for name in _TIED)
 
 
 def _is_module(path: str, layer: LoraLayer) -> bool:
