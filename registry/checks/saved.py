@@ -82,9 +82,13 @@ def _of_head(subject: Subject, matching: Matching, path: str, held: Collection[s
 
 
 def _parameters(path: str, home: str, below: Mapping[str, list[ModuleSpec]]) -> Iterator[str]:
-    """The parameters of the module and of what is below it, as the adapter has to call them."""
+    """The parameters of the module and of what is below it, as the adapter has to call them; but not of what the trained class
+    may lack."""
     for module in below.get(home, ()):
-        own = path + module.path.removeprefix(home)
+        inside = module.path.removeprefix(home)
+        own = path + inside
+        if not OPTIONAL.isdisjoint(inside.split(".")):
+            continue
         yield f"{own}.weight"
         if module.has_bias:
             yield f"{own}.bias"

@@ -206,6 +206,16 @@ def test_the_head_of_another_class_says_nothing_of_the_trained_one(architecture:
     assert ("saved-module-incomplete" in found) is said
 
 
+def test_a_backbone_that_is_saved_whole_may_have_no_pooler() -> None:
+    """Which the checkpoint of another class has."""
+    query = "bert.encoder.layer.0.attention.self.query"
+    shapes = {f"{query}.weight": (HIDDEN, HIDDEN), "bert.pooler.dense.weight": (HIDDEN, HIDDEN)}
+    on = base(shapes, model_type="bert", architecture="BertForMultipleChoice")
+    dense = pair("cls.predictions.transform.dense", inputs=HIDDEN, outputs=HIDDEN)
+    one = subject([*dense, tensor(f"{query}.weight", HIDDEN, HIDDEN)], on, modules_to_save=["bert"])
+    assert "saved-module-incomplete" not in noticed(one)
+
+
 def test_a_layer_that_only_the_checkpoint_has_is_not_missed() -> None:
     """For multi-token prediction: the config does not count it, and transformers loads it into nothing."""
     tensors = [*K, *pair("model.layers.1.self_attn.k_proj"), *(tensor(UP.format(n), 96, HIDDEN) for n in range(2))]
