@@ -58,7 +58,7 @@ def _nowhere(subject: Subject) -> Iterator[Finding]:
             )
 
     for name in _unlisted(subject):
-        yield error(
+        yield warning(
             "head-nowhere",
             f"a {subject.base.model_type if subject.base else None} for {subject.manifest.task_type} has {name}, which PEFT saves "
             "whole by itself, and the file has no tensor of it: PEFT cannot load the adapter",
@@ -72,7 +72,8 @@ def _nowhere(subject: Subject) -> Iterator[Finding]:
 
 def _unlisted(subject: Subject) -> Iterator[str]:
     """The head that PEFT wants for the task although nobody names it, where the class is sure to have it and the file has none at
-    all. An adapter that brings a head of another name was trained on a class that is not transformers' own."""
+    all: no misfit, since the adapter may be meant for a model that has one. An adapter that brings a head of another name was
+    trained on a class that is not transformers' own."""
     matching, task = match(subject), subject.manifest.task_type
     if matching is None or task not in _TASKS or not subject.manifest.targets or is_foreign_class(subject.config):
         return
