@@ -119,7 +119,8 @@ class Announced:
         """2. What a commit is of, with the askings it takes; None if nobody asked. ``part`` is what the client says about it."""
         found = frozenset(brought)
         begun = self._begun(found, title=title, part=part, scattered=scattered)
-        taken = self._taken_by(found - begun.names if begun else found, youngest=scattered)
+        own = (begun.coming if scattered else begun.names) if begun else frozenset[str]()
+        taken = self._taken_by(found - own, youngest=scattered)
         if begun is None and not taken and not scattered:
             return None
         if begun is None:

@@ -164,7 +164,10 @@ def _commit(changes: Changes, place: _Place) -> _Done:
 
 
 def _is_stray(changes: Changes, upload: Upload | None, announced: Announced, main: Revision) -> bool:
-    """Whether it goes on with something that is neither a draft nor what main is."""
+    """Whether it goes on with something that is neither a draft nor what main is. A tool that commits in any order would repeat
+    for ever what is refused."""
+    if changes.is_scattered:
+        return False
     begun = upload is not None and upload.id in {each.id for each in announced.uploads}
     if upload is None or not begun:
         return changes.is_part
