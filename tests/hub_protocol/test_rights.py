@@ -176,7 +176,7 @@ def test_no_address_outlives_a_server_without_tokens(tmp_path: Path) -> None:
     address = batch["objects"][0]["actions"]["upload"]["href"].removeprefix("http://localhost")
     assert here.ask("PUT", address, who=None, content=data).status_code == 200
     with here.registry.catalog.writing() as writer:
-        writer.add_token(new_token("first", [Action.ADMIN], [], expires_at=None)[1])
+        writer.add_token(new_token("first", [Action.ADMIN], [NamespacePattern("*")], expires_at=None)[1])
     assert here.ask("PUT", address, who=None, content=data).status_code == 401
 
 
