@@ -43,12 +43,22 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patterns=st.lists(PATTERNS, min_size=1, max_size=4), paths=st.lists(PATHS, min_size=1, max_size=12, unique=True))
 def test_what_git_ignores_is_left_out_and_nothing_else(repository: Path, patterns: list[str], paths: list[str]) -> None:
+    agree(repository, patterns, paths)
+
+
+def agree(repository: Path, patterns: list[str], paths: list[str]) -> None:
     text = "\n".join(["# a comment", "", *patterns, ""])
     (repository / ".gitignore").write_text(text)
     asked = ["git", "-C", str(repository), "check-ignore", "--no-index", "--stdin"]
     said = subprocess.run(asked, input="\n".join(paths), capture_output=True, text=True, check=False).stdout
     ignored = ignored_by(text)
     assert [path for path in paths if ignored(path)] == [path for path in paths if path in said.splitlines()]
+
+
+@pytest.mark.parametrize("first", ["a", "*", "a*", "**/a", "a/a", "*/a", "**/", "x/"])
+@pytest.mark.parametrize("second", ["!a/**", "!a/", "!a", "!/a/*", "!**/a", "!*/"])
+def test_what_is_taken_in_again_is_what_git_takes_in_again(repository: Path, first: str, second: str) -> None:
+    agree(repository, [first, second], ["a", "a/a", "a/b", "x/a", "x/a/b", "a/a/a"])
 
 
 @pytest.mark.parametrize("line", ["[z-a]", "[", "a\\", "[[:foo:]]x", "!", "/", "\ud800", "\x00", "(?i)a"])

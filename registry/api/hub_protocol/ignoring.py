@@ -13,9 +13,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
 import re2
-from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from registry.domain.paths import require_plain
@@ -47,16 +47,18 @@ def ignored_by(text: str) -> Callable[[str], bool]:
     no path InvalidInputError."""
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise IgnoreRulesError(f"is larger than {MAX_BYTES:,} bytes")
-    rules = GitIgnoreSpec(list(_patterns(text)), backend="simple")  # which asks each compiled pattern itself
+    rules = list(_patterns(text))[::-1]
     until = time.monotonic() + _PATIENCE
 
     @cache
     def left_out(path: str) -> bool:
-        """Below a folder that is left out nothing is taken in again; a folder ends with a slash."""
+        """The last pattern decides, but below a folder that is left out nothing is taken in again. A folder ends with a slash."""
         if time.monotonic() > until:
             raise IgnoreRulesError("has patterns that take too long")
         above = path.rstrip("/").rpartition("/")[0]
-        return bool(above and left_out(f"{above}/")) or rules.match_file(path)
+        if above and left_out(f"{above}/"):
+            return True
+        return next((leaves_out for pattern, leaves_out in rules if pattern.search(path)), False)
 
     def ignored(path: str) -> bool:
         require_plain(path)
@@ -65,7 +67,8 @@ def ignored_by(text: str) -> Callable[[str], bool]:
     return ignored
 
 
-def _patterns(text: str) -> Iterator[GitIgnoreSpecPattern]:
+def _patterns(text: str) -> Iterator[tuple[Any, bool]]:
+    """Each as an expression that is found in what it means itself, and whether that is left out."""
     count = 0
     for line in text.removeprefix("\ufeff").split("\n"):
         if not line.strip() or line.startswith("#"):
@@ -77,6 +80,12 @@ def _patterns(text: str) -> Iterator[GitIgnoreSpecPattern]:
         try:
             expression, leaves_out = GitIgnoreSpecPattern.pattern_to_regex(line)
             if expression is not None:
-                yield GitIgnoreSpecPattern(re2.compile(expression, _OPTIONS), leaves_out)
+                yield re2.compile(_of_itself(expression), _OPTIONS), bool(leaves_out)
         except (ValueError, re2.error):
             continue
+
+
+def _of_itself(expression: str) -> str:
+    """The library's expression is found in all that lies below a folder too; ``a/**`` is of what is inside ``a``, and not ``a``."""
+    exact = expression.replace("(?:(?P<ps_d>/)|$)", "/?$").replace("(?P<ps_d>/)", "/$")
+    return f"{exact}." if exact.endswith("/") else exact
