@@ -211,6 +211,19 @@ def test_a_tool_that_commits_in_any_order_makes_one_version(here: Hub, first: di
     assert {"data/a.txt", "data/b.txt"} < set(here.files("team/x"))
 
 
+def test_the_first_adapter_of_such_a_tool_is_a_version_as_soon_as_it_is_there(here: Hub, first: dict[str, bytes]) -> None:
+    """It asks about all files, and about those of a commit once more before it commits them."""
+    here.create("team/x")
+    here.announce("team/x", {WEIGHTS: first[WEIGHTS], "data/a.txt": b"a"})
+    here.announce("team/x", {CONFIG: first[CONFIG], "data/b.txt": b"b"})
+    for files in ({CONFIG: first[CONFIG], "data/b.txt": b"b"}, {WEIGHTS: first[WEIGHTS], "data/a.txt": b"a"}):
+        assert here.tags("team/x") == []
+        here.announce("team/x", files)
+        here.committed("team/x", files, title=TOOL)
+    assert here.tags("team/x") == ["v1"]
+    assert sorted(here.files("team/x")) == sorted([CONFIG, WEIGHTS, "data/a.txt", "data/b.txt"])
+
+
 def test_what_such_a_tool_leaves_as_it_was_is_not_waited_for_long(
     here: Hub, first: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

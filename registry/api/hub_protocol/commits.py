@@ -150,8 +150,7 @@ def _commit(changes: Changes, place: _Place) -> _Done:
         return _finished(changes, tree, head, place)
     rest = upload.after(changes.files)
     adapter = adapter_in(tree)
-    unsaid = adapter.keys() - rest.came if changes.is_scattered else rest.is_open
-    waits = announced.awaits(rest) or bool(unsaid)
+    waits = announced.awaits(rest) or _may_go_on(rest, tree)
     if waits and adapter != adapter_in(main.tree):  # 4
         done = _recorded(changes, tree, head, main.number, place, draft=rest.id)
         rest = replace(rest, draft=done.commit)
@@ -161,6 +160,14 @@ def _commit(changes: Changes, place: _Place) -> _Done:
         done = _finished(changes, tree, head, place)
     _note(replace(rest, number=place.history.main.number), waits=waits, place=place)
     return done
+
+
+def _may_go_on(upload: Upload, tree: Tree) -> bool:
+    """Whether nothing says that it is done: a tool that commits in any order has not brought an adapter, or not all of what is
+    there by now."""
+    if upload.scattered:
+        return not is_whole(tree) or bool(adapter_in(tree).keys() - upload.came)
+    return upload.is_open
 
 
 def _is_stray(changes: Changes, upload: Upload | None, announced: Announced, main: Revision) -> bool:
