@@ -17,6 +17,11 @@ from registry.api.settings import Settings
 from registry.connect import Registry, connect
 from tests.hub_protocol.running import make_tokens
 
+WEIGHTS, CONFIG, CARD = "adapter_model.safetensors", "adapter_config.json", "README.md"
+#: How ``upload_large_folder`` calls its commits, and how many files a client's first commit of many has, see huggingface_hub's
+#: _upload_large_folder.py and _upload_pipeline.py.
+TOOL, CUT = "Add files using upload-large-folder tool", 250
+
 
 @dataclass
 class Hub:

@@ -12,11 +12,8 @@ import pytest
 from registry.api.hub_protocol import commits
 from registry.api.hub_protocol.announcements import LONGEST
 from tests.hub_protocol.conftest import write_one
-from tests.hub_protocol.in_process import Hub, hub, in_files, reopened
+from tests.hub_protocol.in_process import CONFIG, CUT, TOOL, WEIGHTS, Hub, hub, in_files, reopened
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-TOOL = "Add files using upload-large-folder tool"
-CUT = 250  #: files of a client's first commit, see huggingface_hub's _upload_pipeline.py
 VOCAB = {"vocab.json": b'{"a": 1}'}
 
 

@@ -11,24 +11,7 @@ import pytest
 from registry.api.hub_protocol import commits
 from registry.api.hub_protocol.announcements import LONGEST
 from tests.hub_protocol.conftest import write_one
-from tests.hub_protocol.in_process import Hub, hub, in_files
-
-WEIGHTS, CONFIG, CARD = "adapter_model.safetensors", "adapter_config.json", "README.md"
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Hub:
-    return hub(tmp_path / "store")
-
-
-@pytest.fixture
-def first(tmp_path: Path) -> dict[str, bytes]:
-    return in_files(write_one(tmp_path / "first"))
-
-
-@pytest.fixture
-def second(tmp_path: Path) -> dict[str, bytes]:
-    return in_files(write_one(tmp_path / "second", value=0.25))
+from tests.hub_protocol.in_process import CARD, CONFIG, TOOL, WEIGHTS, Hub, in_files
 
 
 def test_of_an_upload_in_parts_nothing_is_mixed_with_what_only_looks_the_same(here: Hub, tmp_path: Path) -> None:
@@ -191,7 +174,6 @@ def test_two_jobs_of_one_token_are_two_versions(here: Hub, first: dict[str, byte
     assert here.read("team/x", WEIGHTS, "v2") == second[WEIGHTS]
 
 
-TOOL = "Add files using upload-large-folder tool"
 
 
 def test_a_tool_that_commits_in_any_order_makes_one_version(here: Hub, first: dict[str, bytes], second: dict[str, bytes]) -> None:

@@ -10,24 +10,7 @@ import pytest
 from registry.catalog import writer
 from registry.errors import ConflictError, InvalidNameError
 from tests.hub_protocol.conftest import write_one
-from tests.hub_protocol.in_process import Hub, hub, in_files
-
-WEIGHTS, CONFIG, CARD = "adapter_model.safetensors", "adapter_config.json", "README.md"
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Hub:
-    return hub(tmp_path / "store")
-
-
-@pytest.fixture
-def first(tmp_path: Path) -> dict[str, bytes]:
-    return in_files(write_one(tmp_path / "first"))
-
-
-@pytest.fixture
-def second(tmp_path: Path) -> dict[str, bytes]:
-    return in_files(write_one(tmp_path / "second", value=0.25))
+from tests.hub_protocol.in_process import CARD, CONFIG, WEIGHTS, Hub, hub, in_files
 
 
 def test_a_commit_is_named_for_its_versions_digest(here: Hub, first: dict[str, bytes]) -> None:

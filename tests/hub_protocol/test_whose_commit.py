@@ -11,10 +11,9 @@ import pytest
 from registry.api.hub_protocol import commits
 from registry.api.hub_protocol.announcements import LONGEST
 from tests.hub_protocol.conftest import write_one
-from tests.hub_protocol.in_process import Hub, hub, in_files
+from tests.hub_protocol.in_process import CONFIG, CUT, WEIGHTS, Hub, hub, in_files
 
-WEIGHTS, CONFIG, TOKENIZER = "adapter_model.safetensors", "adapter_config.json", "tokenizer.json"
-CUT = 250  #: files of a client's first commit, see huggingface_hub's _upload_pipeline.py
+TOKENIZER = "tokenizer.json"
 ADAPTER = (CONFIG, WEIGHTS, TOKENIZER)
 
 
