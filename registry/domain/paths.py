@@ -55,10 +55,14 @@ def require_apart(paths: Collection[str]) -> None:
                 hint="remove one of the two, or give it another name",
             )
         seen[lower] = path
-    for path in paths:
-        folder = next((seen[above] for above in _above(path.lower()) if above in seen), None)
-        if folder is not None:
-            raise InvalidInputError(f"{folder!r:.200} would be a file and a folder", code="clashing-paths")
+    require_no_folder(seen)
+
+
+def require_no_folder(paths: Collection[str]) -> None:
+    """Raises InvalidInputError for a file where another has a folder."""
+    folder = next((above for path in paths for above in _above(path) if above in paths), None)
+    if folder is not None:
+        raise InvalidInputError(f"{folder!r:.200} would be a file and a folder", code="clashing-paths")
 
 
 def _above(path: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import socket
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
@@ -130,3 +131,21 @@ def site(folder: Path, write_adapter: WriteAdapter, *, with_tokens: bool = True,
                 writer.add_token(kept)
     with served(Settings(folder / "store", pushes_per_minute=1_000_000, **settings)) as address:
         yield Site(shelf, folder / "store", address, tokens)
+
+
+def sent(here: Site, data: bytes, *, patience: float = 5.0) -> bytes:
+    """All that comes back until the server closes, or nothing comes for a while."""
+    with socket.create_connection(("127.0.0.1", here.port), timeout=patience) as connection:
+        connection.sendall(data)
+        found = b""
+        try:
+            while chunk := connection.recv(65536):
+                found += chunk
+        except TimeoutError:
+            pass
+        return found
+
+
+def head(here: Site, line: str, *headers: str) -> bytes:
+    token = f"Authorization: Bearer {here.tokens['root']}"
+    return "\r\n".join([line, "Host: localhost", token, *headers, "", ""]).encode()

@@ -16,7 +16,7 @@ from registry.api.hub_protocol.errors import EntryMissingError, TooLargeError
 from registry.api.hub_protocol.policy import Welcome, is_described, welcome
 from registry.api.hub_protocol.trees import Entry, Tree, tree_of
 from registry.domain.digest import Digest
-from registry.domain.paths import require_apart
+from registry.domain.paths import require_apart, require_no_folder
 from registry.errors import InvalidInputError, MissingBlobError
 
 if TYPE_CHECKING:
@@ -164,11 +164,7 @@ def _require_tree(files: Mapping[str, Entry]) -> None:
     if len(files) > _MAX_FILES:
         raise TooLargeError("a repository with so many files", _MAX_FILES)
     require_apart([path for path in files if is_described(path)])
-    for path in files:
-        parts = path.split("/")
-        for depth in range(1, len(parts)):
-            if "/".join(parts[:depth]) in files:
-                raise InvalidInputError(f"{'/'.join(parts[:depth])} would be a file and a folder", code="invalid-path")
+    require_no_folder(files)
 
 
 def _one_text(summary: str, description: str) -> str:
