@@ -110,11 +110,13 @@ def _selective(query: VersionQuery, bases: Sequence[str]) -> Iterator[SelectOfSc
 def _conditions(query: VersionQuery, version: type[VersionRow], bases: Sequence[str]) -> list[ColumnElement[bool]]:
     by_name = query.is_by_name
     found: list[ColumnElement[bool]] = []
-    if not query.all_versions and query.alias is None and query.parent is None:
+    if query.all_versions or query.alias is not None:
+        found.append(col(version.deleted).is_(None))
+    elif query.parent is not None:
+        found += [col(version.deleted).is_(None), col(version.yanked).is_(None)]
+    else:
         newest = col(version.newest)
         found.append((newest if by_name else _beside(newest)).is_(True))
-    else:
-        found.append(col(version.deleted).is_(None))
     if query.namespace is not None:
         found.append(col(version.adapter).startswith(f"{query.namespace.lower()}/", autoescape=True))
     if query.visible is not None:

@@ -95,8 +95,8 @@ class VersionQuery:
     """Every condition must hold. Without ``all_versions``, ``alias`` or ``parent`` a row is an adapter's newest version not yanked.
 
     ``visible`` is what the asker may see, None for everything. ``base`` is compared by canonical id, ``targets`` must all be
-    there, ``ranks`` are inclusive bounds, ``parent`` is the digest of a version that it was made from, ``after`` is where the page
-    before ended.
+    there, ``ranks`` are inclusive bounds. ``parent`` is the digest of a version: rows are what was made from it and, without
+    ``all_versions``, not yanked. ``after`` is where the page before ended.
     """
 
     text: str | None = None

@@ -144,10 +144,13 @@ def expected(rows: list[Row], query: VersionQuery) -> list[str]:
             newest[row.key] = max(newest.get(row.key, 0), row.number)
     low, high = query.ranks
 
+    def is_shown(row: Row) -> bool:
+        return row.fate == "kept" if query.parent is not None else newest.get(row.key) == row.number
+
     def fits(row: Row) -> bool:
         return (
             row.fate != "deleted"
-            and (query.all_versions or query.alias is not None or query.parent is not None or newest.get(row.key) == row.number)
+            and (query.all_versions or query.alias is not None or is_shown(row))
             and (query.text is None or query.text.lower() in row.key)
             and (query.base is None or (row.base or "").lower() == query.base.lower())
             and (low is None or (row.rank is not None and row.rank >= low))
