@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 
 from registry.catalog import adapters
 from registry.catalog.bases import ADD_BASE, ALIAS_BASE, add_base, alias_base
-from registry.catalog.commits import COMMIT, add_commit, forget_commits
+from registry.catalog.commits import COMMIT, DROP_DRAFTS, add_commit, drop_drafts, forget_commits
 from registry.catalog.events import Event
 from registry.catalog.tables import (
     AliasRow,
@@ -211,6 +211,7 @@ _CHANGES: dict[str, Callable[[Session, str, Facts], None]] = {
     UNYANK: lambda session, adapter, facts: _yank(session, adapter, {**facts, "reason": None}),
     DELETE: _delete,
     EVALUATE: _evaluate,
+    DROP_DRAFTS: drop_drafts,
     adapters.SET_PRIVATE: adapters.set_private,
     adapters.REMOVE: lambda session, adapter, _facts: adapters.remove(session, adapter),
     adapters.RENAME: adapters.rename,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import delete
@@ -14,6 +15,7 @@ from registry.domain.digest import Digest
 from registry.domain.names import AdapterName
 
 COMMIT = "commit"
+DROP_DRAFTS = "drop-drafts"
 
 
 def add_commit(session: Session, sequence: int, at: str, actor: str, adapter: str, facts: Mapping[str, Any]) -> None:
@@ -40,9 +42,40 @@ def forget_commits(session: Session, adapter: str, number: int | None = None) ->
     chosen = select(CommitRow.id).where(CommitRow.adapter == adapter)
     if number is not None:
         chosen = chosen.where(CommitRow.number == number)
-    ids = list(session.exec(chosen))
+    _forget(session, adapter, list(session.exec(chosen)))
+
+
+def drop_drafts(session: Session, adapter: str, facts: Mapping[str, Any]) -> None:
+    _forget(session, adapter, facts["commits"])
+
+
+def dead_drafts(session: Session, before: str) -> dict[AdapterName, list[str]]:
+    """See :meth:`registry.catalog.protocol.Catalog.dead_drafts`."""
+    with_drafts = select(CommitRow.adapter).where(col(CommitRow.draft).is_(True))
+    rows = session.exec(
+        select(CommitRow).where(col(CommitRow.adapter).in_(with_drafts)).order_by(col(CommitRow.sequence).desc())
+    )
+    needed: set[tuple[str, str | None]] = set()
+    found: dict[AdapterName, list[str]] = defaultdict(list)
+    for row in rows:
+        if not row.draft or row.at >= before or (row.adapter, row.id) in needed:
+            needed.add((row.adapter, row.parent))
+        else:
+            found[AdapterName.parse(row.adapter)].append(row.id)
+    return dict(found)
+
+
+def _forget(session: Session, adapter: str, ids: Collection[str]) -> None:
     for table, column in ((CommitBlobRow, CommitBlobRow.commit), (CommitRow, CommitRow.id)):
         session.exec(delete(table).where(col(table.adapter) == adapter, col(column).in_(ids)))
+
+
+def digests(session: Session, dead_before: str | None) -> set[str]:
+    """What commits need, see :meth:`registry.catalog.protocol.Catalog.references`."""
+    if dead_before is None:
+        return set(session.exec(select(CommitBlobRow.digest).distinct()))
+    dead = {(adapter.key, commit) for adapter, ids in dead_drafts(session, dead_before).items() for commit in ids}
+    return {row.digest for row in session.exec(select(CommitBlobRow)) if (row.adapter, row.commit) not in dead}
 
 
 def commits_of(session: Session, adapter: AdapterName) -> list[Commit]:

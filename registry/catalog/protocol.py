@@ -99,6 +99,9 @@ class CatalogWriter(Protocol):
     ) -> None:
         """Put a commit of the Hub's protocol on record, see :class:`~registry.domain.commit.Commit`; the blobs are kept."""
 
+    def drop_drafts(self, before: str) -> None:
+        """Forget the dead drafts, see :meth:`Catalog.dead_drafts`: their blobs are kept no longer."""
+
     def add_token(self, token: Token) -> Token:
         """Raises ConflictError for an id that a token has or had, InvalidInputError for an administrator of a part."""
 
@@ -146,8 +149,13 @@ class Catalog(Protocol):
     def live_versions(self) -> Iterator[Version]:
         """Every version that is not deleted, yanked ones too."""
 
-    def references(self) -> Iterator[Digest]:
-        """Every digest that a version or an evaluation needs: manifests, files, raw results."""
+    def dead_drafts(self, before: str) -> Mapping[AdapterName, Sequence[str]]:
+        """The ids of the commits of uploads that nobody went on with since a moment, newest first. What a younger draft or a
+        commit that is none came of is not among them."""
+
+    def references(self, *, dead_before: str | None = None) -> Iterator[Digest]:
+        """Every digest that a version, an evaluation, a base or a commit needs: manifests, files, raw results. Without what only
+        :meth:`dead_drafts` of before a moment need, if one is given."""
 
     def owners(self, digest: Digest) -> list[str]:
         """References of the versions that need a blob."""

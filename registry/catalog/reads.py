@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from sqlmodel import Session, col, select
@@ -106,12 +106,16 @@ class SqlReads(ABC):
             last = rows[-1].id or last
             yield from page
 
-    def references(self) -> Iterator[Digest]:
+    def dead_drafts(self, before: str) -> Mapping[AdapterName, Sequence[str]]:
+        with self._reading() as session:
+            return commits.dead_drafts(session, before)
+
+    def references(self, *, dead_before: str | None = None) -> Iterator[Digest]:
         with self._reading() as session:
             digests = {
                 *session.exec(select(BlobRow.digest).distinct()),
                 *session.exec(select(BaseRow.digest)),
-                *session.exec(select(CommitBlobRow.digest).distinct()),
+                *commits.digests(session, dead_before),
             }
         return (Digest(digest) for digest in digests)
 

@@ -128,6 +128,9 @@ class RemoteWriter:
     def rename_adapter(self, adapter: AdapterName, to: AdapterName) -> None:
         self._step(asks.RENAME_ADAPTER, adapter=str(adapter), to=str(to))
 
+    def drop_drafts(self, before: str) -> None:
+        raise _on_the_server(f"forgetting uploads of before {before}")
+
     def add_token(self, token: Token) -> Token:
         return self._step(asks.ADD_TOKEN, token=values.token_document(token))
 
@@ -207,7 +210,12 @@ class RemoteCatalog:
                 raise self._client.failed("the same page twice")
             query = query.behind(page[-1])
 
-    def references(self) -> Iterator[Digest]:
+    def dead_drafts(self, before: str) -> Mapping[AdapterName, Sequence[str]]:
+        raise _on_the_server(f"looking for uploads of before {before}")
+
+    def references(self, *, dead_before: str | None = None) -> Iterator[Digest]:
+        if dead_before is not None:
+            raise _on_the_server(f"looking for what uploads of before {dead_before} need")
         found = self._ask(asks.REFERENCES)
         return iter(found)
 

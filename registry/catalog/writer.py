@@ -249,6 +249,10 @@ class SqlWriter:
         }
         self._record(commits.COMMIT, self._shown(adapter), facts)
 
+    def drop_drafts(self, before: str) -> None:
+        for adapter, ids in commits.dead_drafts(self._session, before).items():
+            self._record(commits.DROP_DRAFTS, self._shown(adapter), {"commits": ids})
+
     def add_token(self, token: Token) -> Token:
         if Action.ADMIN in token.actions and tuple(token.patterns) != ("*",):
             raise InvalidInputError(

@@ -3,7 +3,8 @@
 A blob goes only if nothing refers to it, asked again inside the catalog's one write transaction, and if it is older
 than the grace period. Pushing verifies its blobs inside the same kind of transaction, so neither can miss the other.
 
-What killed writers left goes at once, and after the grace period what came of uploads that nobody went on with.
+What killed writers left goes at once, and after the grace period what came of uploads that nobody went on with: their files, and
+the drafts that clients of the Hub's protocol committed.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from registry.blobs.protocol import BlobStore, LocalBlobStore
 from registry.catalog.protocol import Catalog
 from registry.domain.digest import Digest
+from registry.domain.moments import stamp
 from registry.errors import MissingBlobError, UnavailableError
 
 _BATCH = 200
+#: Digits of a commit's id.
+_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +37,22 @@ class Collected:
 def collect(*, blobs: LocalBlobStore, catalog: Catalog, grace: float, now: float, dry_run: bool = False) -> Collected:
     """``grace`` in seconds: blobs and unfinished uploads that are younger are left alone. With ``dry_run`` nothing is changed and
     the answer says what would go."""
-    referenced = set(catalog.references())
+    begun = stamp(datetime.fromtimestamp(max(0.0, now - grace), UTC))
+    drafts = [
+        f"{adapter} {commit[:_SHOWN]}" for adapter, commits in catalog.dead_drafts(begun).items() for commit in commits
+    ]
+    referenced = set(catalog.references(dead_before=begun))
     candidates = [
         digest for digest in blobs.digests() if digest not in referenced and blobs.age(digest, now=now) >= grace
     ]
     left = _left(blobs, grace=grace, now=now)
-    leftovers = (*_sweep(left, dry_run=dry_run), *catalog.sweep(dry_run=dry_run))
+    leftovers = (*_sweep(left, dry_run=dry_run), *catalog.sweep(dry_run=dry_run), *drafts)
     if dry_run:
         sizes = _sizes(candidates, blobs)
         return Collected(tuple(sizes), sum(sizes.values()), leftovers)
+    if drafts:
+        with catalog.writing() as writer:
+            writer.drop_drafts(begun)
     removed: list[Digest] = []
     freed = 0
     for start in range(0, len(candidates), _BATCH):

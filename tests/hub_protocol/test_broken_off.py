@@ -11,6 +11,7 @@ import pytest
 
 from registry.api.hub_protocol import commits
 from registry.api.hub_protocol.announcements import LONGEST
+from registry.domain.names import AdapterName
 from tests.hub_protocol.conftest import write_one
 from tests.hub_protocol.in_process import CONFIG, CUT, TOOL, WEIGHTS, Hub, hub, in_files, reopened
 
@@ -209,3 +210,42 @@ def test_a_server_that_starts_ends_what_was_not_said_to_end(
     again = reopened(here)
     assert soon(lambda: again.tags("team/x") == ["v1", "v2"])
     assert of_version(again, "v2", CONFIG, WEIGHTS) == {**config, WEIGHTS: first[WEIGHTS]}
+
+
+def test_a_collector_takes_the_drafts_that_nobody_went_on_with(
+    here: Hub, first: dict[str, bytes], second: dict[str, bytes]
+) -> None:
+    """And no other: what is awaited, and what a version came of, stays; what goes is what a dry run says."""
+    here.committed("team/x", first)
+    here.create("team/dead")
+    name, parts = titles("upload"), pieces(second, CUT)
+    for each in pieces(second, LONGEST):
+        here.announce("team/x", each)
+    drafts = [here.committed("team/x", part, title=name(number)) for number, part in enumerate(parts[:2])]
+    for each in pieces(second, LONGEST):
+        here.announce("team/dead", each)
+    here.committed("team/dead", parts[0], title="upload")
+    unchanged = here.registry.catalog.commits(AdapterName.parse("team/x"))
+    assert here.registry.gc(grace=60.0).leftovers == ()
+    assert here.registry.catalog.commits(AdapterName.parse("team/x")) == unchanged
+    for number, part in list(enumerate(parts))[2:]:
+        here.committed("team/x", part, title=name(number))
+    assert here.tags("team/x") == ["v1", "v2"]
+    planned = here.registry.gc(grace=0.0, dry_run=True)
+    done = here.registry.gc(grace=0.0)
+    assert (sorted(done.blobs), done.bytes, done.leftovers) == (sorted(planned.blobs), planned.bytes, planned.leftovers)
+    assert [each.split()[0] for each in done.leftovers] == ["team/dead"]
+    assert len(done.blobs) == len(set(parts[0].values()) - set(first.values()) - set(second.values())) + 1
+    assert {each.id for each in here.registry.catalog.commits(AdapterName.parse("team/x"))} >= set(drafts)
+    assert here.registry.gc(grace=0.0).leftovers == ()
+    here.registry.rebuild()
+    assert not here.registry.doctor(deep=True).problems
+    again = reopened(here)
+    assert of_version(again, "v2", WEIGHTS, CONFIG) == {path: second[path] for path in (WEIGHTS, CONFIG)}
+    assert again.commit("team/dead", parts[1], title=name(1)).status_code == 409
+    for number, part in enumerate(parts):
+        if number == 0:
+            for each in pieces(second, LONGEST):
+                again.announce("team/dead", each)
+        again.committed("team/dead", part, title=name(number))
+    assert again.tags("team/dead") == ["v1"]

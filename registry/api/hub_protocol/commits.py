@@ -144,7 +144,7 @@ def _commit(changes: Changes, place: _Place) -> _Done:
     head = draft or main  # 3
     _require_parent(changes, head, main, history, repository.shown)
     tree = changes.applied_to(head.tree, repository.shown, head.commit)
-    if draft is None and adapter_in(tree) != adapter_in(main.tree) and _is_stray(changes, upload, announced, main):
+    if draft is None and _is_stray(changes, tree, upload, announced, main):
         raise StrayPartError(repository.shown, changes.title.partition("\n")[0])
     if upload is None:
         return _finished(changes, tree, head, place)
@@ -170,15 +170,19 @@ def _may_go_on(upload: Upload, tree: Tree) -> bool:
     return upload.is_open
 
 
-def _is_stray(changes: Changes, upload: Upload | None, announced: Announced, main: Revision) -> bool:
+def _is_stray(changes: Changes, tree: Tree, upload: Upload | None, announced: Announced, main: Revision) -> bool:
     """Whether it goes on with something that is neither a draft nor what main is. A tool that commits in any order would repeat
     for ever what is refused."""
     if changes.is_scattered:
         return False
+    if upload is not None and upload.draft:  # a version that it went on from was deleted, or a collector took it
+        return True
+    if adapter_in(tree) == adapter_in(main.tree):
+        return False
     begun = upload is not None and upload.id in {each.id for each in announced.uploads}
     if upload is None or not begun:
         return changes.is_part
-    return any(makes_version(path) for path in upload.came) and (bool(upload.draft) or upload.number != main.number)
+    return any(makes_version(path) for path in upload.came) and upload.number != main.number
 
 
 def _upload_of(changes: Changes, announced: Announced) -> Upload | None:
