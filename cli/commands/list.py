@@ -97,16 +97,14 @@ def _why_not(type: str | None, sort: str | None) -> str:
 
 def _row(version: Version) -> tuple[object, ...]:
     summary = version.summary
-    base = summary.get("base_model")
-    shown = (base.get("id") or base.get("raw")) if isinstance(base, dict) else None
     score = version.score
     return (
         version.reference + (" (yanked)" if version.yanked is not None else ""),
-        shown,
-        summary.get("variant"),
-        summary.get("rank"),
-        summary.get("target_modules"),
-        size(summary.get("bytes", 0)),
+        summary.base_model.name,
+        summary.variant,
+        summary.rank,
+        summary.target_modules,
+        size(summary.bytes),
         f"{score.metric} {score.value:.4g}{f' ({score.task})' if score.task else ''}" if score else None,
         version.aliases,
     )

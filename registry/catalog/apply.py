@@ -25,6 +25,7 @@ from registry.catalog.tables import (
 )
 from registry.catalog.tokens import ADD_TOKEN, REVOKE_TOKEN, add_token, revoke_token
 from registry.domain.manifest import Manifest
+from registry.domain.summary import summary_of
 
 PUBLISH = "publish"
 MOVE_ALIAS = "alias"
@@ -86,28 +87,9 @@ def live_numbers(session: Session, adapter: str) -> list[int]:
     return list(session.exec(numbers.order_by(col(VersionRow.number))))
 
 
-def summary(manifest: Manifest, facts: Facts) -> dict[str, object]:
-    """The manifest without its tables: what a list shows; with the fingerprints of the base as it was known then."""
-    base: dict[str, object] = {**manifest.base_model.document(), "fingerprint": facts.get("fingerprint")}
-    weights = facts.get("weights_fingerprint")
-    if weights is not None:  # events from before it was recorded give the rows they always gave
-        base["weights_fingerprint"] = weights
-    return {
-        "base_model": base,
-        "peft_type": manifest.peft_type,
-        "variant": manifest.variant,
-        "task_type": manifest.task_type,
-        "rank": manifest.rank,
-        "alpha": manifest.alpha,
-        "scaling": manifest.scaling,
-        "target_modules": manifest.target_modules,
-        "layers": manifest.layers,
-        "dtype": manifest.dtype,
-        "parameters": manifest.parameters,
-        "bytes": manifest.bytes,
-        "tensor_identity": manifest.tensor_identity,
-        "base_change": manifest.base_change,
-    }
+def summary_text(manifest: Manifest, facts: Facts) -> str:
+    known = {key: facts.get(key) for key in ("fingerprint", "weights_fingerprint")}
+    return json.dumps(summary_of(manifest, **known).document(), sort_keys=True)
 
 
 def _publish(session: Session, event: Event, manifest: Manifest | None) -> None:
@@ -128,14 +110,14 @@ def _publish(session: Session, event: Event, manifest: Manifest | None) -> None:
     digests = {row.digest}
     if manifest is not None:
         base = manifest.base_model
-        row.base = (base.id or base.raw or "").lower() or None
+        row.base = (base.name or "").lower() or None
         row.peft_type = manifest.peft_type.upper()
         row.task_type = manifest.task_type.upper() if manifest.task_type else None
         row.rank = manifest.rank
         row.parameters = manifest.parameters
         row.bytes = manifest.bytes
         row.tensor_identity = manifest.tensor_identity
-        row.summary = json.dumps(summary(manifest, facts), sort_keys=True)
+        row.summary = summary_text(manifest, facts)
         digests.update(entry.digest for entry in manifest.files)
     session.add(row)
     session.flush()

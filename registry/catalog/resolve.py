@@ -14,6 +14,7 @@ from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding, Severity
 from registry.domain.names import AdapterName, Namespace, Reference, Word
+from registry.domain.summary import read_summary
 from registry.domain.version import Version
 from registry.errors import CorruptionError, InvalidNameError, NotFoundError
 
@@ -98,7 +99,7 @@ def _version(
             number=row.number,
             digest=Digest(row.digest),
             created_at=row.created_at,
-            summary=json.loads(row.summary),
+            summary=read_summary(json.loads(row.summary)),
             note=row.note,
             yanked=row.yanked,
             aliases=tuple(aliases),

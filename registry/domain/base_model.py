@@ -26,6 +26,10 @@ class BaseModelId:
     raw: str | None = None
     fingerprint: str | None = None
 
+    @property
+    def name(self) -> str | None:
+        return self.id or self.raw
+
     def document(self) -> dict[str, str | None]:
         return {"id": self.id, "revision": self.revision, "raw": self.raw, "fingerprint": self.fingerprint}
 

@@ -136,8 +136,7 @@ class VersionQuery:
         if self.sort == "created":
             return version.created_at, version.place
         if self.sort in SORTS:
-            found = version.summary.get(self.sort or "")
-            return found if isinstance(found, int) else None, version.place
+            return getattr(version.summary, self.sort or ""), version.place
         return (version.score.value, version.place) if version.score is not None else ()
 
 

@@ -9,13 +9,13 @@ from registry.domain.digest import Digest
 from registry.domain.evaluation import Evaluation
 from registry.domain.finding import Finding
 from registry.domain.names import AdapterName
+from registry.domain.summary import Summary
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """``adapter`` and ``number`` name it, ``digest`` is its manifest's and its identity.
 
-    ``summary`` is the manifest without its tables (tensors, files, ranks), as the catalog indexed it.
     ``yanked`` is the reason given, None if it is not yanked. ``score`` is the evaluation to show beside it in a list. ``place``
     counts the versions of a catalog in the order in which they were stored, None where nobody said: it stays whatever changes.
     """
@@ -24,7 +24,7 @@ class Version:
     number: int
     digest: Digest
     created_at: str
-    summary: Mapping[str, object]
+    summary: Summary
     note: str | None = None
     yanked: str | None = None
     aliases: tuple[str, ...] = ()

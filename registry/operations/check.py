@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -218,17 +218,15 @@ def adapter_stored(reference: Reference, *, blobs: BlobStore, catalog: Catalog) 
     if digest is None:
         raise NotFoundError(f"{version.reference} has no {CONFIG}", hint="push the adapter again")
     config = parse_adapter_config(b"".join(blobs.read(digest)), where=CONFIG)
-    recorded = version.summary.get("base_model")
-    if isinstance(recorded, Mapping):
-        manifest = replace(manifest, base_model=replace(manifest.base_model, fingerprint=recorded.get("fingerprint")))
+    recorded = version.summary.base_model
+    manifest = replace(manifest, base_model=replace(manifest.base_model, fingerprint=recorded.fingerprint))
     own = tuple(finding for finding in version.findings if finding.rule not in _ABOUT_BASES)
     return CheckedAdapter(version.reference, manifest, config, own, recorded_weights(version))
 
 
 def recorded_weights(version: Version) -> Digest | None:
     """The weights fingerprint of its base, as it was known when the version was pushed."""
-    recorded = version.summary.get("base_model")
-    weights = recorded.get("weights_fingerprint") if isinstance(recorded, Mapping) else None
+    weights = version.summary.base_model.weights_fingerprint
     return Digest(weights) if weights else None
 
 

@@ -46,7 +46,6 @@ class Resolved:
     def document(self, address: str) -> dict[str, object]:
         """``address`` is the server's, without a slash at the end. Keys are only ever added."""
         version, manifest = self.version, self.manifest
-        base = version.summary.get("base_model")
         return {
             "adapter": str(version.adapter),
             "version": version.number,
@@ -54,7 +53,7 @@ class Resolved:
             "digest": version.digest,
             "aliases": list(version.aliases),
             "yanked": version.yanked,
-            "base_model": base.get("id") or base.get("raw") if isinstance(base, dict) else None,
+            "base_model": version.summary.base_model.name,
             "peft_type": manifest.peft_type,
             "variant": manifest.variant,
             "rank": manifest.rank,

@@ -59,7 +59,7 @@ def summary_document(version: Version) -> dict[str, object]:
         "yank_reason": version.yanked,
         "created_at": version.created_at,
         "note": version.note,
-        **version.summary,
+        **version.summary.document(),
         "score": version.score.document() if version.score else None,
     }
 

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 
 from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog
@@ -40,7 +40,7 @@ def survey(
     shelf = Shelf(blobs, catalog)
     kin = Kin(base, shelf) if base is not None and base.id.id is None else None
     for version in _newest(catalog, base.id.id if base else None):  # 1
-        if version.summary.get("peft_type") == MERGED:
+        if version.summary.peft_type == MERGED:
             continue  # a checkpoint, no adapter
         if kin is not None and not kin.has(version):
             continue
@@ -51,8 +51,7 @@ def survey(
             yield check(adapter, base, profile, allow=allow)  # 2
         except RegistryError as error:
             yield refused(version.reference, error, base, profile)  # 3
-        size = version.summary.get("bytes")
-        progress(size if isinstance(size, int) else 0)
+        progress(version.summary.bytes)
 
 
 def refused(
@@ -92,14 +91,12 @@ class Kin:
         }
 
     def has(self, version: Version) -> bool:
-        recorded = version.summary.get("base_model")
-        if not isinstance(recorded, Mapping):
-            return False
-        name = (self._shelf.same_name(BaseModelId(recorded.get("id"))).id or "").lower()
-        raw = str(recorded.get("raw") or "")
+        recorded = version.summary.base_model
+        name = (self._shelf.same_name(BaseModelId(recorded.id)).id or "").lower()
+        raw = recorded.raw or ""
         if name and (name in self._ids or name.rpartition("/")[2] == self._name):
             return True
-        if self._fingerprint is not None and recorded.get("fingerprint") == self._fingerprint:
+        if self._fingerprint is not None and recorded.fingerprint == self._fingerprint:
             return True
         return os.path.isabs(raw) and os.path.realpath(raw) == self._path
 

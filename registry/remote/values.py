@@ -71,7 +71,7 @@ def version_document(version: Version) -> dict[str, Any]:
         "number": version.number,
         "digest": version.digest,
         "created_at": version.created_at,
-        "summary": dict(version.summary),
+        "summary": version.summary.document(),
         "note": version.note,
         "yanked": version.yanked,
         "aliases": list(version.aliases),
@@ -86,8 +86,6 @@ def read_version(document: Document) -> Version:
     version = record(Version, document)
     if not 1 <= version.number <= MAX_NUMBER:
         raise ValueError(f"version {version.number}")
-    shaped(version.summary.get("bytes", 0), int)  # what lists show
-    shaped(version.summary.get("base_model"), Mapping[str, str | None] | None)
     return version
 
 

@@ -7,7 +7,6 @@ and no look-up reads it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,7 +17,7 @@ from sqlalchemy import Connection, insert
 from sqlmodel import Session, SQLModel
 
 from registry.catalog import schema
-from registry.catalog.apply import summary
+from registry.catalog.apply import summary_text
 from registry.catalog.engine import reading, sqlite_engine, writing
 from registry.catalog.tables import AdapterRow, AliasRow, BlobRow, EvaluationRow, TagRow, TargetRow, VersionRow
 from registry.catalog.writer import SqlWriter
@@ -197,7 +196,7 @@ def _add_rows(rows: dict[type[SQLModel], list[dict[str, object]]], entry: Entry,
             "parameters": manifest.parameters,
             "bytes": manifest.bytes,
             "tensor_identity": manifest.tensor_identity,
-            "summary": json.dumps(summary(manifest, {}), sort_keys=True),
+            "summary": summary_text(manifest, {}),
             "findings": "[]",
         }
     )

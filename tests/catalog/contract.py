@@ -89,8 +89,8 @@ class CatalogContract:
         version = catalog.resolve(Reference(NAME, number=1))
         assert (version.digest, version.note, version.findings) == (manifest(0).digest, "first", (finding,))
         assert (version.aliases, dict(version.tags), version.yanked) == (("production",), {"a": "1", "b": "2"}, None)
-        assert version.summary["rank"] == 8
-        assert version.summary["target_modules"] == ["q_proj"]
+        assert version.summary.rank == 8
+        assert version.summary.target_modules == ("q_proj",)
 
     def test_what_was_made_from_a_version_is_found(self, catalog: Catalog) -> None:
         parent, other = add(catalog, 0, 1)

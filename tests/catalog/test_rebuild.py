@@ -17,6 +17,7 @@ from registry.domain.finding import Finding, Severity
 from registry.domain.manifest import Manifest
 from registry.domain.names import AdapterName, AliasName, Reference
 from registry.domain.query import VersionQuery
+from registry.domain.summary import Summary
 from registry.errors import CorruptionError
 from tests.catalog.conftest import NAME, clock, manifest, migrated_file
 
@@ -125,7 +126,7 @@ def test_numbers_go_on_behind_tombstones(path: Path) -> None:
 def test_without_its_manifest_a_version_keeps_number_and_digest(path: Path) -> None:
     at(path).rebuild(lambda _digest: None)
     version = at(path).resolve(Reference(NAME, number=1))
-    assert (version.digest, version.summary) == (manifest(0).digest, {})
+    assert (version.digest, version.summary) == (manifest(0).digest, Summary())
     assert {each.reference for each in at(path).search(VersionQuery(all_versions=True))} == {
         "team/adapter@1", "team/adapter@3", "Team/Other@1"
     }  # fmt: skip

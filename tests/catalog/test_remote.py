@@ -114,7 +114,7 @@ class TestOverHttp(CatalogContract):
             writer.set_tags(written, {"b": "2", "a": "1"})
         version = catalog.resolve(Reference(NAME, number=1))
         assert (created, version.digest, version.note, dict(version.tags)) == (True, package.digest, "first", {"a": "1", "b": "2"})
-        assert version.summary["target_modules"] == ["q_proj"]
+        assert version.summary.target_modules == ("q_proj",)
 
     def test_who_needs_a_blob_is_known(self, catalog: Any) -> None:
         first, _ = add(catalog, 0, 1)

@@ -55,7 +55,7 @@ def test_a_push_without_a_known_base_says_so(store: Registry, write_adapter: Wri
     pushed = store.push(write_adapter())
     assert rules(pushed.findings) == ["base-not-checked"]
     assert pushed.findings[0].message.startswith("not checked against a base: ")
-    assert store.show("my-lora").version.summary["base_model"]["fingerprint"] is None  # type: ignore[index]
+    assert store.show("my-lora").version.summary.base_model.fingerprint is None
 
 
 def test_a_push_that_fits_records_the_fingerprint(

@@ -169,6 +169,6 @@ def test_identity_is_of_the_tensors_alone(store: Registry, write_adapter: WriteA
     (two / "adapter_model.safetensors").write_bytes(safetensors_bytes(dict(reversed(first.items())), {"format": "pt"}))
     three = write_adapter("three", lora_tensors("l.0.q_proj", "l.0.v_proj", value=0.25), target_modules=targets)
     pushed = [store.push(place).version for place in (one, two, three)]
-    identities = [version.summary["tensor_identity"] for version in pushed]
+    identities = [version.summary.tensor_identity for version in pushed]
     assert identities[0] == identities[1] != identities[2]
     assert len({version.digest for version in pushed}) == 3

@@ -47,7 +47,7 @@ def test_a_base_that_is_replaced_under_its_name_is_not_the_versions_own(
 ) -> None:
     theirs = store.add_base(first, name=ID, hash_weights=True)[1].weights_fingerprint
     version = store.push(write(tmp_path / "one", lora_tensors()), name="a").version
-    assert version.summary["base_model"]["weights_fingerprint"] == theirs  # type: ignore[index]
+    assert version.summary.base_model.weights_fingerprint == theirs
     other = store.add_base(second, name=ID, hash_weights=True)[1].weights_fingerprint
     before = sorted(tmp_path.iterdir())
     with pytest.raises(RejectedError) as caught:
@@ -78,7 +78,7 @@ def test_a_check_asks_for_the_weights_that_the_version_was_pushed_with(
 def test_it_survives_the_loss_of_the_catalog(store: Registry, first: Path, tmp_path: Path, *, is_hashed: bool) -> None:
     store.add_base(first, name=ID, hash_weights=is_hashed)
     version = store.push(write(tmp_path / "one", lora_tensors()), name="a").version
-    assert ("weights_fingerprint" in version.summary["base_model"]) == is_hashed  # type: ignore[operator]
+    assert ("weights_fingerprint" in version.summary.base_model.document()) == is_hashed
     assert store.doctor(deep=True).problems == ()
     store.rebuild()
     again = store.show("a").version
@@ -102,4 +102,4 @@ def test_another_revision_of_the_base_is_not_recorded_as_the_one_it_was_trained_
 ) -> None:
     store.add_base(first, name=f"{ID}@{'1' * 40}", hash_weights=True)
     pushed = store.push(write(tmp_path / "one", lora_tensors(), revision="2" * 40), name="a")
-    assert "weights_fingerprint" not in pushed.version.summary["base_model"]  # type: ignore[operator]
+    assert pushed.version.summary.base_model.weights_fingerprint is None

@@ -129,7 +129,7 @@ def _stored(adapter: Adapter, asked: Asked) -> dict[str, Any] | None:
         "type": "model",
         "updatedAt": stamp(at),
         "visibility": "private" if adapter.private else "public",
-        "storage": newest.summary.get("bytes", 0) if newest is not None else 0,
+        "storage": newest.summary.bytes if newest is not None else 0,
     }
 
 

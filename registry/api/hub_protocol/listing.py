@@ -97,7 +97,7 @@ def list_models(asked: Asked) -> Response:
 
 def _row(version: Version, question: _Question, asked: Asked) -> dict[str, Any] | None:
     """None for what does not fit, or is gone meanwhile."""
-    if question.adapters_alone and version.summary.get("peft_type") == MERGED:
+    if question.adapters_alone and version.summary.peft_type == MERGED:
         return None
     if question.sizes is not None:
         fewest, most = question.sizes

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from registry.api.hub_protocol.cards import BASE
 from registry.domain.manifest import MERGED
+from registry.domain.summary import Summary
 from registry.formats.plain_data import text
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ def model_document(repository: Repository, revision: Revision, services: Service
     anything of Xet, which is not served."""
     shown, adapter = repository.shown, repository.adapter
     version = repository.history.version(revision.number)
-    facts = version.summary if version is not None else {}
+    facts = version.summary if version is not None else Summary()
     base = base_of(facts, services)
     card = services.cards.of(revision)
     known = list(tags_of(facts, base)) if version is not None else []
-    pipeline = PIPELINES.get(str(facts.get("task_type"))) or text(card.fields.get("pipeline_tag"))
+    pipeline = PIPELINES.get(facts.task_type or "") or text(card.fields.get("pipeline_tag"))
     document: dict[str, Any] = {
         "_id": hashlib.sha256(adapter.name.key.encode()).hexdigest()[:24],
         "id": shown,
@@ -52,7 +53,7 @@ def model_document(repository: Repository, revision: Revision, services: Service
         "likes": 0,
         "tags": list(dict.fromkeys([*known, *card.tags()])),
         "cardData": card_data(card, known, base),
-        "library_name": "transformers" if facts.get("peft_type") == MERGED else "peft",
+        "library_name": "transformers" if facts.peft_type == MERGED else "peft",
     }
     if pipeline:
         document["pipeline_tag"] = pipeline
@@ -65,23 +66,22 @@ def card_data(card: CardHead, known: Sequence[str], base: str | None) -> dict[st
     return {"library_name": "peft", **card.fields, "tags": list(tags)} | ({"base_model": base} if base else {})
 
 
-def base_of(facts: Mapping[str, object], services: Services) -> str | None:
-    found = facts.get("base_model")
-    name = (found.get("id") or found.get("raw")) if isinstance(found, dict) else None
-    return services.registry.base_aliases().canonical(str(name)) if name else None
+def base_of(facts: Summary, services: Services) -> str | None:
+    name = facts.base_model.name
+    return services.registry.base_aliases().canonical(name) if name else None
 
 
-def tags_of(facts: Mapping[str, object], base: str | None) -> Iterator[str]:
-    merged = facts.get("peft_type") == MERGED
+def tags_of(facts: Summary, base: str | None) -> Iterator[str]:
+    merged = facts.peft_type == MERGED
     if not merged:
         yield "peft"
     yield "safetensors"
-    if variant := facts.get("variant"):
-        yield str(variant).lower()
+    if facts.variant:
+        yield facts.variant.lower()
     if base:
         yield f"base_model:{base}"
         yield f"base_model:{'merge' if merged else 'adapter'}:{base}"
-    if pipeline := PIPELINES.get(str(facts.get("task_type"))):
+    if pipeline := PIPELINES.get(facts.task_type or ""):
         yield pipeline
 
 
