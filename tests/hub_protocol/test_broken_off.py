@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from registry.api.hub_protocol import commits
+from registry.api.hub_protocol import commits, endings
 from registry.api.hub_protocol.announcements import LONGEST
 from registry.domain.names import AdapterName
 from tests.hub_protocol.conftest import write_one
-from tests.hub_protocol.in_process import CONFIG, CUT, TOOL, WEIGHTS, Hub, hub, in_files, reopened
+from tests.hub_protocol.in_process import CONFIG, CUT, TOOL, WEIGHTS, Hub, hub, in_files, reopened, soon
 
 VOCAB = {"vocab.json": b'{"a": 1}'}
 
@@ -48,13 +47,6 @@ def titles(name: str) -> Callable[[int], str]:
 
 def of_version(here: Hub, tag: str, *paths: str) -> dict[str, bytes]:
     return {path: here.read("team/x", path, tag) for path in paths}
-
-
-def soon(is_so: Callable[[], bool], *, seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not is_so() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return is_so()
 
 
 @pytest.mark.slow
@@ -143,16 +135,16 @@ def test_what_is_asked_about_during_a_commit_is_not_forgotten(
         here.announce("team/x", each)
     for number in range(commit - 1):
         here.committed("team/x", parts[number], title=name(number))
-    original = commits._recorded
+    original = commits.recorded
 
     def recorded(*arguments: object, **options: object) -> object:
         done = original(*arguments, **options)  # type: ignore[arg-type]
-        monkeypatch.setattr(commits, "_recorded", original)
+        monkeypatch.setattr(commits, "recorded", original)
         for each in asked[commit:]:
             assert here.announce("team/x", each).status_code == 200
         return done
 
-    monkeypatch.setattr(commits, "_recorded", recorded)
+    monkeypatch.setattr(commits, "recorded", recorded)
     for number, part in list(enumerate(parts))[commit - 1 :]:
         assert here.tags("team/x") == ["v1"]
         here.committed("team/x", part, title=name(number))
@@ -206,7 +198,7 @@ def test_a_server_that_starts_ends_what_was_not_said_to_end(
     config = {CONFIG: json.dumps({**json.loads(first[CONFIG]), "lora_alpha": 64}).encode()}
     here.announce("team/x", config)
     here.committed("team/x", config, title=TOOL)
-    monkeypatch.setattr(commits, "QUIET", 0.2)
+    monkeypatch.setattr(endings, "QUIET", 0.2)
     again = reopened(here)
     assert soon(lambda: again.tags("team/x") == ["v1", "v2"])
     assert of_version(again, "v2", CONFIG, WEIGHTS) == {**config, WEIGHTS: first[WEIGHTS]}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.api.hub_protocol import commits
+from registry.api.hub_protocol import endings
 from registry.api.hub_protocol.announcements import LONGEST
 from tests.hub_protocol.conftest import write_one
 from tests.hub_protocol.in_process import CARD, CONFIG, TOOL, WEIGHTS, Hub, in_files
@@ -210,7 +210,7 @@ def test_what_such_a_tool_leaves_as_it_was_is_not_waited_for_long(
     here: Hub, first: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder without the weights; if they were announced, they are waited for."""
-    monkeypatch.setattr(commits, "QUIET", 0.2)
+    monkeypatch.setattr(endings, "QUIET", 0.2)
     here.create("team/x")
     before = here.committed("team/x", first)
     configs = [json.dumps({**json.loads(first[CONFIG]), "lora_alpha": alpha}).encode() for alpha in (8, 16)]

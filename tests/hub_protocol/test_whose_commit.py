@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.api.hub_protocol import commits
+from registry.api.hub_protocol import endings
 from registry.api.hub_protocol.announcements import LONGEST
 from tests.hub_protocol.conftest import write_one
 from tests.hub_protocol.in_process import CONFIG, CUT, WEIGHTS, Hub, hub, in_files
@@ -201,7 +201,7 @@ def test_an_upload_whose_first_part_ends_as_an_asking_does_may_go_on(
 ) -> None:
     """Some of the files are left out, and what comes is on record before the client asks on; or it has nothing to ask."""
     if not more:
-        monkeypatch.setattr(commits, "QUIET", 0.5)
+        monkeypatch.setattr(endings, "QUIET", 0.5)
     side = {f"0data/{number:03}.txt": b"data" for number in range(CUT - 1)}
     pickles = {f"0data/rng_{number}.pth": b"x" for number in range(LONGEST - CUT)}
     begin, end = {**side, CONFIG: second[CONFIG]}, {path: second[path] for path in (WEIGHTS, TOKENIZER)}

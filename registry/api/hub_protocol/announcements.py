@@ -6,8 +6,9 @@ record cannot tell what is missing.
 
 1. An asking is noted, and nothing is made of it: nobody can tell yet whether it goes on with the one before it.
 2. A commit takes the askings it brings files of. They are of the upload that the commit goes on with, if the client says that it is
-   a further part, or else of an upload of its own. So one that died takes nothing that comes after it. Whoever commits asked
-   before: a commit of files that were all asked about for an upload, and not again, goes on with that one, whatever it is called.
+   a further part, or else of an upload of its own. So one that died takes nothing that comes after it. Files that were all asked
+   about for an upload, and not again, go on with that one: whatever the commit is called if any of them is awaited, else under
+   the upload's own name. Nothing is asked about a file that is copied from another revision.
 3. Some files always come, since no client is told that they are here already: the first of an asking, so that every upload is
    known by its first commit; every file that makes a version, so that what comes is never mixed with what only looks the same; and
    the last of an asking that is as long as askings get, since more may be asked about after it.
@@ -15,7 +16,8 @@ record cannot tell what is missing.
    about after it, or for a while yet. That it does not is known if the last commit was of fewer files than clients gather before
    they ask on, or the first one of more than they begin with.
 5. ``upload_large_folder`` of 0.26 to 1.33 asks and commits in pieces, in any order, over hours. All of its commits are of one
-   upload, and all that was asked about since it began is awaited.
+   upload, and all that was asked about since it began is awaited. It asks about no file that it committed: who does has begun
+   another.
 
 Nothing but names is kept, for as long as an upload may take.
 """
@@ -43,6 +45,8 @@ LONGEST = 256
 #: Files of a part, at least, while more are to come, and of a first one, at most: see huggingface_hub's _upload_pipeline.py.
 _LEAST, _FIRST = 20, 250
 _MOST = 128
+#: What a file is called that is written to its end.
+_DONE = ".json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,8 @@ class Asking:
 @dataclass(frozen=True, slots=True)
 class Upload:
     """What has begun. ``title`` is its first commit's, ``begun`` when it was asked about first, ``draft`` the commit that the next
-    part goes on, ``number`` the version that was the newest after its last one, and ``ended`` whether that was the last of all.
-    ``scattered`` is 5."""
+    part goes on, ``main`` and ``number`` the commit and the version that were the newest at its last one, and ``ended`` whether
+    that was the last of all. ``scattered`` is 5."""
 
     id: str
     title: str
@@ -70,6 +74,7 @@ class Upload:
     askings: tuple[Asking, ...] = ()
     came: frozenset[str] = frozenset()
     draft: str = ""
+    main: str = ""
     number: int = 0
     ended: bool = False
 
@@ -86,13 +91,18 @@ class Upload:
         return frozenset().union(*(each.needed for each in self.askings)) - self.came
 
     @property
+    def goes_on(self) -> bool:
+        """Whether something of it may come although it is whole."""
+        return not self.scattered and bool(self.coming or self.is_open)
+
+    @property
     def is_open(self) -> bool:
         """Whether more may be asked about for it."""
         return bool(self.askings) and self.askings[-1].full and not self.ended
 
-    def after(self, brought: Collection[str], *, draft: str = "") -> Upload:
+    def after(self, brought: Collection[str]) -> Upload:
         """What it is once these came."""
-        rest = replace(self, at=time.time(), came=self.came | set(brought), draft=draft)
+        rest = replace(self, at=time.time(), came=self.came | set(brought), draft="")
         gathered = len(rest.coming | set(brought))  # what a client found to be here already, it left out
         last = gathered < _LEAST or (not self.came and gathered > _FIRST)
         return replace(rest, ended=last and not rest.left)
@@ -100,10 +110,11 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """By one actor of one adapter; both oldest first."""
+    """By one actor of one adapter, oldest first. ``commits`` are those that were asked about."""
 
     askings: tuple[Asking, ...] = ()
     uploads: tuple[Upload, ...] = ()
+    commits: tuple[str, ...] = ()
 
     @property
     def left(self) -> frozenset[str]:
@@ -121,6 +132,8 @@ class Announced:
         begun = self._begun(found, title=title, part=part, scattered=scattered)
         own = (begun.coming if scattered else begun.names) if begun else frozenset[str]()
         taken = self._taken_by(found - own, youngest=scattered)
+        if begun is not None and scattered and any(begun.came & each.names for each in taken):
+            begun = None
         if begun is None and not taken and not scattered:
             return None
         if begun is None:
@@ -135,7 +148,7 @@ class Announced:
         if upload.left:
             return True
         if upload.scattered:  # 5
-            return any(each.at > upload.begun and each.needed - upload.came for each in others)
+            return any(each.at > upload.begun and each.needed and each.names.isdisjoint(upload.came) for each in others)
         if not upload.is_open:
             return False
         return any(each.at > upload.askings[-1].at and each.names.isdisjoint(upload.names) for each in others)  # 4
@@ -147,7 +160,14 @@ class Announced:
         others = [each for each in reversed(self.uploads) if not each.scattered]
         own = [each for each in others if part and each.title == title]
         further = [each for each in own if each.coming & found or (each.is_open and self.asked & found)]
-        known = [each for each in others if found and found <= each.names and not found <= self.asked]
+        known = [
+            each
+            for each in others
+            if found
+            and found <= each.names
+            and not found <= self.asked
+            and (each.coming & found or each.title == title)
+        ]
         return next(iter(further or known), None)
 
     def _taken_by(self, found: frozenset[str], *, youngest: bool) -> set[Asking]:
@@ -171,23 +191,23 @@ class Announcements:
             known = self.of(actor, adapter)
             self._write(actor, adapter, replace(known, askings=(*known.askings, asking)[-_MOST:]))
 
-    def note(self, actor: str, adapter: str, upload: Upload, *, ended: bool) -> None:
-        """An upload went on, or has ended. What was asked about meanwhile stays."""
+    def note(self, actor: str, adapter: str, upload: Upload, *, ended: bool, commit: str) -> None:
+        """An upload went on with a commit, or has ended. What was asked about meanwhile stays."""
         with self._alone(actor, adapter):
             known = self.of(actor, adapter)
             askings = tuple(each for each in known.askings if each not in upload.askings)
             uploads = tuple(each for each in known.uploads if each.id != upload.id)
             kept = uploads if ended else (*uploads, upload)[-_MOST:]
-            self._write(actor, adapter, Announced(askings, kept))
+            self._write(actor, adapter, Announced(askings, kept, (*known.commits, commit)[-_MOST:]))
 
     def of(self, actor: str, adapter: str) -> Announced:
         return self._read(self._path(actor, adapter))[2]
 
-    def everything(self) -> Iterator[tuple[str, str, Announced]]:
-        """Actor, adapter, and what was announced."""
-        with suppress(OSError):
-            for path in self._place.iterdir():
-                yield self._read(path)
+    def everything(self, adapter: str | None = None) -> Iterator[tuple[str, str, Announced]]:
+        """Actor, adapter, and what was announced: of all, or of one adapter."""
+        wanted = "*" if adapter is None else f"{_short(adapter)}-*"
+        for path in sorted(self._place.glob(f"{wanted}{_DONE}")):
+            yield self._read(path)
 
     def sweep(self) -> None:
         """Remove those of uploads that have ended."""
@@ -201,21 +221,19 @@ class Announcements:
             document = json.loads(path.read_bytes())
             askings = tuple(_asking(row) for row in document["askings"])
             uploads = tuple(_upload(row) for row in document["uploads"])
+            commits = tuple(str(commit) for commit in document["commits"])
             actor, adapter = str(document["actor"]), str(document["adapter"])
         except (OSError, ValueError, TypeError, KeyError):  # none, or half a file after a crash: nothing is known then
             return "", "", Announced()
         oldest = time.time() - LIFETIME
         alive = tuple(each for each in askings if each.at > oldest), tuple(each for each in uploads if each.at > oldest)
-        return actor, adapter, Announced(*alive)
+        return actor, adapter, Announced(*alive, commits)
 
     def _write(self, actor: str, adapter: str, announced: Announced) -> None:
         path = self._path(actor, adapter)
         try:
-            if not (announced.askings or announced.uploads):
-                path.unlink(missing_ok=True)
-                return
             self._place.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f"{path.name}-{secrets.token_hex(8)}")
+            draft = path.with_name(f"{path.stem}-{secrets.token_hex(8)}")
             document = {"actor": actor, "adapter": adapter, **asdict(announced)}
             draft.write_text(json.dumps(document, default=sorted))
             os.replace(draft, path)
@@ -226,7 +244,11 @@ class Announcements:
         return alone(self._place.with_name("locks"), f"{actor}\n{adapter}", what=adapter)
 
     def _path(self, actor: str, adapter: str) -> Path:
-        return self._place / hashlib.sha256(f"{actor}\n{adapter}".encode()).hexdigest()
+        return self._place / f"{_short(adapter)}-{_short(actor)}{_DONE}"
+
+
+def _short(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def _asking(row: dict[str, Any]) -> Asking:

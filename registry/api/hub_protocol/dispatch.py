@@ -15,7 +15,7 @@ from registry.api import problems
 from registry.api.callers import TooManyRequestsError
 from registry.api.hub_protocol import table
 from registry.api.hub_protocol.asked import Asked, GoneError
-from registry.api.hub_protocol.commits import finish_begun
+from registry.api.hub_protocol.endings import finish_begun
 from registry.api.hub_protocol.errors import ForeignRepositoryError, OtherSiteError, refusal
 from registry.api.hub_protocol.paths import segments
 from registry.api.hub_protocol.reading import MAX_PATHS_INFO

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from registry.api.hub_protocol.policy import adapter_in
-from registry.api.hub_protocol.trees import tree_of
+from registry.api.hub_protocol.policy import makes_version
+from registry.api.hub_protocol.trees import Tree, tree_of
 
 if TYPE_CHECKING:
     from registry.api.hub_protocol.announcements import Upload
@@ -14,27 +14,22 @@ if TYPE_CHECKING:
 
 
 def draft_of(upload: Upload, history: History, actor: str, main: Revision) -> Revision | None:
-    """Where the actor's unfinished upload is.
-
-    What changed beside the adapter since it began is in it too; another adapter is not, since the two would be mixed."""
+    """Where the actor's unfinished upload is. What changed on ``main`` beside the adapter since its last part is in it too; another
+    adapter is not, since the two would be mixed."""
     found = next((each for each in history.commits if each.id == upload.draft and each.author == actor), None)
     if found is None:
         return None
     draft = history.of_commit(found)
-    base = begun_from(history, found.id)
-    if base is None or adapter_in(base.tree) != adapter_in(main.tree):
+    before = history.with_id(upload.main)
+    if before is None or before.commit == main.commit:
         return draft
-    kept = {path: entry for path, entry in main.tree.items() if path in draft.tree or path not in base.tree}
-    changed = {path: entry for path, entry in draft.tree.items() if base.tree.get(path) != entry}
-    merged = tree_of({**kept, **changed}.values())
+    merged = _merged(draft.tree, before.tree, main.tree, deletes=before.number == main.number)
     return replace(draft, listed=lambda: merged)
 
 
-def begun_from(history: History, draft: str) -> Revision | None:
-    by_id = {each.id: each for each in history.commits}
-    parent = by_id.get(draft)
-    while parent is not None and parent.draft and parent.parent in by_id:
-        parent = by_id[parent.parent]
-    if parent is None:
-        return None
-    return history.with_id(parent.parent or "") if parent.draft else history.of_commit(parent)
+def _merged(draft: Tree, before: Tree, main: Tree, *, deletes: bool) -> Tree:
+    """A version that came otherwise lacks what was beside the one before, and nobody ``deletes`` that."""
+    changed = {path for path in {*before, *main} if before.get(path) != main.get(path) and not makes_version(path)}
+    gone = changed - main.keys() if deletes else set[str]()
+    kept = [entry for path, entry in draft.items() if path not in gone]
+    return tree_of([*kept, *(main[path] for path in sorted(changed & main.keys()))])
