@@ -182,12 +182,13 @@ def test_a_deletion_after_a_dead_upload_is_one(here: Hub, first: dict[str, bytes
     assert "tokenizer.json" not in here.files("team/x")
 
 
-def test_nothing_is_remembered_of_an_upload_that_is_whole(here: Hub, first: dict[str, bytes]) -> None:
+def test_nothing_is_awaited_of_an_upload_that_is_whole(here: Hub, first: dict[str, bytes]) -> None:
     """Nor of one that is done again."""
     for _ in range(2):
         here.announce("team/x", first)
         here.committed("team/x", first)
-        assert list((here.store / "server" / "announced").iterdir()) == []
+        noted = [json.loads(path.read_bytes()) for path in (here.store / "server" / "announced").iterdir()]
+        assert [(each["askings"], each["uploads"]) for each in noted] == [([], [])]
 
 
 def test_a_server_that_starts_ends_what_was_not_said_to_end(
