@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from registry.api.hub_protocol import endings
 from registry.api.hub_protocol.announcements import LONGEST
 from tests.hub_protocol.conftest import write_one
-from tests.hub_protocol.in_process import CARD, CONFIG, CUT, TOOL, WEIGHTS, Hub, hub, in_files, soon
+from tests.hub_protocol.in_process import CARD, CONFIG, CUT, TOOL, WEIGHTS, Hub, hub, in_files, reopened, soon
 
 MANY = {f"checkpoint-100/{number:04}.txt": b"state" for number in range(300)}
 
@@ -123,6 +124,29 @@ def test_a_dead_upload_large_folder_gives_the_next_nothing(here: Hub, adapters: 
     assert here.tags("team/x") == ["v1"]
     assert is_of(here, "v1", adapters[1])
     assert "tokenizer.json" not in here.files("team/x")
+
+
+def test_half_of_an_upload_large_folder_is_no_version_because_something_else_came(
+    here: Hub, adapters: list[dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are still being hashed, and were not announced; or it died."""
+    first, second, third = adapters
+    pushed(here, first)
+    here.announce("team/x", {CONFIG: second[CONFIG]})
+    here.committed("team/x", {CONFIG: second[CONFIG]}, title=TOOL)
+    pushed(here, {CARD: b"# between"})
+    assert here.tags("team/x") == ["v1"]
+    pushed(here, third)
+    monkeypatch.setattr(endings, "QUIET", 0.0)
+    reopened(here)
+    assert soon(lambda: drafts_awaited(here) == [])
+    assert here.tags("team/x") == ["v1", "v2"]
+    assert is_of(here, "main", third)
+
+
+def drafts_awaited(here: Hub) -> list[str]:
+    noted = [json.loads(path.read_bytes()) for path in (here.store / "server" / "announced").iterdir()]
+    return [upload["draft"] for each in noted for upload in each["uploads"] if upload["draft"]]
 
 
 def test_a_copy_is_made_as_often_as_it_is_asked_for(here: Hub, adapters: list[dict[str, bytes]]) -> None:

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.api.hub_protocol.locks import alone
+from registry.api.hub_protocol.policy import is_whole
 from registry.disk import unavailable
 
 #: Seconds. An upload that pauses for longer than this has ended.
@@ -89,6 +90,11 @@ class Upload:
     @property
     def left(self) -> frozenset[str]:
         return frozenset().union(*(each.needed for each in self.askings)) - self.came
+
+    @property
+    def is_half(self) -> bool:
+        """Whether the rest of an adapter is to be the one that is here."""
+        return self.scattered and not is_whole(self.came)
 
     @property
     def goes_on(self) -> bool:

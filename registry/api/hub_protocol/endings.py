@@ -3,7 +3,8 @@
 A tool that commits in any order never says that it is done. Its draft is finished as soon as every file of the adapter came, or
 when no other was announced for a while: then those that are here already are meant to stay. Nor does an upload say it whose files
 end where an asking does. Every draft of which nothing is known to be missing is looked at then, also by a server that started
-meanwhile; and before the next commit, which comes after it.
+meanwhile; and before the next commit, which comes after it, unless it is half an adapter: that waits, and if another one comes
+meanwhile, it is none.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from threading import Timer
 from typing import TYPE_CHECKING
 
 from registry.api.hub_protocol.drafts import draft_of
+from registry.api.hub_protocol.policy import adapter_in
 from registry.api.hub_protocol.recording import Place, finished
 from registry.api.hub_protocol.repositories import Repository
 from registry.domain.names import AdapterName
@@ -52,7 +54,7 @@ def finish_before(own: Upload | None, place: Place) -> None:
     found: list[tuple[Upload, str]] = []
     for actor, _, announced in services.announcements.everything(place.key):
         rest = replace(announced, askings=tuple(each for each in announced.askings if each not in taken))
-        found += [(each, actor) for each in rest.uploads if each.draft and not rest.awaits(each)]
+        found += [(each, actor) for each in rest.uploads if each.draft and not each.is_half and not rest.awaits(each)]
     for upload, actor in sorted(found, key=lambda each: each[0].at):
         if own is None or upload.id != own.id:
             _finish_now(upload, replace(place, registry=services.registry.acting(actor), actor=actor))
@@ -83,10 +85,11 @@ def _finish(draft: str, services: Services, actor: str, adapter: str) -> None:
 
 def _finish_now(upload: Upload, place: Place) -> None:
     """Nobody is there to hear of a refusal. Raises UnavailableError."""
-    head = draft_of(upload, place.history, place.actor, place.history.main)
-    commit = upload.draft
+    history, commit = place.history, upload.draft
+    head, before = draft_of(upload, history, place.actor, history.main), history.with_id(upload.main)
+    is_mixed = upload.is_half and (before is None or adapter_in(before.tree) != adapter_in(history.main.tree))
     try:
-        if head is not None:
+        if head is not None and not is_mixed:
             commit = finished(head.title, head.tree, head, place).id
     except UnavailableError:
         raise

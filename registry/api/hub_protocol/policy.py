@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -117,5 +117,6 @@ def lost_from(version: Tree, tree: Tree) -> str | None:
     )
 
 
-def is_whole(tree: Tree) -> bool:
-    return CONFIG in tree and WEIGHTS in tree
+def is_whole(paths: Container[str]) -> bool:
+    """Whether an adapter is among them."""
+    return CONFIG in paths and WEIGHTS in paths
