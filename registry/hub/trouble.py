@@ -15,7 +15,9 @@ from registry.errors import (
 )
 
 #: Of an answer that is malformed the library raises whatever reading it raised.
-_MISREAD = (ValueError, KeyError, TypeError, AttributeError)
+_MISREAD = (KeyError, TypeError, AttributeError)
+#: Characters; one about licences names all that there are.
+_LONGEST_COMPLAINT = 1200
 _LOGIN = "`hf auth login`, or set HF_TOKEN to a token that may"
 
 
@@ -55,6 +57,10 @@ def asking(where: str, *, instead: str | None = None) -> Iterator[None]:
         if isinstance(cause, errors.HfHubHTTPError):
             raise _refused(where, cause) from error
         raise _unavailable(where, cause if isinstance(cause, Exception) else error, or_else) from error
+    except ValueError as error:
+        if isinstance(error.__cause__, errors.BadRequestError):  # of validate-yaml alone
+            raise _card_refused(where, error) from error
+        raise _unavailable(where, error, or_else) from error
     except (OSError, transport, errors.SafetensorsParsingError, *_MISREAD) as error:
         raise _unavailable(where, error, or_else) from error
 
@@ -82,6 +88,17 @@ def _unavailable(where: str, error: Exception, or_else: str) -> UnavailableError
         f"the Hub could not be asked about {where}: {reason(error)}",
         code="hub-unavailable",
         hint=f"check the connection and HF_ENDPOINT, then try again{or_else}; nothing here was changed",
+    )
+
+
+def _card_refused(where: str, error: ValueError) -> InvalidInputError:
+    """The library's message has a line for every complaint of the Hub."""
+    title, *complaints = (line.strip().removeprefix("- ") for line in str(error).splitlines())
+    said = ": ".join(part for part in (title.rstrip("."), "; ".join(complaints)) if part)
+    return InvalidInputError(
+        f"the Hub refuses what was asked of {where}: {said:.{_LONGEST_COMPLAINT}}",
+        code="hub-refused",
+        hint="mend what stands between the lines --- at the top of README.md, and push again",
     )
 
 
