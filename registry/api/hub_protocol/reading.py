@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, urlencode
 
@@ -18,11 +18,13 @@ from registry.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from registry.api.hub_protocol.asked import Asked
-    from registry.api.hub_protocol.revisions import Revision
+    from registry.api.hub_protocol.revisions import History, Revision
     from registry.api.hub_protocol.trees import Tree, Trees
 
 _PAGE, _EXPANDED_PAGE = 1000, 50
 _MAX_PATHS = 1000
+#: Commits; of so many the files are remembered.
+_DEEPEST = 1000
 #: Bytes of a question for paths.
 MAX_PATHS_INFO = 1 << 20
 
@@ -55,7 +57,7 @@ def tree(asked: Asked) -> Response:
         raise EntryMissingError(repository.shown, revision.commit, directory)
     expanded = asked.flag("expand")
     page, link = paged(asked, rows, _EXPANDED_PAGE if expanded else _PAGE)
-    found = [_expanded(row, revision) for row in page] if expanded else page
+    found = _expanded(page, revision, repository.history) if expanded else page
     return JSONResponse(found, headers={"Link": link} if link else None)
 
 
@@ -78,7 +80,7 @@ def paths_info(asked: Asked) -> Response:
             found.append(asked.services.trees.document(revision.tree[path]))
         elif any(other.startswith(f"{path.rstrip('/')}/") for other in revision.tree):
             found.append(_directory(path.rstrip("/"), revision.tree))
-    return JSONResponse([_expanded(row, revision) for row in found] if document.get("expand") else found)
+    return JSONResponse(_expanded(found, revision, asked.repository.history) if document.get("expand") else found)
 
 
 def refs(asked: Asked) -> Response:
@@ -111,10 +113,8 @@ def refs(asked: Asked) -> Response:
 def commits(asked: Asked) -> Response:
     """Newest first, from the revision on."""
     repository, history = asked.repository, asked.repository.history
-    start = repository.revision(asked.params["revision"])
-    line = [history.served(each) for each in history.line()]
-    older = list(itertools.dropwhile(lambda each: each.commit != start.commit, line)) or [start]
-    page, link = paged(asked, older, _EXPANDED_PAGE)
+    line = list(_line(repository.revision(asked.params["revision"]), history))
+    page, link = paged(asked, line, _EXPANDED_PAGE)
     documents = [
         {
             "id": each.commit,
@@ -174,9 +174,43 @@ def _directory(path: str, tree: Tree) -> dict[str, Any]:
     return {"type": "directory", "path": path, "oid": oid, "size": 0}
 
 
-def _expanded(row: dict[str, Any], revision: Revision) -> dict[str, Any]:
-    last = {"id": revision.commit, "title": revision.title.partition("\n")[0], "date": stamp(revision.at)}
-    return {**row, "lastCommit": last}
+def _line(start: Revision, history: History) -> Iterator[Revision]:
+    """As they are served, from the revision on to the initial commit; one that ``main`` never was is alone."""
+    yield start
+    served = map(history.served, history.line())
+    yield from itertools.islice(itertools.dropwhile(lambda each: each.commit != start.commit, served), 1, None)
+
+
+def _expanded(rows: Sequence[dict[str, Any]], revision: Revision, history: History) -> list[dict[str, Any]]:
+    last = _last_commits({row["path"] for row in rows}, revision, history)
+    return [
+        {**row, "lastCommit": {"id": commit.commit, "title": commit.title.partition("\n")[0], "date": stamp(commit.at)}}
+        for row in rows
+        for commit in (last[row["path"]],)
+    ]
+
+
+def _last_commits(paths: set[str], revision: Revision, history: History) -> dict[str, Revision]:
+    """For each path the last commit up to the revision after which it is another than before. No older one is looked at than
+    the paths need, and none behind so many that their files are no longer remembered: there the last that was looked at stands.
+    """
+    found: dict[str, Revision] = {}
+    newer = revision
+    for older in itertools.islice(_line(revision, history), 1, _DEEPEST):
+        touched = _touched(newer.tree, older.tree)
+        found |= {path: newer for path in paths - found.keys() if path in touched}
+        if len(found) == len(paths):
+            return found
+        newer = older
+    return {**dict.fromkeys(paths, newer), **found}
+
+
+def _touched(newer: Tree, older: Tree) -> set[str]:
+    """Files that differ, and the folders above them."""
+    files = [path for path in newer.keys() | older.keys() if newer.get(path) != older.get(path)]
+    return {
+        "/".join(parts[:depth]) for parts in (path.split("/") for path in files) for depth in range(1, len(parts) + 1)
+    }
 
 
 def _ref(kind: str, name: str, revision: Revision) -> dict[str, str]:
