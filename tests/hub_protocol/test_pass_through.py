@@ -13,8 +13,10 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
+from huggingface_hub.utils import parse_ratelimit_headers
 
 from registry.connect import connect
+from tests.hub_protocol.in_process import Hub, hub
 from tests.hub_protocol.running import Server, run_client, serving
 
 pytestmark = pytest.mark.slow
@@ -192,3 +194,57 @@ def test_an_adapter_of_another_server_is_pulled_through_ours(
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         assert (tmp_path / "got" / name).read_bytes() == (tmp_path / "adapters" / "a" / name).read_bytes()
     assert not [each for each in there.requests if each["authorized"]]
+
+
+PREFIX = "/artifactory/api/huggingfaceml/models"
+
+
+class BelowAPath(LikeTheHub):
+    """As Artifactory and Nexus stand in for the Hub; ``org/busy`` is asked too often."""
+
+    def answer(self) -> None:
+        assert self.path.startswith(f"{PREFIX}/")
+        self.path = self.path.removeprefix(PREFIX)
+        if self.path == "/api/models/org/busy":
+            window = {"RateLimit": '"api";r=0;t=17', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}
+            self.reply(429, b"{}", {"Content-Type": "application/json", "Retry-After": "17", **window})
+        else:
+            super().answer()
+
+
+@pytest.fixture
+def through(tmp_path: Path) -> Iterator[Hub]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BelowAPath)
+    server.seen = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    found = hub(tmp_path / "store", upstream=f"http://127.0.0.1:{server.server_address[1]}{PREFIX}")
+    with found.client:
+        yield found
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_an_upstream_below_a_path_says_nothing_of_xet_either(through: Hub) -> None:
+    paths = {"paths": [each["path"] for each in FILES]}
+    answers = [
+        through.ask("GET", "/api/models/org/base"),
+        through.ask("GET", "/api/models/org/base/tree/main"),
+        through.ask("GET", "/api/models/org/base/tree/main?cursor=1"),
+        through.ask("POST", "/api/models/org/base/paths-info/main", json=paths),
+    ]
+    for answer in answers:
+        assert answer.status_code == 200
+        assert b"xet" not in answer.content.lower()
+    assert [each["path"] for each in answers[2].json()] == ["model.safetensors"]
+    assert through.ask("GET", "/org/base/resolve/main/config.json").content == CONFIG
+
+
+def test_how_long_upstream_asks_to_wait_is_passed_on(through: Hub) -> None:
+    answer = through.ask("GET", "/api/models/org/busy")
+    assert answer.status_code == 429
+    limit = parse_ratelimit_headers(answer.headers)
+    assert limit is not None
+    assert (limit.remaining, limit.reset_in_seconds, limit.limit) == (0, 17, 500)
+    assert answer.headers["Retry-After"] == "17"

@@ -35,6 +35,7 @@ _XET = re.compile(r"xet", re.IGNORECASE)
 _GIVEN_ON = (
     "content-type", "content-length", "content-range", "accept-ranges", "etag", "x-repo-commit", "x-linked-etag", "x-linked-size",
     "x-error-code", "x-error-message", "content-disposition", "last-modified", "location",
+    "retry-after", "ratelimit", "ratelimit-policy",
 )  # fmt: skip
 _SENT = ("range", "accept-encoding", "accept", "if-range")
 _JSON, _FORM = "application/json", "application/x-www-form-urlencoded"
@@ -96,7 +97,7 @@ class PassThrough:
         if (
             request.method != "HEAD"
             and response.headers.get("content-type", "").startswith(_JSON)
-            and urlsplit(url).path.startswith("/api/")
+            and request.url.path.startswith("/api/")  # whatever path upstream has before it
         ):
             data = await _whole(response)
             found.pop("content-length", None)
