@@ -18,7 +18,7 @@ ENTRYPOINT ["adapters"]
 FROM base AS workshop
 RUN --mount=from=build,source=/wheels,target=/wheels \
     pip install --no-cache-dir torch --index-url https://download.pytorch.org/whl/cpu \
-    && pip install --no-cache-dir "$(echo /wheels/*.whl)[tensors,hub,search,plot]"
+    && pip install --no-cache-dir "$(echo /wheels/*.whl)[tensors,hub,search,plot,server]"
 USER adapters
 CMD ["--help"]
 

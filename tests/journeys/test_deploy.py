@@ -35,6 +35,13 @@ def test_the_server_has_no_torch() -> None:
     assert not any(re.match(r"torch|numpy|safetensors|peft|transformers", each) for each in extras["server"])
 
 
+def test_the_workshop_has_what_every_verb_needs() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    installed = re.search(r"\*\.whl\)\[([a-z,]+)\]", stages()["workshop"])
+    assert installed is not None
+    assert set(installed[1].split(",")) == set(extras) - {"all"}
+
+
 def test_every_extra_that_is_installed_exists() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = {extra for group in re.findall(r"\*\.whl\)\[([a-z,]+)\]", DOCKERFILE) for extra in group.split(",")}
