@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from registry.domain.tensors import TensorSpec
-from registry.hub.trouble import asking, shown
+from registry.hub.patience import ask
+from registry.hub.trouble import shown
 
 _CONFIG = "config.json"
 _DESCRIPTIONS = (_CONFIG, "*.safetensors", "*.safetensors.index.json")
@@ -22,17 +24,22 @@ class HubBase:
 
 
 def base_on_hub(repository: str, revision: str | None) -> HubBase:
-    """Ask the Hub: three small requests and one range a shard. Raises what :func:`registry.hub.trouble.asking` does."""
-    with asking(shown(repository, revision), instead="give a checkpoint's directory"):
-        from huggingface_hub import HfApi, errors, hf_hub_download
+    """Ask the Hub: three small requests and one range a shard. Raises what :func:`registry.hub.patience.ask` does."""
+    return ask(
+        shown(repository, revision), partial(_described, repository, revision), instead="give a checkpoint's directory"
+    )
 
-        api = HfApi()
-        commit = api.model_info(repository, revision=revision).sha or ""
-        config = Path(hf_hub_download(repository, _CONFIG, revision=commit)).read_bytes()
-        try:
-            found = api.get_safetensors_metadata(repository, revision=commit)
-        except errors.NotASafetensorsRepoError:
-            return HubBase(commit, config, None)
+
+def _described(repository: str, revision: str | None) -> HubBase:
+    from huggingface_hub import HfApi, errors, hf_hub_download
+
+    api = HfApi()
+    commit = api.model_info(repository, revision=revision).sha or ""
+    config = Path(hf_hub_download(repository, _CONFIG, revision=commit)).read_bytes()
+    try:
+        found = api.get_safetensors_metadata(repository, revision=commit)
+    except errors.NotASafetensorsRepoError:
+        return HubBase(commit, config, None)
     tensors = tuple(
         TensorSpec(name, tensor.dtype, tuple(tensor.shape), *tensor.data_offsets)
         for file in found.files_metadata.values()

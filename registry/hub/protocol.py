@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 #: How a server of this project calls itself where it is asked for its health.
 SERVICE = "adapter-registry"
@@ -58,7 +58,12 @@ class Change:
 
 
 class Hub(Protocol):
-    """Every method raises NotFoundError, DeniedError, ConflictError or UnavailableError, and names the repository."""
+    """Every method raises NotFoundError, DeniedError, ConflictError or UnavailableError, and names the repository.
+
+    What may be answered later is waited for and asked again."""
+
+    def pausing(self, pause: Callable[[float], None]) -> Self:
+        """The same hub, waiting by ``pause``, which takes seconds; what it raises goes through."""
 
     def look_up(self, repository: str, revision: str | None = None) -> RemoteRevision: ...
 

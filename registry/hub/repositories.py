@@ -8,13 +8,15 @@ leads; redirects to another host lose the token.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, cast
 
 from registry.errors import CorruptionError, UnavailableError, UnsuitableDirectoryError
+from registry.hub.patience import NEVER, PASSING, REFUSED, ask
 from registry.hub.protocol import SERVICE, Change, RemoteFile, RemoteRevision
 from registry.hub.trouble import asking, malformed, shown
 
@@ -28,14 +30,23 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LIBRARY = "adapter-registry"
 _PUBLIC = "https://huggingface.co"
 
+T = TypeVar("T")
+
 
 class HuggingFaceHub:
     """The Hub at ``endpoint`` (default: the library's own, HF_ENDPOINT) with the library's token; a context that keeps the
     library from writing bars and notes to the terminal. It satisfies :class:`registry.hub.protocol.Hub`."""
 
-    def __init__(self, endpoint: str | None = None, *, token: str | bool | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        token: str | bool | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._endpoint = endpoint
         self._token = token
+        self._pause = pause
         self._silence: ExitStack | None = None
 
     def __enter__(self) -> Self:
@@ -48,12 +59,17 @@ class HuggingFaceHub:
         if self._silence is not None:
             self._silence.close()
 
+    def pausing(self, pause: Callable[[float], None]) -> Self:
+        return type(self)(self._endpoint, token=self._token, pause=pause)
+
     def look_up(self, repository: str, revision: str | None = None) -> RemoteRevision:
         where = shown(repository, revision)
-        with asking(where):
+
+        def question() -> tuple[object, bool, list[str]]:
             info = self._api.model_info(repository, revision=revision)
-            paths = [sibling.rfilename for sibling in info.siblings or ()]
-            commit, private = info.sha, bool(info.private)
+            return info.sha, bool(info.private), [sibling.rfilename for sibling in info.siblings or ()]
+
+        commit, private, paths = self._ask(where, question)
         if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
             raise malformed(where, f"its commit is {commit!r:.80}")
         if len(paths) > MAX_PATHS:
@@ -70,9 +86,10 @@ class HuggingFaceHub:
         if not paths:
             return {}
         where = shown(repository, commit)
-        with asking(where):
+
+        def question() -> list[tuple[Any, ...]]:
             found: list[Any] = list(self._api.get_paths_info(repository, list(paths), revision=commit))
-            facts = [
+            return [
                 (
                     one.path,
                     one.size,
@@ -83,8 +100,9 @@ class HuggingFaceHub:
                 for one in found
                 if hasattr(one, "blob_id")  # a folder has none
             ]
+
         files = {}
-        for path, size, git_sha1, sha256, stored in facts:
+        for path, size, git_sha1, sha256, stored in self._ask(where, question):
             if path not in paths:
                 raise malformed(where, f"it tells of {path!r:.120}, which nobody asked for")
             files[path] = RemoteFile(
@@ -98,71 +116,92 @@ class HuggingFaceHub:
         self, repository: str, commit: str, file: RemoteFile, into: Path, progress: Callable[[int], None]
     ) -> None:
         where = f"{shown(repository, commit)}/{file.path}"
-        with asking(where), open(into, "xb") as target:
+
+        def question() -> None:
             from huggingface_hub import hf_hub_url
             from huggingface_hub.file_download import http_get
 
+            target.seek(0)
+            target.truncate()
             url = hf_hub_url(repository, file.path, revision=commit, endpoint=self._endpoint)
             headers = self._headers()
             headers["Accept-Encoding"] = "identity"  # so that a size is a size
             http_get(url, cast(BinaryIO, _Receiving(target, file, where, progress)), headers=headers)
 
+        with asking(where), open(into, "xb") as target:
+            self._ask(where, question)
+
     def require_writable(self, repository: str) -> None:
         """The library's ``auth_check`` asks about reading alone in older generations; a hub without the route says nothing."""
-        with asking(shown(repository)):
-            address = f"{self._api.endpoint}/api/models/{repository}/auth-check/write"
-            answer = _utils().get_session().get(address, headers=self._headers())
-            if answer.status_code in (401, 403):
-                _utils().hf_raise_for_status(answer)
+        self._ask(
+            shown(repository),
+            lambda: self._get(f"/api/models/{repository}/auth-check/write", refused=(401, 403, *PASSING)),
+        )
 
     def create(self, repository: str, *, private: bool) -> None:
-        with asking(shown(repository)):
-            self._api.create_repo(repository, private=private, exist_ok=True)
+        self._ask(shown(repository), lambda: self._api.create_repo(repository, private=private, exist_ok=True))
 
     def commit(self, repository: str, change: Change, *, parent: str) -> str:
         where = shown(repository)
-        with asking(where), ExitStack() as opened:
+
+        def question() -> str:
             from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
             by_path = self._takes_xet(repository)
-            operations: list[CommitOperationAdd | CommitOperationDelete] = [
-                CommitOperationAdd(file.path, str(file.source) if by_path else _opened(file.source, opened))
-                for file in change.adds
-            ]
-            operations += [CommitOperationDelete(path, is_folder=False) for path in change.deletes]
-            commit = self._api.create_commit(
-                repository,
-                cast(Any, operations),
-                commit_message=change.title,
-                commit_description=change.description,
-                parent_commit=parent,
-            ).oid
+            with ExitStack() as opened:
+                operations: list[CommitOperationAdd | CommitOperationDelete] = [
+                    CommitOperationAdd(file.path, str(file.source) if by_path else _opened(file.source, opened))
+                    for file in change.adds
+                ]
+                operations += [CommitOperationDelete(path, is_folder=False) for path in change.deletes]
+                return self._api.create_commit(
+                    repository,
+                    cast(Any, operations),
+                    commit_message=change.title,
+                    commit_description=change.description,
+                    parent_commit=parent,
+                ).oid
+
+        commit = self._ask(where, question, again=NEVER)
         if not _COMMIT.fullmatch(commit):
             raise malformed(where, f"its new commit is {commit!r:.80}")
         return commit
 
     def numbers_versions(self) -> bool:
-        with asking("the Hub"):
+        def question() -> object:
             if self._api.endpoint == _PUBLIC:
-                return False
-            answer = _utils().get_session().get(f"{self._api.endpoint}/healthz", headers=self._headers())
+                return None
+            answer = self._get("/healthz", refused=PASSING)
             try:
-                said = answer.json()
+                return answer.json()
             except ValueError:  # a page for people
-                return False
+                return None
+
+        said = self._ask("the Hub", question)
         return isinstance(said, dict) and said.get("service") == SERVICE
 
     def tags(self, repository: str) -> Mapping[str, str]:
-        with asking(shown(repository)):
+        def question() -> dict[str, str]:
             return {tag.name: tag.target_commit for tag in self._api.list_repo_refs(repository).tags}
 
+        return self._ask(shown(repository), question)
+
     def add_tag(self, repository: str, tag: str, commit: str) -> None:
-        with asking(shown(repository, tag)):
-            self._api.create_tag(repository, tag=tag, revision=commit)
+        where = shown(repository, tag)
+        self._ask(where, lambda: self._api.create_tag(repository, tag=tag, revision=commit), again=REFUSED)
 
     def remove_tag(self, repository: str, tag: str) -> None:
-        with asking(shown(repository, tag)):
-            self._api.delete_tag(repository, tag=tag)
+        self._ask(shown(repository, tag), lambda: self._api.delete_tag(repository, tag=tag), again=REFUSED)
+
+    def _ask(self, where: str, question: Callable[[], T], again: Container[int] = PASSING) -> T:
+        return ask(where, question, endpoint=self._endpoint, again=again, pause=self._pause)
+
+    def _get(self, path: str, *, refused: Container[int]) -> Any:
+        """An answer of the Hub, whatever its status, unless that is one of ``refused``: of what the library has no function for."""
+        answer = _utils().get_session().get(f"{self._api.endpoint}{path}", headers=self._headers())
+        if answer.status_code in refused:
+            _utils().hf_raise_for_status(answer)
+        return answer
 
     @property
     def _api(self) -> HfApi:
@@ -173,8 +212,7 @@ class HuggingFaceHub:
     def _takes_xet(self, repository: str) -> bool:
         """The library sends large files to Xet storage unasked, and fails where a hub has none; of open files it knows that
         they go by Git-LFS (huggingface_hub issues 4507 and 4786)."""
-        address = f"{self._api.endpoint}/api/models/{repository}/xet-write-token/main"
-        return bool(_utils().get_session().get(address, headers=self._headers()).status_code < 400)
+        return bool(self._get(f"/api/models/{repository}/xet-write-token/main", refused=()).status_code < 400)
 
     def _headers(self) -> dict[str, str]:
         return dict(_utils().build_hf_headers(token=self._token, library_name=_LIBRARY))

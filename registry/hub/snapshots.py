@@ -10,7 +10,8 @@ from pathlib import Path
 
 from registry.errors import DigestMismatchError
 from registry.formats.git_blob import git_hasher
-from registry.hub.trouble import asking, shown
+from registry.hub.patience import ask
+from registry.hub.trouble import shown
 
 #: What of a model is needed to merge into it: no other format of its weights, and no code.
 CHECKPOINT = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken", "README.md", "LICENSE*")
@@ -20,17 +21,20 @@ _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """The directory of a snapshot. Raises what :func:`registry.hub.trouble.asking` does, where the cache has not got it, and
+    """The directory of a snapshot. Raises what :func:`registry.hub.patience.ask` does, where the cache has not got it, and
     DigestMismatchError."""
     where = shown(repository, revision)
-    with asking(where, instead="give a directory"):
-        from huggingface_hub import snapshot_download
-
-        found = Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+    found = ask(where, partial(_downloaded, repository, revision, patterns), instead="give a directory")
     if patterns is ADAPTER:  # a base's many gigabytes are another matter; its shards are bounded by their headers
         for file in found.rglob("*"):
             _prove(file, where)
     return found
+
+
+def _downloaded(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
 
 
 def _prove(file: Path, where: str) -> None:

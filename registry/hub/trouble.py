@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from math import ceil
+from typing import Any
 
 from registry.errors import (
     ConflictError,
@@ -16,6 +19,7 @@ from registry.errors import (
 
 #: Of an answer that is malformed the library raises whatever reading it raised.
 _MISREAD = (KeyError, TypeError, AttributeError)
+_DAY = 86_400
 #: Characters; one about licences names all that there are.
 _LONGEST_COMPLAINT = 1200
 _LOGIN = "`hf auth login`, or set HF_TOKEN to a token that may"
@@ -38,6 +42,11 @@ def asking(where: str, *, instead: str | None = None) -> Iterator[None]:
     transport = errors.HTTPError  # type: ignore[attr-defined]  # what nobody answering is to httpx or requests
     try:
         yield
+    except (RuntimeError, errors.LocalEntryNotFoundError) as error:  # what failed says its cause
+        cause = error.__cause__
+        if isinstance(cause, errors.HfHubHTTPError):
+            raise _refused(where, cause) from error
+        raise _unavailable(where, cause if isinstance(cause, Exception) else error, or_else) from error
     except errors.GatedRepoError as error:
         raise DeniedError(
             f"{where} is gated, and you have not been let in",
@@ -52,11 +61,6 @@ def asking(where: str, *, instead: str | None = None) -> Iterator[None]:
         ) from error
     except errors.HfHubHTTPError as error:
         raise _refused(where, error) from error
-    except RuntimeError as error:  # an upload that failed, for a reason of its own
-        cause = error.__cause__
-        if isinstance(cause, errors.HfHubHTTPError):
-            raise _refused(where, cause) from error
-        raise _unavailable(where, cause if isinstance(cause, Exception) else error, or_else) from error
     except ValueError as error:
         if isinstance(error.__cause__, errors.BadRequestError):  # of validate-yaml alone
             raise _card_refused(where, error) from error
@@ -73,6 +77,43 @@ def reason(error: Exception) -> str:
     """What the Hub said, else the first line of what the library says of it, without its request's address."""
     said = (getattr(error, "server_message", None) or str(error)).strip()
     return f"{said.splitlines()[0] if said else type(error).__name__:.300}"
+
+
+def answer_behind(error: BaseException | None) -> Any:
+    """The answer that an error, or what it came from, was made of; None if there was none."""
+    while error is not None:
+        if (answer := getattr(error, "response", None)) is not None:
+            return answer
+        error = error.__cause__
+    return None
+
+
+def seconds_to_wait(answer: Any) -> float | None:
+    """What an answer that may be another one later says about when: of its rate limit, else ``Retry-After`` in seconds.
+
+    https://huggingface.co/docs/hub/rate-limits"""
+    if getattr(answer, "status_code", 0) not in (429, 502, 503, 504):
+        return None
+    parse = getattr(import_module("huggingface_hub.utils"), "parse_ratelimit_headers", None)  # younger than the library
+    limit = parse(answer.headers) if parse is not None and answer.status_code == 429 else None
+    if limit is not None and limit.remaining == 0:
+        return float(min(limit.reset_in_seconds, _DAY))
+    said = answer.headers.get("Retry-After", "").strip()
+    return float(min(int(said), _DAY)) if said.isascii() and said.isdecimal() and len(said) < 20 else None
+
+
+def in_words(seconds: float) -> str:
+    return f"{ceil(seconds)} s" if seconds <= 120 else f"{ceil(seconds / 60):,} min"
+
+
+def busy(where: str, seconds: float | None, said: str = "") -> UnavailableError:
+    """``seconds`` is how long the Hub asks to wait, if it says."""
+    until = f", and asks to wait {in_words(seconds)}" if seconds else ""
+    return UnavailableError(
+        f"the Hub cannot do that now for {where}{until}{f': {said}' if said else ''}",
+        code="hub-unavailable",
+        hint=f"try again in {in_words(seconds)}" if seconds else "wait a little, then try again",
+    )
 
 
 def malformed(where: str, what: str) -> UnavailableError:
@@ -120,9 +161,7 @@ def _refused(where: str, error: Exception) -> RegistryError:
         )
     if 400 <= status < 500 and status not in (408, 429):
         return InvalidInputError(f"the Hub refuses what was asked of {where}: {said}", code="hub-refused")
-    return UnavailableError(
-        f"the Hub cannot do that now for {where}: {said}", code="hub-unavailable", hint="wait a little, then try again"
-    )
+    return busy(where, seconds_to_wait(getattr(error, "response", None)), said)
 
 
 def _code(error: Exception) -> str | None:

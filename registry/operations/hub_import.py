@@ -143,6 +143,11 @@ def import_many(
         with one_at_a_time:
             progress(received)
 
+    def pause(seconds: float) -> None:
+        if stopped.wait(seconds):
+            raise _StoppedError
+
+    hub = hub.pausing(pause)
     with temporary() as work, ThreadPoolExecutor(jobs) as pool:
         running: dict[Future[_Arrived | Version], tuple[Wanted, Path]] = {}
         try:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote
 
 TOKEN = "hf_the-secret"
 Tree = dict[str, bytes]
+Refusal = tuple[int, bytes] | tuple[int, bytes, Mapping[str, str]]
 
 
 def git_sha1(data: bytes) -> str:
@@ -74,7 +75,8 @@ class Lies:
 
 
 class PeerServer(ThreadingHTTPServer):
-    """``refuse`` answers a request before anything else does: a status and a body, ``drop`` for a connection that is cut, or None.
+    """``refuse`` answers a request before anything else does: a status, a body and maybe headers, ``drop`` for a connection
+    that is cut, or None.
     ``before_commit`` and ``after_commit`` run around a commit; the latter may ask to ``drop`` the answer."""
 
     daemon_threads = True
@@ -86,7 +88,7 @@ class PeerServer(ThreadingHTTPServer):
         self.asked: list[Asked] = []
         self.lies = Lies()
         self.storage = self.address
-        self.refuse: Callable[[str, str], tuple[int, bytes] | str | None] = lambda _method, _path: None
+        self.refuse: Callable[[str, str], Refusal | str | None] = lambda _method, _path: None
         self.before_commit: Callable[[Repository], None] = lambda _repository: None
         self.after_commit: Callable[[Repository], str | None] = lambda _repository: None
 
