@@ -21,7 +21,7 @@ from registry.domain.digest import Digest
 from registry.domain.finding import Finding, Severity
 from registry.domain.lineage import LineageEdge
 from registry.domain.manifest import Manifest
-from registry.domain.names import AdapterName, Reference
+from registry.domain.names import AdapterName, AliasName, Reference
 from registry.domain.query import VersionQuery
 from registry.errors import ConflictError, DefectiveAdapterError, InvalidInputError, NotFoundError, UnavailableError
 from registry.operations.describe import AdapterPackage, describe
@@ -204,6 +204,34 @@ def test_a_writer_that_came_between_is_noticed(client: Client, tmp_path: Path, s
         connect(store).set_tags("team/adapter@1", {"b": "2"})
     assert caught.value.code == "changed-meanwhile"
     assert len(catalog.audit()) == len(before) + 1
+
+
+def test_what_others_push_elsewhere_is_no_writer_that_came_between(client: Client, tmp_path: Path, store: Path) -> None:
+    """A version's place is the catalog's count of versions, and all else that it is answered with is its own."""
+    package, other = adapter(tmp_path / "made", 0), tmp_path / "made" / "1-None"
+    adapter(tmp_path / "made", 1)
+    blobs, catalog = RemoteBlobs(client), RemoteCatalog(client)
+    for digest, path in package.paths.items():
+        blobs.put(digest, [path.read_bytes()])
+    blobs.put(package.manifest.digest, [package.manifest.canonical_bytes])
+    with catalog.writing() as writer:
+        writer.add_version(NAME, package.manifest)
+        connect(store).push(other, name="team/other")
+    assert [str(version.adapter) for version in connect(store).list()] == ["team/adapter", "team/other"]
+
+
+@pytest.mark.parametrize("alias", ["place", "at", "created_at"])
+def test_an_alias_that_moved_is_noticed_whatever_it_is_called(client: Client, tmp_path: Path, store: Path, alias: str) -> None:
+    catalog = RemoteCatalog(client)
+    for salt in (0, 1):
+        publish([Submission(adapter(tmp_path / "made", salt), NAME)], blobs=RemoteBlobs(client), catalog=catalog)  # type: ignore[arg-type]
+    connect(store).set_alias("team/adapter", alias, 1)
+    with pytest.raises(ConflictError) as caught, catalog.writing() as writer:
+        assert writer.aliases(NAME) == {alias: 1}
+        writer.move_alias(NAME, AliasName("production"), 1)
+        connect(store).set_alias("team/adapter", alias, 2)
+    assert caught.value.code == "changed-meanwhile"
+    assert catalog.aliases(NAME) == {alias: 2}
 
 
 def test_a_commit_that_is_sent_twice_is_done_once(client: Client, tmp_path: Path) -> None:

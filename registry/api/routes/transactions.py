@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from threading import BoundedSemaphore
 from typing import Annotated, Any
 
@@ -24,10 +24,11 @@ from registry.api.routes.catalog import unknown_digest
 from registry.api.texts import RequestBody
 from registry.api.told import without_surroundings
 from registry.catalog.protocol import ANYTHING, CatalogWriter
-from registry.domain.access import Action
+from registry.domain.access import Action, Token
+from registry.domain.evaluation import Evaluation
 from registry.domain.names import AdapterName, Reference
 from registry.domain.tags import checked_tags
-from registry.domain.version import Version
+from registry.domain.version import AliasMove, Version
 from registry.errors import ChangedMeanwhileError, InvalidInputError, UnavailableError
 from registry.operations.gate import Scores
 from registry.remote import asks, values
@@ -258,8 +259,7 @@ def transact(
     steps = [_read(caller, step) for step in wanted.steps]
     receiver = Receiver(caller, request.app.state.possessions)
     if all(asked.step.reads for asked in steps):
-        results = [_done(caller.registry.catalog, asked, receiver) for asked in steps]
-        return {"results": results, "answered": _digest(results)}
+        return _answer(steps, [_done(caller.registry.catalog, asked, receiver) for asked in steps])
     if not _WAITING.acquire(blocking=False):
         raise UnavailableError("too many transactions wait for each other", code="busy", hint="try again")
     try:
@@ -273,20 +273,17 @@ def transact(
 
 
 def _carried_out(caller: Caller, wanted: Transaction, steps: list[Asked], receiver: Receiver) -> dict[str, Any]:
-    results: list[Any] = []
     steps = [asked.ready(receiver) for asked in steps]
     try:
         with caller.registry.catalog.writing() as writer:
-            for asked in steps:
-                results.append(_done(writer, asked, receiver))
-            answered = _digest(results)
+            answer = _answer(steps, [_done(writer, asked, receiver) for asked in steps])
             if not wanted.commit:
                 raise _TakenBackError
-            if wanted.answered is not None and wanted.answered != answered:
+            if wanted.answered is not None and wanted.answered != answer["answered"]:
                 raise ChangedMeanwhileError
     except _TakenBackError:
         pass
-    return {"results": results, "answered": answered}
+    return answer
 
 
 def _read(caller: Caller, document: Mapping[str, Any]) -> Asked:
@@ -307,17 +304,34 @@ def _read(caller: Caller, document: Mapping[str, Any]) -> Asked:
 
 
 def _done(catalog: Any, asked: Asked, receiver: Receiver) -> Any:
-    return asked.step.ask.codec.write(asked.step.do(catalog, asked.given, receiver))
+    return asked.step.do(catalog, asked.given, receiver)
 
 
-#: They differ each time.
-_TIMES = frozenset(["created_at", "revoked_at", "at"])
+def _answer(steps: Sequence[Asked], found: Sequence[Any]) -> dict[str, Any]:
+    results = [asked.step.ask.codec.write(each) for asked, each in zip(steps, found, strict=True)]
+    return {"results": results, "answered": _digest(found)}
 
 
-def _digest(results: list[Any]) -> str:
-    def timeless(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: timeless(each) for key, each in value.items() if key not in _TIMES}
-        return [timeless(each) for each in value] if isinstance(value, (list, tuple)) else value
+#: Fields that differ each time, or with what others do elsewhere: nobody's step hangs on them.
+_DIFFER: Mapping[type, Collection[str]] = {
+    Version: ["created_at", "place"],
+    Evaluation: ["at"],
+    AliasMove: ["at"],
+    Token: ["created_at", "revoked_at"],
+}
 
-    return hashlib.sha256(json.dumps(timeless(results), sort_keys=True).encode()).hexdigest()
+
+def _digest(found: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(_lasting(found), sort_keys=True).encode()).hexdigest()
+
+
+def _lasting(value: Any) -> Any:
+    """What the same steps find at another time. Of mappings, whose keys may be anybody's words, that is everything."""
+    if is_dataclass(value):
+        names = [field.name for field in fields(value) if field.name not in _DIFFER.get(type(value), ())]
+        return {name: _lasting(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {key: _lasting(each) for key, each in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return [_lasting(each) for each in value] if isinstance(value, (list, tuple)) else value
