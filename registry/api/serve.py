@@ -22,6 +22,9 @@ from registry.errors import ConflictError, UnavailableError
 if TYPE_CHECKING:
     from registry.api.settings import Settings
 
+#: Seconds that a worker may be without a turn on a busy machine before it is taken for dead.
+_PATIENCE = 60
+
 
 def initialize(settings: Settings, *, actor: str) -> str:
     """Make the store if there is none, and one token that may do everything; returns its text, which is kept nowhere.
@@ -56,33 +59,51 @@ def serve(settings: Settings) -> None:
     os.environ.update(settings.environment())  # for the workers, and for what uvicorn makes by itself
     raise_limit()
     listener = _listener(settings)
-    options = {
-        "http": Connection,
-        "ws": "none",
-        "log_config": None,
-        "access_log": False,
-        "server_header": False,
-        "timeout_keep_alive": 75,
-        "timeout_graceful_shutdown": 30,
-        "proxy_headers": bool(settings.public_url),
-    }
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     sys.stderr.write(f"serving {settings.location} at http://{shown}:{port}\n")
     sys.stderr.flush()
+    config = configured(settings)
     if settings.workers == 1:
-        config = uvicorn.Config(from_environment(), **options)  # type: ignore[arg-type]
         uvicorn.Server(config).run(sockets=[listener])
         return
-    config = uvicorn.Config(
-        "registry.api.app:from_environment",
-        factory=True,
-        workers=settings.workers,
-        **options,  # type: ignore[arg-type]
-    )
     with TemporaryDirectory(prefix="adapters-counters-") as counters:
         os.environ[TOGETHER] = counters
-        Multiprocess(config, sockets=[listener]).run()
+        Supervisor(config, sockets=[listener]).run()
+
+
+def configured(settings: Settings) -> uvicorn.Config:
+    """What each worker serves, and how. Several workers are given names alone: one that has to import the server to read them
+    answers its supervisor only after that, which on a busy machine takes longer than the supervisor waits."""
+    alone = settings.workers == 1
+    return uvicorn.Config(
+        from_environment() if alone else f"{from_environment.__module__}:{from_environment.__name__}",
+        factory=not alone,
+        workers=settings.workers,
+        http=f"{Connection.__module__}:{Connection.__name__}",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=30,
+        timeout_worker_healthcheck=_PATIENCE,
+        proxy_headers=bool(settings.public_url),
+    )
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's says to nobody that it lost a worker, or killed one that did not answer."""
+
+    def keep_subprocess_alive(self) -> None:
+        before = list(self.processes)
+        super().keep_subprocess_alive()
+        for worker in before:
+            if worker not in self.processes:
+                sys.stderr.write(
+                    f"worker {worker.pid} is gone (exit code {worker.exitcode}), another takes its place\n"
+                )
+                sys.stderr.flush()
 
 
 def _listener(settings: Settings) -> socket.socket:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
+from registry.api.connections import Connection
+from registry.api.serve import configured
+from registry.api.settings import Settings
 from registry.catalog import schema
 from registry.catalog.engine import sqlite_engine, writing
 from registry.connect import connect
@@ -169,6 +174,54 @@ def test_counters_are_of_all_workers(tmp_path: Path, write_adapter: WriteAdapter
             with urlopen(f"{address}/metrics", timeout=30) as answer:
                 (line,) = [line for line in answer.read().decode().splitlines() if line.startswith(wanted)]
             assert float(line.split()[-1]) == count
+
+
+def test_a_worker_answers_its_supervisor_before_it_imports_the_server(tmp_path: Path) -> None:
+    """uvicorn kills a worker that does not answer, and a worker does so once it has read its configuration: on a busy machine
+    workers that import the server for that are killed and made again, for ever. What is left to import is uvicorn, for which
+    a starved worker has more than uvicorn's five seconds."""
+    config = configured(Settings(tmp_path / "store", workers=2))
+    read = "import pickle, sys; pickle.load(sys.stdin.buffer); print(*sys.modules)"
+    found = subprocess.check_output([sys.executable, "-c", read], input=ForkingPickler.dumps(config), timeout=60)
+    loaded = {name.partition(".")[0] for name in found.decode().split()}
+    assert "uvicorn" in loaded
+    assert not loaded & {"registry", "cli", "fastapi", "starlette", "sqlalchemy"}
+    assert config.timeout_worker_healthcheck >= 60
+    assert config.http == f"{Connection.__module__}:{Connection.__name__}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the worker in /proc")
+def test_a_worker_that_is_lost_is_said(tmp_path: Path, write_adapter: WriteAdapter) -> None:
+    connect(tmp_path / "store").push(write_adapter("x"), name="team/x")
+    said: list[str] = []
+    with running(tmp_path / "store", "--workers", "2", said=said) as address:
+        eventually(lambda: get(address, "/healthz")[0] == 200)
+        worker = next(process for process in descendants(os.getpid()) if "spawn_main" in command_line(process))
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda: bool(said))
+    assert said[:1] == [f"worker {worker} is gone (exit code -9), another takes its place\n"]
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 240
+    while True:
+        with suppress(OSError):  # nobody answers yet
+            if holds():
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def descendants(process: int) -> Iterator[int]:
+    for tasks in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in map(int, tasks.read_text().split()):
+            yield child
+            yield from descendants(child)
+
+
+def command_line(process: int) -> str:
+    return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 @pytest.mark.slow
