@@ -1,7 +1,8 @@
 """What an operator sees of a server: a line for each request, and counters.
 
-A line is a JSON document on stderr. It has the path without its query, and nothing of the headers but the request's id: tokens
-never reach a log. Look-ups that are answered from memory are counted and not written.
+A line is a JSON document on stderr. It has the path without its query and without a signature that stands for a token, and
+nothing of the headers but the request's id: what lets somebody in never reaches a log. Look-ups that are answered from memory
+are counted and not written.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _log = logging.getLogger("adapters.requests")
 PLAIN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 #: Of a path, what a counter may tell apart: whoever asks for many paths must not make many counters.
 _AREAS = re.compile(r"/(?:v1/[a-z-]+|v2|api/[a-z-]+|xet|healthz|readyz|metrics)")
+#: Whoever has such a path needs no token, see :mod:`registry.api.hub_protocol.signing`.
+_SIGNED = re.compile(r"\A(/+_(?:signed|lfs)/+)[^/]+")
 
 #: No answer is a page: nothing in it is to be run, shown inside another page, or taken for what it is not called.
 _SAFE = (
@@ -128,5 +131,6 @@ class Watched:
         finally:
             seconds = time.perf_counter() - start
             self._counters.count(scope["method"], scope["path"], status, seconds)
-            line = {"method": scope["method"], "path": scope["path"], "status": status, "seconds": round(seconds, 4)}
+            path = _SIGNED.sub(r"\1{signature}", scope["path"])
+            line = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 4)}
             _log.info("%s", json.dumps({**line, "request": request_id.decode()}))
