@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 
+from registry.api.freshness import settled
 from registry.api.limits import Limits
 from registry.api.settings import LOOPBACK, Settings
 from registry.connect import EmbeddedRegistry
@@ -225,9 +226,9 @@ class Gatekeeper:
         """Nobody beyond this machine can ask, and no token was ever made."""
         if not self._settings.is_loopback:
             return False
-        generation = self._registry.catalog.generation()
-        if self._open[0] != generation:
-            self._open = (generation, not self._registry.catalog.tokens())
+        catalog = self._registry.catalog
+        if self._open[0] != catalog.generation():
+            self._open = settled(catalog, lambda: not catalog.tokens())
         return self._open[1]
 
     def _token(self, text: str, request: HTTPConnection) -> Token | None:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from registry.catalog.sql import SqlCatalog
     from registry.domain.version import AuditEntry
 
 #: Events that may concern answers about any adapter.
 _CONCERN_ALL = frozenset(["base", "base-alias", "token", "token-revoke", "rename"])
 _PAGE = 1000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,16 @@ class Moment:
 
     history: int
     sequence: int
+
+
+def settled(catalog: SqlCatalog, read: Callable[[], T]) -> tuple[bytes, T]:
+    """What ``read`` finds, and the generation that it belongs to. A stamp alone may be of a commit that is under way: if that is
+    never finished, the next one has the same stamp. Reading waits for its end, so the stamp is looked at again afterwards."""
+    while True:
+        generation = catalog.generation()
+        found = read()
+        if catalog.generation() == generation:
+            return generation, found
 
 
 class Freshness:
@@ -46,10 +59,8 @@ class Freshness:
     def catch_up(self) -> None:
         """Read what happened meanwhile. May wait for a writer's commit."""
         with self._lock:
-            while (generation := self._catalog.generation()) != self._generation:
-                self._read_on()
-                if self._catalog.generation() == generation:  # so the events belong to it
-                    self._generation = generation
+            if not self.is_current():
+                self._generation, _ = settled(self._catalog, self._read_on)
 
     def holds(self, since: Moment, adapter: str | None) -> bool:
         """Whether an answer that was begun at ``since`` is true still. ``adapter`` (as a key) is what it is about, None for
