@@ -123,6 +123,9 @@ class Connection(HttpToolsProtocol):
             length = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if length > _LONGEST_HEAD:
                 raise httptools.HttpParserError
+        if not self._has_host():
+            self._refuse(problems.problem(400, "invalid-host", "a request has one Host header"))
+            raise httptools.HttpParserError
         self._loose, self._is_in_head = 0, False
         super().on_headers_complete()
 
@@ -148,6 +151,11 @@ class Connection(HttpToolsProtocol):
     def _end_body(self) -> None:
         if self.cycle.more_body:
             self.transport.close()
+
+    def _has_host(self) -> bool:
+        """Exactly one, or none before HTTP/1.1 (RFC 9112, 3.2): of two, a proxy might have looked at the other one."""
+        count = sum(name == b"host" for name, _ in self.headers)
+        return count == 1 or (count == 0 and self.parser.get_http_version() in ("0.9", "1.0"))
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

@@ -87,6 +87,29 @@ def test_what_is_no_request_is_told_so_in_a_problem_document(here: Site) -> None
 
 
 @pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [
+        ("1.1", [], 400),
+        ("1.1", ["localhost"], 200),
+        ("1.1", ["localhost", "localhost"], 400),
+        ("1.1", ["localhost", "registry.example"], 400),
+        ("1.0", [], 200),
+        ("1.0", ["localhost", "registry.example"], 400),
+    ],
+)
+def test_a_request_has_one_host(here: Site, version: str, hosts: list[str], status: int) -> None:
+    """RFC 9112, 3.2. Also where an answer is there already that was given to the one host."""
+    look_up = "/v1/adapters/b/open"
+    for path in ("/healthz", *[look_up] * 2):
+        lines = [f"GET {path} HTTP/{version}", *(f"HOST: {host}" for host in hosts), f"Authorization: Bearer {here.tokens['bob']}"]
+        with connected(here) as connection:
+            connection.sendall("\r\n".join([*lines, "Connection: close", "", ""]).encode())
+            answer = everything(connection)
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode()), (path, answer)
+        assert (b"invalid-host" in answer) is (status == 400)
+
+
+@pytest.mark.parametrize(
     "begun", [b"", b"GET /healthz HT", HEAD, HEAD + b"\r\n\r\n\r\n", CHUNKED + b"\r\n1\r\n{"], ids=repr
 )
 def test_who_does_not_go_on_asking_is_let_go(here: Site, begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
