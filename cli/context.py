@@ -67,10 +67,14 @@ class Session:
         """The lazy door to everything heavy. Importing allocates much and frees nothing: collecting meanwhile is a tenth of
         the time."""
         gc.disable()
+        import logging
+
         from registry.connect import connect
 
         gc.enable()
         gc.freeze()
+        if self.quiet or self.json:
+            logging.getLogger("adapters.hub").setLevel(logging.ERROR)
         token = self.token if self.location.startswith(("http://", "https://")) else None
         return connect(self.location, namespace=self.namespace, actor=_actor(), token=token)
 
