@@ -93,6 +93,17 @@ class EmbeddedRegistry(Registry):
         with laid_out(files, self.blobs, called=name) as directory:
             return self.push(directory, name=name, **options)
 
+    def received(self, files: Mapping[str, Digest], *, name: str) -> Digest:
+        """What :meth:`receive` would make a version of, by the digest of its manifest; nothing is stored. Raises what that does of
+        what is wrong with the files."""
+        from registry.operations.publish import refuse_errors
+        from registry.operations.receive import laid_out
+
+        with laid_out(files, self.blobs, called=name) as directory:
+            package = self._submission(directory, name=name).package
+            refuse_errors(package, ())
+            return package.manifest.digest
+
     def acting(self, actor: str) -> EmbeddedRegistry:
         """The same registry; what it writes from now on is on record as this actor's."""
         return replace(self, catalog=self.catalog.acting(actor))

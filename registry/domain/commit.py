@@ -10,7 +10,7 @@ from registry.domain.digest import Digest
 @dataclass(frozen=True, slots=True)
 class Commit:
     """``id`` is 40 hexadecimal digits. ``tree`` is the blob that lists the files. ``number`` is the version whose adapter the
-    tree holds, 0 before the first. A ``draft`` waits for the rest of an upload: ``main`` does not show it."""
+    tree holds, 0 before the first and for a ``draft``, which waits for the rest of an upload and is not shown by ``main``."""
 
     id: str
     sequence: int

@@ -77,6 +77,75 @@ def test_a_push_that_names_the_answer_before_as_its_parent_follows_it(here: Hub,
     assert (here.tags("team/x"), here.read("team/x", CARD)) == (["v1"], b"# two")
 
 
+def test_what_an_upload_is_called_and_tagged_stays_with_its_version(here: Hub, adapters: list[dict[str, bytes]]) -> None:
+    pushed(here, adapters[0])
+    made = pushed(here, open_ended(adapters[1]))
+    assert here.ask("POST", f"/api/models/team/x/tag/{made}", json={"tag": "exp1"}).status_code == 201
+    assert here.tags("team/x") == ["exp1", "v1", "v2"]
+    assert here.sha("team/x", "exp1") == here.sha("team/x", "v2") == here.sha("team/x") == made
+    assert here.ask("DELETE", "/v1/adapters/team/x/versions/1", json={"reason": "old"}).status_code == 204
+    assert here.sha("team/x", "exp1") == here.sha("team/x", made) == made
+    here.registry.rebuild()
+    assert not here.registry.doctor(deep=True).problems
+    assert here.sha("team/x", "exp1") == made
+
+
+def test_a_branch_at_main_is_what_was_pushed_last(here: Hub, adapters: list[dict[str, bytes]]) -> None:
+    pushed(here, open_ended(adapters[0]))
+    assert here.ask("POST", "/api/models/team/x/branch/production", json={}).status_code == 201
+    assert here.registry.resolve("team/x:production").number == 1
+
+
+def test_what_was_uploaded_goes_along_with_the_name(here: Hub, adapters: list[dict[str, bytes]]) -> None:
+    pushed(here, adapters[0])
+    made = pushed(here, open_ended(adapters[1]))
+    assert here.ask("POST", "/api/repos/move", json={"fromRepo": "team/x", "toRepo": "team/y"}).status_code == 200
+    assert here.tags("team/y") == ["v1", "v2"]
+    assert here.sha("team/y") == made
+
+
+def test_an_upload_outlives_the_version_that_it_came_after(
+    here: Hub, adapters: list[dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed(here, adapters[0])
+    made = pushed(here, open_ended(adapters[1]))
+    assert here.ask("DELETE", "/v1/adapters/team/x/versions/1", json={"reason": "old"}).status_code == 204
+    monkeypatch.setattr(endings, "QUIET", 0.0)
+    reopened(here)
+    assert soon(lambda: here.tags("team/x") == ["v2"])
+    assert here.sha("team/x") == made
+    assert is_of(here, "main", adapters[1])
+    here.registry.gc(grace=0.0)
+    assert not here.registry.doctor(deep=True).problems
+
+
+@pytest.mark.parametrize("what", ["nan", "older"])
+def test_what_would_be_refused_at_its_end_is_refused_at_once(
+    here: Hub, adapters: list[dict[str, bytes]], tmp_path: Path, what: str
+) -> None:
+    """Whoever sent it is gone by then."""
+    broken = in_files(write_one(tmp_path / "nan", value=float("nan")))
+    for adapter in adapters[:2]:
+        pushed(here, adapter)
+    head = here.sha("team/x")
+    files = open_ended({path: data for path, data in broken.items() if path in adapters[0]} if what == "nan" else adapters[0])
+    kept = {path: data for path, data in files.items() if not path.endswith(".pt")}
+    here.announce("team/x", files)
+    refused = here.commit("team/x", kept, title="upload")
+    assert (refused.status_code, refused.json()["code"]) == {"nan": (400, "nonfinite"), "older": (409, "older-content")}[what]
+    assert here.sha("team/x") == head
+
+
+def test_part_of_an_upload_takes_no_tag(here: Hub, adapters: list[dict[str, bytes]]) -> None:
+    pushed(here, adapters[0])
+    rows = list({CONFIG: adapters[1][CONFIG], **MANY, WEIGHTS: adapters[1][WEIGHTS]}.items())
+    here.announce("team/x", dict(rows[:LONGEST]))
+    made = here.committed("team/x", dict(rows[:CUT]), title="Upload folder")
+    refused = here.ask("POST", f"/api/models/team/x/tag/{made}", json={"tag": "exp1"})
+    assert "has no version" in refused.text, refused.text
+    assert here.tags("team/x") == ["v1"]
+
+
 def test_what_others_put_beside_an_adapter_stays_when_an_older_upload_ends(here: Hub, adapters: list[dict[str, bytes]]) -> None:
     """On the Hub a commit changes the files that it names."""
     first, second, third = adapters

@@ -25,7 +25,7 @@ from registry.api.hub_protocol.drafts import draft_of
 from registry.api.hub_protocol.endings import finish_before, finish_later
 from registry.api.hub_protocol.errors import StaleParentError, StrayPartError
 from registry.api.hub_protocol.policy import adapter_in, is_whole, makes_version, require_writable
-from registry.api.hub_protocol.recording import Done, Place, finished, recorded
+from registry.api.hub_protocol.recording import Done, Place, finished, recorded, require_finishable
 from registry.api.hub_protocol.revisions import History, Revision
 from registry.api.hub_protocol.trees import Tree
 from registry.errors import NotFoundError
@@ -75,7 +75,9 @@ def _commit(changes: Changes, place: Place) -> Done:
     rest = upload.after(changes.files)
     waits = announced.awaits(rest) or _may_go_on(rest, tree)
     if waits and adapter_in(tree) != adapter_in(main.tree):  # 4
-        done = recorded(changes.title, tree, head, main.number, place, draft=rest.id)
+        if not (rest.left or rest.is_half):
+            require_finishable(tree, place)
+        done = recorded(changes.title, tree, head, 0, place, draft=rest.id)
         rest = replace(rest, draft=done.id, main=main.commit)
         if not rest.left:
             finish_later(rest.draft, place.services, place.actor, place.key)
@@ -156,10 +158,7 @@ def _did(own: Commit, changes: Changes, place: Place) -> bool:
 
 
 def _require_parent(changes: Changes, head: Revision, main: Revision, history: History, shown: str) -> None:
-    """A draft that became ``main`` is one of its names: who made it was told no other."""
-    made_of = next((each.parent for each in history.commits if each.id == main.commit), None)
-    drafts = {each.id for each in history.commits if each.draft and each.id == made_of}
-    names = {head.commit, main.commit, history.served(main).commit, *drafts}
+    names = {head.commit, main.commit, history.served(main).commit}
     if changes.parent is not None and not any(name.startswith(changes.parent) for name in names):
         raise StaleParentError(shown, changes.parent, history.served(main).commit)
 

@@ -3,8 +3,8 @@
 A tool that commits in any order never says that it is done. Its draft is finished as soon as every file of the adapter came, or
 when no other was announced for a while: then those that are here already are meant to stay. Nor does an upload say it whose files
 end where an asking does. Every draft of which nothing is known to be missing is looked at then, also by a server that started
-meanwhile; and before the next commit, which comes after it, unless it is half an adapter: that waits, and if another one comes
-meanwhile, it is none.
+meanwhile; and before the next commit, branch, tag or name, which comes after it, unless it is half an adapter: that waits, and if
+another one comes meanwhile, it is none.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from registry.errors import RegistryError, UnavailableError
 
 if TYPE_CHECKING:
     from registry.api.hub_protocol.announcements import Upload
+    from registry.api.hub_protocol.asked import Asked
     from registry.api.hub_protocol.services import Services
 
 _log = logging.getLogger("adapters.server")
@@ -58,6 +59,14 @@ def finish_before(own: Upload | None, place: Place) -> None:
     for upload, actor in sorted(found, key=lambda each: each[0].at):
         if own is None or upload.id != own.id:
             _finish_now(upload, replace(place, registry=services.registry.acting(actor), actor=actor))
+
+
+def finish_uploads(repository: Repository, asked: Asked) -> None:
+    """Before somebody gives what is there a name, or it another one."""
+    place = Place(asked.services, asked.caller.registry, asked.caller.actor, repository)
+    if any(each.draft for each in place.history.commits):
+        with place.alone():
+            finish_before(None, place)
 
 
 def _finish(draft: str, services: Services, actor: str, adapter: str) -> None:

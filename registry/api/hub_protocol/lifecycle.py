@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from registry.api.hub_protocol.account import namespaces
 from registry.api.hub_protocol.asked import text_of
+from registry.api.hub_protocol.endings import finish_uploads
 from registry.api.hub_protocol.errors import NoVersionError, RevisionMissingError, UnsupportedError
 from registry.api.hub_protocol.repositories import find_repository
 from registry.api.hub_protocol.revisions import USER_TAG
@@ -21,6 +22,7 @@ from registry.errors import ConflictError, DeniedError, InvalidInputError, NotFo
 if TYPE_CHECKING:
     from registry.api.callers import Caller
     from registry.api.hub_protocol.asked import Asked
+    from registry.api.hub_protocol.repositories import Repository
     from registry.api.hub_protocol.revisions import Revision
 
 _LIKE_VERSION = re.compile(r"v?[0-9]+", re.ASCII | re.IGNORECASE)
@@ -62,7 +64,7 @@ def delete(asked: Asked) -> Response:
 
 
 def move(asked: Asked) -> Response:
-    """Out of a name one may delete, into a name one may push to."""
+    """Out of a name one may delete, into a name one may push to. What was uploaded goes along."""
     document = asked.json()
     _require_model(document)
     before, after = (AdapterName.parse(text_of(document, key)) for key in ("fromRepo", "toRepo"))
@@ -74,6 +76,7 @@ def move(asked: Asked) -> Response:
             hint="its spelling stays what it was made with; choose another name",
         )
     asked.caller.require(Action.PUSH, after)
+    finish_uploads(known, asked)
     with asked.caller.registry.catalog.writing() as writer:
         writer.rename_adapter(before, after)
     return JSONResponse({"url": f"{asked.address}/{after}", "name": str(after), "id": str(after)})
@@ -100,6 +103,7 @@ def settings(asked: Asked) -> Response:
 def create_branch(asked: Asked) -> Response:
     """An alias, at the version of ``startingPoint``."""
     repository, branch = asked.repository, asked.params["branch"]
+    finish_uploads(repository, asked)
     start = text_of(asked.json(), "startingPoint", default=MAIN)
     if branch == MAIN or branch.lower() in {name.lower() for name in repository.history.aliases}:
         raise ConflictError(f"{repository.shown} has a branch {branch} already", code="branch-exists")
@@ -109,9 +113,7 @@ def create_branch(asked: Asked) -> Response:
             f"{taken} is a tag of {repository.shown}, and tags do not move",
             hint="choose another name for the branch, or delete the tag first",
         )
-    number = repository.revision(start).number
-    if number == 0:
-        raise NoVersionError(repository.shown, start)
+    number = _number(repository.revision(start), start, repository)
     with asked.caller.registry.catalog.writing() as writer:
         writer.move_alias(repository.name, alias, number, expected=None)
     return JSONResponse({}, 201)
@@ -130,6 +132,7 @@ def delete_branch(asked: Asked) -> Response:
 def create_tag(asked: Asked) -> Response:
     """A tag of one's own, which does not move, see :mod:`~registry.api.hub_protocol.revisions`."""
     repository, tag = asked.repository, text_of(asked.json(), "tag")
+    finish_uploads(repository, asked)
     revision = repository.revision(asked.params["revision"])
     history = repository.history
     if history.tagged(tag) is not None or tag in history.user_tags:
@@ -145,10 +148,9 @@ def create_tag(asked: Asked) -> Response:
             hint="choose another name for the tag",
         )
     wanted = checked_tags({USER_TAG + tag: _stored(revision, asked).commit})
-    if revision.number == 0:
-        raise NoVersionError(repository.shown, asked.params["revision"])
+    number = _number(revision, asked.params["revision"], repository)
     with asked.caller.registry.catalog.writing() as writer:
-        writer.set_tags(writer.resolve(Reference(repository.name, number=revision.number)), wanted)
+        writer.set_tags(writer.resolve(Reference(repository.name, number=number)), wanted)
     return JSONResponse({}, 201)
 
 
@@ -165,6 +167,13 @@ def delete_tag(asked: Asked) -> Response:
             hint="a version is taken back by adapters yank, or adapters delete",
         )
     raise RevisionMissingError(repository.shown, tag)
+
+
+def _number(revision: Revision, asked_for: str, repository: Repository) -> int:
+    """Of the version that it holds. Raises NoVersionError."""
+    if revision.number == 0:
+        raise NoVersionError(repository.shown, asked_for)
+    return revision.number
 
 
 def _alike(name: str, names: Iterable[str]) -> str | None:

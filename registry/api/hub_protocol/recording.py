@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from registry.api.hub_protocol.repositories import Repository
     from registry.api.hub_protocol.services import Services
     from registry.connect import EmbeddedRegistry
+    from registry.domain.version import Version
     from registry.operations.publish import Published
 
 
@@ -86,49 +87,78 @@ def finished(title: str, tree: Tree, head: Revision, place: Place) -> Done:
     main = history.main
     if tree == main.tree:
         return Done(main.commit, history.served(main).commit)
-    require_adapter_beside(tree.keys() - main.tree.keys(), tree, repository.shown)
-    if not is_whole(tree) and main.number and (lost := lost_from(main.tree, tree)):
-        raise IncompleteAdapterError(str(repository.name), lost)
+    _require_kept(tree, main, place)
     if not is_whole(tree) or (main.number and adapter_in(tree) == adapter_in(main.tree)):  # 2
         return recorded(title, tree, head, main.number, place)
     published = place.registry.receive(_received(tree), name=str(repository.name))  # 1
-    history, number, said = place.history, published.version.number, _said(published)
-    if history.newest is None or history.newest.number != number:
-        newest = history.newest.number if history.newest else None
-        yanked = published.version.yanked is not None
-        raise OlderContentError(repository.shown, number, newest=newest, yanked=yanked)
-    return replace(recorded(title, tree, head, number, place), said=said)
+    _require_newest(published.version, place)
+    return replace(recorded(title, tree, head, published.version.number, place), said=_said(published))
+
+
+def require_finishable(tree: Tree, place: Place) -> None:
+    """Of a draft that awaits nothing: whoever made it is not there to hear it when it ends. Raises what :func:`finished` does."""
+    history, name = place.history, place.repository.name
+    _require_kept(tree, history.main, place)
+    if is_whole(tree):
+        digest = place.registry.received(_received(tree), name=str(name))
+        known = place.registry.catalog.find_version(name, digest)
+        if known is not None:
+            _require_newest(known, place)
+
+
+def _require_kept(tree: Tree, main: Revision, place: Place) -> None:
+    require_adapter_beside(tree.keys() - main.tree.keys(), tree, place.repository.shown)
+    if not is_whole(tree) and main.number and (lost := lost_from(main.tree, tree)):
+        raise IncompleteAdapterError(str(place.repository.name), lost)
+
+
+def _require_newest(version: Version, place: Place) -> None:
+    newest = place.history.newest
+    if newest is None or newest.number != version.number:
+        number = newest.number if newest is not None else None
+        yanked = version.yanked is not None
+        raise OlderContentError(place.repository.shown, version.number, newest=number, yanked=yanked)
 
 
 def recorded(title: str, tree: Tree, head: Revision, number: int, place: Place, *, draft: str = "") -> Done:
-    """A commit that holds version ``number``. ``draft`` is the upload that it is a draft of, and of no other: of the same files,
-    too."""
+    """A commit that holds version ``number``, 0 for none. ``draft`` is the upload that it is a draft of, and of no other: of the
+    same files, too. A draft that ends as it is keeps its id, which whoever made it was told."""
     history, data = place.history, tree_bytes(tree)
     listed = Digest.of(data)
-    version = history.version(number)
-    own = history.of_version(version) if version is not None else None
-    facts = [head.commit, listed, number, draft]
-    fresh = hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode("ascii")).hexdigest()[:40]
-    made = own is not None and own.tree == tree and number != head.number and not draft
-    commit = own.commit if own is not None and made else fresh
+    before = next((each for each in history.commits if each.id == head.commit), None)
+    if before is not None and before.draft and before.tree == listed and not draft:
+        commit, parent, is_new = before.id, before.parent, True
+    else:
+        commit, parent = _named(tree, listed, head, number, history, draft), head.commit
+        is_new = commit not in {each.id for each in history.commits}
     blobs, catalog = place.registry.blobs, place.registry.catalog
     blobs.put(listed, iter((data,)))
-    if commit not in {each.id for each in history.commits}:
+    if is_new:
         with catalog.writing() as writer:
             for digest in (listed, *digests_of(tree)):
                 blobs.size(digest)  # a collector may have run
             writer.add_commit(
                 place.repository.name,
                 commit=commit,
-                parent=head.commit,
+                parent=parent,
                 tree=listed,
                 files=digests_of(tree),
                 title=title or "no title",
                 number=number,
                 draft=bool(draft),
             )
-    made_now = Revision(commit, lambda: tree, number, title, place.actor, "")
-    return Done(commit, commit if draft else history.served(made_now).commit)
+    made = Revision(commit, lambda: tree, number, title, place.actor, "")
+    return Done(commit, commit if draft else history.served(made).commit)
+
+
+def _named(tree: Tree, listed: Digest, head: Revision, number: int, history: History, draft: str) -> str:
+    """The version's own name for what is nothing but the version."""
+    version = history.version(number)
+    own = history.of_version(version) if version is not None else None
+    if own is not None and own.tree == tree and number != head.number and not draft:
+        return own.commit
+    facts = json.dumps([head.commit, listed, number, draft], separators=(",", ":"))
+    return hashlib.sha256(facts.encode("ascii")).hexdigest()[:40]
 
 
 def _received(tree: Tree) -> dict[str, Digest]:

@@ -111,8 +111,7 @@ class History:
         if version is None:
             return None
         made = self._made.get(number)
-        own = version.digest.hex[:40]
-        return self.of_commit(made) if made is not None and made.parent != own else self.of_version(version)
+        return self.of_commit(made) if made is not None else self.of_version(version)
 
     def served(self, revision: Revision) -> Revision:
         if not self._bases.names:
@@ -186,11 +185,17 @@ class History:
 
     @cached_property
     def _made(self) -> Mapping[int, Commit]:
-        """Version → the first commit that holds it and did not come from one that did."""
-        numbers = {commit.id: commit.number for commit in self.commits}
+        """Version → the first commit that holds it and came neither from one that did nor from the version itself, whatever drafts
+        lie between."""
+        by_id = {commit.id: commit for commit in self.commits}
+        of_version = {version.digest.hex[:40]: version.number for version in self.versions}
         found: dict[int, Commit] = {}
         for commit in self.commits:
-            if not commit.draft and numbers.get(commit.parent or "") != commit.number:
+            before = commit.parent or ""
+            while before in by_id and by_id[before].draft:
+                before = by_id[before].parent or ""
+            number = by_id[before].number if before in by_id else of_version.get(before)
+            if not commit.draft and number != commit.number:
                 found.setdefault(commit.number, commit)
         return found
 
