@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_core import core_schema
 
 from registry.api.texts import Label, Note, Part, Plain, RequestBody, Sequence, VersionNumber, Why
+from registry.api.unreadable import sentence
 from registry.domain import access, digest, names
 from registry.domain.access import Action, NamespacePattern
 from registry.domain.base_model import BaseModelId, StoredBase
@@ -103,9 +104,8 @@ def read(kind: type[Of], given: Mapping[str, Any], *, of: str) -> Of:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InvalidInputError(f"{of}: the arguments cannot be read: {where[:200]}: {first['msg']}") from None
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidInputError(sentence(found, place=f"the arguments of {of}")) from None
 
 
 class Nothing(Arguments): ...

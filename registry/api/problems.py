@@ -16,8 +16,9 @@ from starlette.routing import Route
 
 from registry.api.callers import TooManyRequestsError, UnauthenticatedError
 from registry.api.ranges import UnsatisfiableRangeError
+from registry.api.unreadable import sentence
 from registry.api.uploads import WrongOffsetError
-from registry.errors import AliasMovedError, CorruptionError, RegistryError
+from registry.errors import AliasMovedError, CorruptionError, InvalidInputError, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,8 +81,8 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     @app.exception_handler(RequestValidationError)
     def malformed(_request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])[:200]
-        return problem(HTTPStatus.BAD_REQUEST, "invalid-input", f"{where}: {first['msg']}")
+        place, *inside = first["loc"]
+        return of_error(InvalidInputError(sentence([{**first, "loc": inside}], place=f"the {place}")))
 
     @app.exception_handler(HTTPException)
     def plain(request: Request, error: HTTPException) -> JSONResponse:

@@ -21,7 +21,9 @@ from registry.api.settings import Settings
 from registry.connect import connect
 from registry.domain.access import Action, NamespacePattern, new_token
 from registry.domain.names import AliasName
+from registry.errors import InvalidInputError
 from registry.remote import asks
+from registry.remote.answers import read_error
 from tests.api.sites import Site, site
 from tests.conftest import WriteAdapter, lora_tensors
 
@@ -263,3 +265,27 @@ def test_what_nobody_foresaw_is_answered_without_its_text(
     assert "secret" not in answer.text
     assert answer.headers["x-request-id"] == "the-one"
     assert "the-one failed: LookupError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "where"),
+    [
+        ("POST", "/v1/store/gc", {"grace": 2e9}, "grace in the body: expected "),
+        ("POST", "/v1/transactions", {"steps": [], "commit": True}, "steps in the body: expected "),
+        ("POST", "/v1/transactions", {"steps": [{"do": "yank"}]}, "commit in the body: it is missing"),
+        ("POST", "/v1/transactions", b"{", "the body: it is no JSON"),
+        ("POST", "/v1/transactions", b"5", "the body: expected an object"),
+        ("POST", "/v1/resolve", {"names": ["b/open"], "nmaes": 1}, "nmaes in the body: nothing has that name"),
+        ("POST", "/v1/catalog/events", {"after": "x", "limit": 5}, "after in the arguments of events: expected "),
+        ("GET", "/v1/adapters?limit=0", None, "limit in the query: expected "),
+        ("GET", "/v1/adapters/b/open/versions/0", None, "number in the path: expected "),
+    ],
+)
+def test_what_cannot_be_read_is_refused_as_everything_else_is(here: Site, method: str, path: str, body: Any, where: str) -> None:
+    """By the oracle of the client: it reads the answer as the error that the same mistake is without a server."""
+    answer = here.ask(method, path, "root", body, JSON)
+    error = read_error(answer.json)
+    assert (answer.status, type(error), error.exit_code, error.code) == (400, InvalidInputError, 3, "invalid-input")
+    assert error.message.startswith(where)
+    assert "Input should" not in error.message
+    assert error.hint is None
