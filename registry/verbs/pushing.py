@@ -102,9 +102,10 @@ class PushVerbs(Store):
     ) -> Iterator[Published | Failed]:
         """Push thousands: directories, or mappings with ``directory`` and the arguments of :meth:`push`, but for those given here.
 
-        ``batch`` adapters share one transaction. What is refused is yielded as :class:`Failed` and stops nobody else.
+        At most ``batch`` adapters share one transaction, fewer of those that much goes with. What is refused is yielded as
+        :class:`Failed` and stops nobody else.
         """
-        from registry.operations.publish import refuse_errors
+        from registry.operations.publish import fill_a_transaction, refuse_errors
 
         waiting: list[Submission] = []
         shelf = self.shelf()
@@ -118,7 +119,7 @@ class PushVerbs(Store):
                 waiting.append(submission)
             except (InvalidInputError, NotFoundError, RejectedError) as error:
                 yield Failed(directory, error)
-            if len(waiting) >= batch:
+            if len(waiting) >= batch or fill_a_transaction(waiting):
                 yield from self._publish(waiting, allow)
                 waiting = []
         yield from self._publish(waiting, allow)
