@@ -14,13 +14,14 @@ import math
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
-from registry.api.conditions import matches
+from registry.api import problems
+from registry.api.conditions import matches, require_match
 from registry.api.watching import PLAIN_ID
 from registry.errors import RegistryError
 
@@ -92,9 +93,14 @@ class EncodedAnswers:
                 return
         else:
             self._counters.count_kept()
-        wanted = next((value for name, value in headers if name == b"if-none-match"), None)
+        try:
+            require_match(_said(headers, b"if-match"), answer.etag)
+        except RegistryError as error:
+            await problems.of_error(error)(scope, receive, send)
+            return
+        wanted = _said(headers, b"if-none-match")
         given = next((value for name, value in headers if name == _REQUEST_ID), b"")
-        unchanged = wanted is not None and matches(wanted.decode("latin-1"), answer.etag)
+        unchanged = wanted is not None and matches(wanted, answer.etag)
         start = answer.not_modified if unchanged else answer.start
         if given and PLAIN_ID.fullmatch(given):
             start = {**start, "headers": [*start["headers"], (_REQUEST_ID, given)]}
@@ -145,7 +151,7 @@ def _encoded(begun: Moment, adapter: str | None, until: float, start: Message, b
     headers = [each for each in start["headers"] if each[0] != _REQUEST_ID]  # of the request that it was made for
     etag = next((value for name, value in headers if name == b"etag"), None)
     if etag is None:
-        etag = b'"' + hashlib.sha256(body["body"]).hexdigest()[:32].encode() + b'"'
+        etag = etag_of(body["body"]).encode()
         headers.append((b"etag", etag))
     if not any(name == b"cache-control" for name, _ in headers):
         headers.append((b"cache-control", b"private, no-cache"))
@@ -161,9 +167,18 @@ def _encoded(begun: Moment, adapter: str | None, until: float, start: Message, b
     )
 
 
+def etag_of(body: bytes | bytearray) -> str:
+    """Of an answer that has no other."""
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
 def _adapter_in(path: str) -> str | None:
     match = _OF_ONE_ADAPTER.match(path)
     return f"{match[1]}/{match[2]}".lower() if match else None
+
+
+def _said(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> str | None:
+    return next((value.decode("latin-1") for name, value in headers if name == wanted), None)
 
 
 def _says_do_not_keep(start: Message) -> bool:

@@ -6,7 +6,10 @@ together before anybody reads.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+
+from registry.errors import ConflictError, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +19,21 @@ if TYPE_CHECKING:
     Headers = Sequence[tuple[bytes, bytes]]
 
 _LISTS = (b"if-match", b"if-none-match")
+#: One of a list, or none where somebody wrote two commas.
+_ITEM = re.compile(r'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*)?(?:,|\Z)')
+
+
+class PreconditionFailedError(ConflictError):
+    """``condition`` is the header that does not hold, as the request has it."""
+
+    http_status = 412
+    default_code = "precondition-failed"
+
+    def __init__(self, condition: str) -> None:
+        super().__init__(
+            f"{condition:.100} does not hold of what is there now; nothing was done",
+            hint="look at it again, and send the ETag that is true now",
+        )
 
 
 class ConditionsTogether:
@@ -38,6 +56,48 @@ def whole(headers: Headers, name: bytes) -> bytes:
     return b",".join(value for key, value in headers if key == name)
 
 
+def etags(name: str, text: str) -> list[tuple[bool, str]]:
+    """The list in the header ``name``: whether each is a weak one, and what it says between its quotes (RFC 9110, 8.8.3). Raises
+    InvalidInputError."""
+    found, at = [], 0
+    while at < len(text):
+        item = _ITEM.match(text, at)
+        if item is None:
+            raise InvalidInputError(
+                f'{name} is {text!r:.80}, expected ETags in their quotes, such as "3", or *', code="invalid-etag"
+            )
+        if item[2] is not None:
+            found.append((item[1] is not None, item[2]))
+        at = item.end()
+    return found
+
+
+def require_match(text: str | None, etag: str | None, *, is_there: bool = True) -> None:
+    """That an If-Match holds (RFC 9110, 13.1.1): strongly, of one or several. ``etag`` is that of what is there, in its quotes,
+    None where it has none. Raises PreconditionFailedError, InvalidInputError."""
+    if text is None:
+        return
+    if text.strip() == "*":
+        holds = is_there
+    else:
+        holds = any(not weak and f'"{tag}"' == etag for weak, tag in etags("If-Match", text))
+    if not holds:
+        raise PreconditionFailedError(f"If-Match: {text}")
+
+
+def require_none_match(text: str | None, etag: str | None, *, is_there: bool) -> None:
+    """That an If-None-Match holds of a request that is to change something (RFC 9110, 13.1.2): weakly, of one or several. Raises
+    PreconditionFailedError, InvalidInputError."""
+    if text is None:
+        return
+    if text.strip() == "*":
+        holds = not is_there
+    else:
+        holds = etag is None or all(f'"{tag}"' != etag.removeprefix("W/") for _, tag in etags("If-None-Match", text))
+    if not holds:
+        raise PreconditionFailedError(f"If-None-Match: {text}")
+
+
 def matches(wanted: str, etag: str) -> bool:
-    """What an If-None-Match says (RFC 9110, 13.1.2): weakly, of one or several."""
+    """What the If-None-Match of a look-up says (RFC 9110, 13.1.2): weakly, of one or several."""
     return wanted.strip() == "*" or etag in (part.strip().removeprefix("W/") for part in wanted.split(","))

@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 
 from registry.api import problems
 from registry.api.callers import Requires
+from registry.api.preconditions import Conditional
 from registry.domain.access import Action
 
 if TYPE_CHECKING:
@@ -176,6 +177,8 @@ def _refusals(key: str, requirement: Requirement | None) -> dict[int, str]:
         found |= _OF_CALLERS
         if "{" in path:
             found[404] = _unknown(path)
+    if isinstance(requirement, Conditional):
+        found[412] = "precondition-failed"
     if method not in _BODILESS:
         found |= {408: "too-slow", 413: "too-large"}
     return dict(sorted({**found, **_OF_ROUTES.get(key, {})}.items()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response, StreamingResponse
 
-from registry.api.conditions import matches
+from registry.api.conditions import matches, require_match
 from registry.api.sending import sent
 from registry.errors import InvalidInputError
 
@@ -32,8 +32,10 @@ class UnsatisfiableRangeError(InvalidInputError):
 
 
 def partial_answer(request: Request, digest: Digest, blobs: FilesystemBlobs, headers: Mapping[str, str]) -> Response:
-    """``headers`` must have an ETag. Raises MissingBlobError before anything is sent, UnsatisfiableRangeError."""
+    """``headers`` must have an ETag. Raises MissingBlobError before anything is sent, UnsatisfiableRangeError,
+    PreconditionFailedError."""
     size = blobs.size(digest)
+    require_match(request.headers.get("if-match"), headers["ETag"])
     answered = {**headers, "Accept-Ranges": "bytes"}
     unless = request.headers.get("if-none-match")
     if unless is not None and matches(unless, headers["ETag"]):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from registry.domain.digest import Digest
 from tests.api.sites import Site, site
 from tests.conftest import WriteAdapter
 
@@ -88,7 +89,14 @@ def test_ranges_are_of_bytes_and_of_get(here: Site, method: str, value: str, sta
         (1, "If-Match", '"7","2"', 412),
         (1, "If-Match", '"none", "1"', 200),
         (1, "If-Match", 'W/"1"', 412),
-        (1, "If-Match", '"x"', 400),
+        (1, "If-Match", '"x"', 412),
+        (1, "If-Match", '"2", ,"x"', 412),
+        (1, "If-Match", '"01"', 412),
+        (1, "If-Match", ",", 412),
+        (1, "If-Match", '"1",', 200),
+        (1, "If-Match", ', "x", "1"', 200),
+        (1, "If-Match", '"1', 400),
+        (1, "If-Match", "1", 400),
         (1, "If-None-Match", "*", 412),
         (1, "If-None-Match", '"1"', 412),
         (1, "If-None-Match", '"2"', 200),
@@ -140,3 +148,76 @@ def test_several_lines_of_a_condition_are_one_list(
     assert answer.status == status, answer.read()
     connection.close()
     assert here.shelf.aliases("b/open")["production"] == (2 if (method, status) == ("PUT", 200) else 1)
+
+
+ADAPTER = "/v1/adapters/b/open"
+VERSION = f"{ADAPTER}/versions/1"
+WHY = {"reason": "a test"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", ADAPTER, {"private": True}),
+        ("DELETE", ADAPTER, WHY),
+        ("DELETE", VERSION, WHY),
+        ("POST", f"{ADAPTER}/versions", {"files": [{"path": "x", "digest": "sha256:" + "0" * 64}]}),
+        ("POST", f"{VERSION}/evaluations", {"evaluations": [{"metric": "acc", "value": 1.0}]}),
+        ("PUT", f"{VERSION}/tags", {"k": "w"}),
+        ("DELETE", f"{VERSION}/tags/k", None),
+        ("PUT", f"{VERSION}/yank", WHY),
+        ("DELETE", f"{VERSION}/yank", None),
+        ("PUT", "/v1/base-aliases/x/y", {"canonical": "z/w"}),
+        ("POST", "/v1/tokens", {"name": "x", "actions": ["read"]}),
+        ("POST", "/v1/store/gc", {"dry_run": False}),
+    ],
+)
+@pytest.mark.parametrize(("name", "value"), [("If-Match", '"stale"'), ("If-Match", ",")])
+def test_nothing_is_done_under_a_condition_that_does_not_hold(
+    here: Site, method: str, path: str, body: object, name: str, value: str
+) -> None:
+    """RFC 9110, 13.1.1."""
+    with here.unchanged():
+        answer = here.ask(method, path, "root", body, {name: value})
+        assert (answer.status, answer.code) == (412, "precondition-failed")
+        assert answer.json["exit_code"] == 5
+        assert here.ask(method, path, "root", body, {name: "stale"}).code == "invalid-etag"
+        assert here.ask(method, path, None, body, {name: value}).status == 401
+
+
+def test_a_change_is_made_where_its_conditions_hold(here: Site) -> None:
+    etag = here.ask("GET", ADAPTER, "root").headers["etag"]
+    for name, value, status in (
+        ("If-None-Match", "*", 412),
+        ("If-None-Match", f"W/{etag}", 412),
+        ("If-Match", f"W/{etag}", 412),
+        ("If-Match", f'"a,b", {etag},', 200),
+        ("If-Match", etag, 412),  # it is another now
+        ("If-Match", "*", 200),
+        ("If-None-Match", '"stale"', 200),
+    ):
+        assert here.ask("PUT", ADAPTER, "root", {"private": True}, {name: value}).status == status, (name, value)
+    new = "/v1/adapters/b/new"
+    for value, status in (("*", 200), ("*", 412)):
+        assert here.ask("PUT", new, "root", {"private": False}, {"If-None-Match": value}).status == status
+    assert here.ask("PUT", "/v1/adapters/b/none", "root", {"private": False}, {"If-Match": "*"}).status == 412
+    assert here.ask("DELETE", new, "root", WHY, {"If-Match": here.ask("GET", new, "root").headers["etag"]}).status == 204
+
+
+def test_a_blob_is_sent_where_the_conditions_hold(here: Site) -> None:
+    path = f"/v1/blobs/{Digest.of(b'new')}"
+    octets = {"Content-Type": "application/octet-stream"}
+    for name, value, status in (
+        ("If-Match", "*", 412), ("If-None-Match", "*", 201), ("If-None-Match", "*", 412), ("If-Match", "*", 200)
+    ):  # fmt: skip
+        assert here.ask("PUT", path, "bob", b"new", {**octets, name: value}).status == status, (name, value)
+
+
+@pytest.mark.parametrize("path", [ADAPTER, VERSION, "/v1/resolve/b/open", ALIAS, "blob"])
+def test_a_look_has_conditions_too(here: Site, path: str) -> None:
+    here.shelf.set_alias("b/open", "production", 1)
+    path = f"/v1/blobs/{here.shelf.show('b/open@1').manifest.files[0].digest}" if path == "blob" else path
+    etag = here.ask("GET", path, "bob").headers["etag"]
+    for value, status in (('"stale"', 412), (f"W/{etag}", 412), (etag, 200), (f'"stale",{etag}', 200), ("*", 200), ("x", 400)):
+        for method in ("GET", "HEAD"):
+            assert here.ask(method, path, "bob", None, {"If-Match": value}).status == status, (method, value)

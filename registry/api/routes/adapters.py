@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from registry.api.callers import Caller, Requires, shown_parents, unknown_adapter
 from registry.api.cursors import LONGEST, cursor_behind, position_at
 from registry.api.names import Name, Namespace, Number
+from registry.api.preconditions import Conditional
 from registry.api.texts import RequestBody, Why
 from registry.api.told import changed
 from registry.domain.access import Action
@@ -138,7 +139,7 @@ class Visibility(RequestBody):
 
 @router.put("/{ns}/{name}", summary="Make an adapter, or hide or show it")
 def put_adapter(
-    caller: Annotated[Caller, Depends(Requires(Action.PUSH))], ns: Namespace, name: Name, wanted: Visibility
+    caller: Annotated[Caller, Depends(Conditional(Action.PUSH))], ns: Namespace, name: Name, wanted: Visibility
 ) -> dict[str, Any]:
     """Whoever may push may make and hide it; what is hidden, those show who may delete it."""
     with caller.registry.catalog.writing() as writer:
@@ -154,7 +155,7 @@ class Reason(RequestBody):
 
 @router.delete("/{ns}/{name}", summary="Remove an adapter with all its versions", status_code=204)
 def delete_adapter(
-    caller: Annotated[Caller, Depends(Requires(Action.DELETE))], ns: Namespace, name: Name, why: Reason
+    caller: Annotated[Caller, Depends(Conditional(Action.DELETE))], ns: Namespace, name: Name, why: Reason
 ) -> None:
     with caller.registry.catalog.writing() as writer:
         writer.remove_adapter(AdapterName(ns, name), why.reason)
@@ -162,20 +163,24 @@ def delete_adapter(
 
 @router.delete("/{ns}/{name}/versions/{number}", summary="Delete a version", status_code=204)
 def delete_version(
-    caller: Annotated[Caller, Depends(Requires(Action.DELETE))], ns: Namespace, name: Name, number: Number, why: Reason
+    caller: Annotated[Caller, Depends(Conditional(Action.DELETE))],
+    ns: Namespace,
+    name: Name,
+    number: Number,
+    why: Reason,
 ) -> None:
     caller.registry.delete(f"{ns}/{name}@{number}", why.reason)
 
 
 @router.put("/{ns}/{name}/versions/{number}/yank", summary="Hide a version from search")
 def yank(
-    caller: Annotated[Caller, Depends(Requires(Action.YANK))], ns: Namespace, name: Name, number: Number, why: Reason
+    caller: Annotated[Caller, Depends(Conditional(Action.YANK))], ns: Namespace, name: Name, number: Number, why: Reason
 ) -> dict[str, Any]:
     return changed(caller, caller.registry.yank(f"{ns}/{name}@{number}", why.reason))
 
 
 @router.delete("/{ns}/{name}/versions/{number}/yank", summary="Take a yank back")
 def unyank(
-    caller: Annotated[Caller, Depends(Requires(Action.YANK))], ns: Namespace, name: Name, number: Number
+    caller: Annotated[Caller, Depends(Conditional(Action.YANK))], ns: Namespace, name: Name, number: Number
 ) -> dict[str, Any]:
     return changed(caller, caller.registry.unyank(f"{ns}/{name}@{number}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -9,18 +10,21 @@ from fastapi import APIRouter, Body, Depends, Header, Response
 from pydantic import Field
 
 from registry.api.callers import Caller, Requires
+from registry.api.conditions import etags
 from registry.api.names import Alias, Name, Namespace, Number
+from registry.api.preconditions import Conditional
 from registry.api.texts import RequestBody, VersionNumber
 from registry.api.told import changed
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.domain.access import Action
 from registry.domain.names import AliasName
-from registry.errors import AliasMovedError, ConflictError, InvalidInputError, NotFoundError
+from registry.errors import AliasMovedError, ConflictError, NotFoundError
 
 router = APIRouter(prefix="/v1/adapters/{ns}/{name}", tags=["aliases and tags"])
 
 Reader = Annotated[Caller, Depends(Requires(Action.READ))]
 Tagger = Annotated[Caller, Depends(Requires(Action.TAG))]
+Labeller = Annotated[Caller, Depends(Conditional(Action.TAG))]
 IfMatch = Annotated[
     str | None,
     Header(
@@ -32,6 +36,7 @@ IfNoneMatch = Annotated[
 ]
 #: In the place of a version: the alias is not there.
 _NONE = "none"
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
 class AliasHasMovedError(AliasMovedError):
@@ -40,8 +45,8 @@ class AliasHasMovedError(AliasMovedError):
     http_status = 412
 
 
-class PreconditionFailedError(ConflictError):
-    """Of several versions, or of any."""
+class AliasElsewhereError(ConflictError):
+    """A precondition that names several versions, or any, does not hold."""
 
     http_status = 412
     default_code = "alias-moved"
@@ -114,13 +119,13 @@ def delete_alias(
 
 @router.put("/versions/{number}/tags", summary="Set tags, leaving the others")
 def put_tags(
-    caller: Tagger, ns: Namespace, name: Name, number: Number, tags: Annotated[dict[str, str], Body()]
+    caller: Labeller, ns: Namespace, name: Name, number: Number, tags: Annotated[dict[str, str], Body()]
 ) -> dict[str, Any]:
     return changed(caller, caller.registry.set_tags(f"{ns}/{name}@{number}", tags))
 
 
 @router.delete("/versions/{number}/tags/{key:path}", summary="Remove a tag")
-def delete_tag(caller: Tagger, ns: Namespace, name: Name, number: Number, key: str) -> dict[str, Any]:
+def delete_tag(caller: Labeller, ns: Namespace, name: Name, number: Number, key: str) -> dict[str, Any]:
     return changed(caller, caller.registry.remove_tags(f"{ns}/{name}@{number}", key))
 
 
@@ -133,7 +138,7 @@ def expected(
 ) -> int | Anything | None:
     """Where the alias must point when it moves, so that the request's conditions hold (RFC 9110, 13.1).
 
-    Raises InvalidInputError for what is no ETag of an alias, PreconditionFailedError for what does not hold now.
+    Raises InvalidInputError for what is no list of ETags, AliasElsewhereError for what does not hold now.
     """
     if if_match is None and if_none_match is None:
         return ANYTHING
@@ -142,7 +147,7 @@ def expected(
     actual = _actual(caller, adapter, alias)
     for name, text, wanted in (("If-Match", if_match, True), ("If-None-Match", if_none_match, False)):
         if text is not None and _covers(_stated(name, text), actual) is not wanted:
-            raise PreconditionFailedError(f"{adapter}:{alias}", f"{name}: {text}", actual=actual)
+            raise AliasElsewhereError(f"{adapter}:{alias}", f"{name}: {text}", actual=actual)
     return actual
 
 
@@ -151,18 +156,13 @@ def _covers(stated: Sequence[int | Anything | None], actual: int | None) -> bool
 
 
 def _stated(name: str, text: str) -> list[int | Anything | None]:
-    """What a header says. A weak ETag is never that of an alias."""
+    """What a header says. A weak ETag is never that of an alias, and what is no number is that of none."""
     if text.strip() == "*":
         return [ANYTHING]
     found: list[int | Anything | None] = []
-    for part in text.split(","):
-        etag = part.strip().removeprefix("W/").strip('"')
-        if etag != _NONE and not (etag.isascii() and etag.isdecimal() and len(etag) < 10):
-            raise InvalidInputError(
-                f'{name} is {text!r:.80}, expected ETags of the alias, such as "3", or "none"', code="invalid-etag"
-            )
-        if not part.strip().startswith("W/") or name == "If-None-Match":
-            found.append(None if etag == _NONE else int(etag))
+    for weak, tag in etags(name, text):
+        if (tag == _NONE or _NUMBER.fullmatch(tag)) and not (weak and name == "If-Match"):
+            found.append(None if tag == _NONE else int(tag))
     return found
 
 

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from registry.api.callers import Caller, Requires
 from registry.api.names import Digest
+from registry.api.preconditions import Conditional
 from registry.api.ranges import partial_answer
 from registry.api.texts import RequestBody
 from registry.api.uploads import WrongOffsetError
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/v1", tags=["blobs"])
 
 Reader = Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))]
-Sender = Annotated[Caller, Depends(Requires(Action.PUSH, somewhere=True))]
+Asker = Annotated[Caller, Depends(Requires(Action.PUSH, somewhere=True))]
+Sender = Annotated[Caller, Depends(Conditional(Action.PUSH, somewhere=True))]
 _BUFFER = 1 << 20
 #: Seconds without a byte after which a sender is gone: one that vanished without a word would lock itself out of going on.
 _PATIENCE = 30.0
@@ -79,7 +81,7 @@ async def put_blob(request: Request, caller: Sender, digest: Digest) -> Response
 
 
 @router.get("/uploads/{digest}", summary="Where the caller's upload of a blob stands")
-def upload_offset(request: Request, caller: Sender, digest: Digest) -> dict[str, int]:
+def upload_offset(request: Request, caller: Asker, digest: Digest) -> dict[str, int]:
     return {"offset": request.app.state.uploads.offset(caller.actor, digest)}
 
 
@@ -107,7 +109,7 @@ async def patch_upload(
 
 
 @router.post("/blobs/missing", summary="Which of these the caller would have to send")
-def missing(request: Request, caller: Sender, asked: Digests) -> dict[str, list[str]]:
+def missing(request: Request, caller: Asker, asked: Digests) -> dict[str, list[str]]:
     wanted = [DigestText(text) for text in asked.digests]
     return {"missing": [digest for digest in wanted if not _possesses(request, caller, digest)]}
 

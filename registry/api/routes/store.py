@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from registry.api.callers import Caller, Requires
 from registry.api.names import Digest
+from registry.api.preconditions import Conditional
 from registry.domain.access import Action
 from registry.errors import ConflictError
 from registry.operations.manifests import surviving
@@ -16,6 +17,7 @@ from registry.operations.manifests import surviving
 router = APIRouter(prefix="/v1/store", tags=["store"])
 
 Admin = Annotated[Caller, Depends(Requires(Action.ADMIN))]
+Remover = Annotated[Caller, Depends(Conditional(Action.ADMIN))]
 
 
 class Doctor(BaseModel):
@@ -47,7 +49,7 @@ def verify(caller: Admin) -> dict[str, list[str]]:
 
 
 @router.post("/gc", summary="Remove blobs that nothing reaches")
-def gc(caller: Admin, wanted: Gc) -> dict[str, Any]:
+def gc(caller: Remover, wanted: Gc) -> dict[str, Any]:
     found = caller.registry.gc(grace=wanted.grace, dry_run=wanted.dry_run)
     return {"blobs": list(found.blobs), "bytes": found.bytes, "leftovers": list(found.leftovers)}
 
@@ -58,7 +60,7 @@ def blobs(caller: Admin) -> dict[str, list[str]]:
 
 
 @router.delete("/blobs/{digest}", summary="Remove a blob that nothing needs", status_code=204)
-def delete_blob(caller: Admin, digest: Digest) -> None:
+def delete_blob(caller: Remover, digest: Digest) -> None:
     with caller.registry.catalog.writing() as writer:
         if not writer.unreferenced([digest]):
             raise ConflictError(f"{digest} is needed", code="blob-in-use", hint="delete the versions that need it")

@@ -10,6 +10,7 @@ from pydantic import Field
 from registry.api.callers import Caller, Requires, shown_parents
 from registry.api.names import Name, Namespace, Number
 from registry.api.once import Key, Once, same_request
+from registry.api.preconditions import Conditional
 from registry.api.receiving import Receiver
 from registry.api.texts import Label, Note, Part, RequestBody
 from registry.api.told import changed
@@ -26,7 +27,7 @@ from registry.remote import values
 router = APIRouter(prefix="/v1/adapters/{ns}/{name}/versions", tags=["versions"])
 
 Reader = Annotated[Caller, Depends(Requires(Action.READ))]
-Pusher = Annotated[Caller, Depends(Requires(Action.PUSH))]
+Pusher = Annotated[Caller, Depends(Conditional(Action.PUSH))]
 
 
 class File(RequestBody):
