@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from registry.api import description, problems
 from registry.api.answers import EncodedAnswers
@@ -17,6 +17,7 @@ from registry.api.guards import Guarded
 from registry.api.heads import Heads
 from registry.api.hub_protocol.dispatch import HubProtocol
 from registry.api.once import Once
+from registry.api.parameters import require_known_parameters
 from registry.api.possessions import Possessions
 from registry.api.routes import (
     adapters,
@@ -76,6 +77,7 @@ def create_app(settings: Settings) -> ASGIApp:
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        dependencies=[Depends(require_known_parameters)],
         redirect_slashes=False,  # it would be to an address that is made of the Host header
     )
     app.state.registry = registry

@@ -44,7 +44,7 @@ _PROBLEM: Document = {
 #: Codes that a request to any route, or any route of an action, may be refused with.
 _OF_ALL = {429: "too-many-requests", 503: "unavailable"}
 _OF_CALLERS = {
-    400: "invalid-input, invalid-value, invalid-name, token-in-url",
+    400: "invalid-input, invalid-value, invalid-name, unknown-parameter, token-in-url",
     401: "unauthenticated",
     403: "forbidden",
     421: "wrong-host",

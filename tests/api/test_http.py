@@ -221,3 +221,29 @@ def test_a_look_has_conditions_too(here: Site, path: str) -> None:
     for value, status in (('"stale"', 412), (f"W/{etag}", 412), (etag, 200), (f'"stale",{etag}', 200), ("*", 200), ("x", 400)):
         for method in ("GET", "HEAD"):
             assert here.ask(method, path, "bob", None, {"If-Match": value}).status == status, (method, value)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v1/resolve/b/open?alais=prod", "'alais': did you mean alias?"),
+        ("/v1/adapters?namespcae=b", "'namespcae': did you mean namespace?"),
+        ("/v1/adapters?limit=5&Limit=1", "'Limit': did you mean limit?"),
+        ("/v1/adapters/b/open/versions?zzz=1", "'zzz': it takes before, limit"),
+        ("/v1/adapters/b/open?version=1", "'version': it takes none"),
+        ("/v1/events?aftr=1", "'aftr': did you mean after?"),
+        ("/v1/best?by=acc&tagg=k", "'tagg': did you mean tag?"),
+        ("/v1/compare?rref=b/open@1", "'rref': did you mean ref?"),
+    ],
+)
+def test_a_parameter_that_is_misspelt_is_refused(here: Site, path: str, said: str) -> None:
+    for method in ("GET", "HEAD"):
+        answer = here.ask(method, path, "bob")
+        assert answer.status == 400
+    answer = here.ask("GET", path, "bob")
+    assert (answer.code, answer.json["exit_code"]) == ("unknown-parameter", 3)
+    assert said in answer.json["detail"]
+
+
+def test_a_token_in_an_address_is_refused_as_one(here: Site) -> None:
+    assert here.ask("GET", "/v1/adapters?token=x", "bob").code == "token-in-url"
