@@ -298,7 +298,8 @@ def test_the_best_is_any_version_that_is_not_yanked(open_server: TestClient, she
 
 
 def test_the_best_is_asked_for_and_nothing_else(open_server: TestClient) -> None:
-    assert open_server.get("/v1/best?by=acc&reverse=true").json()["reference"] == "secret/b@1"
+    assert open_server.get("/v1/best?by=acc").json()["reference"] == "secret/b@1"
+    assert open_server.get("/v1/best?by=acc&reverse=true").json()["code"] == "unknown-parameter"
 
 
 def test_an_alias_without_a_name_is_none(open_server: TestClient) -> None:
