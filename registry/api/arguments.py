@@ -15,13 +15,33 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pydantic_core import core_schema
 
-from registry.api.texts import Label, Note, Part, Plain, RequestBody, Sequence, VersionNumber, Why
+from registry.api.texts import (
+    BaseName,
+    Condition,
+    Filter,
+    Metric,
+    Note,
+    Prose,
+    RequestBody,
+    Revision,
+    Rule,
+    Sequence,
+    Source,
+    Split,
+    Suite,
+    Task,
+    VersionNumber,
+    Why,
+    Worded,
+)
 from registry.api.unreadable import sentence
 from registry.domain import access, digest, names
 from registry.domain.access import Action, NamespacePattern
 from registry.domain.base_model import BaseModelId, StoredBase
 from registry.domain.finding import Severity
+from registry.domain.gate import MOST_CONDITIONS
 from registry.domain.query import OPERATORS
+from registry.domain.texts import Wording
 from registry.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -77,9 +97,6 @@ Alias = Annotated[names.AliasName, _Made(names.AliasName)]
 Reference = Annotated[names.Reference, _Made(names.Reference.parse)]
 Digest = Annotated[digest.Digest, _Made(digest.Digest)]
 ReferenceText = Annotated[str, StringConstraints(max_length=300), AfterValidator(_reference_or_none)]
-Base = Annotated[str, StringConstraints(min_length=1, max_length=1000), Plain]
-Text = Annotated[str, StringConstraints(max_length=200)]
-Prose = Annotated[str, StringConstraints(max_length=10_000), Plain]
 Limit = Annotated[int, Field(ge=1, lt=1 << 63)]
 Rank = Annotated[int, Field(ge=0, lt=1 << 53)]
 TokenName = Annotated[access.TokenName, _Made(access.TokenName, names.MAX_LENGTH)]
@@ -128,15 +145,15 @@ class AboutDigest(Arguments):
 
 
 class AboutToken(Arguments):
-    token_id: Text
+    token_id: str
 
 
 class OfNamespace(Arguments):
-    namespace: Text
+    namespace: str
 
 
 class MaybeOfNamespace(Arguments):
-    namespace: Text | None = None
+    namespace: str | None = None
 
 
 class FindVersion(AboutAdapter):
@@ -163,36 +180,36 @@ class Events(Arguments):
 
 
 class FindBase(Arguments):
-    name: Base
-    revision: Text | None = None
+    name: str
+    revision: str | None = None
 
 
 class After(Arguments):
     reference: ReferenceText
-    keys: list[Text | int | float | None] = Field([], max_length=2)
+    keys: list[str | int | float | None] = Field([], max_length=2)
 
 
 class Query(Arguments):
-    """See :class:`registry.domain.query.VersionQuery`; who may see what is not for the asker to say."""
+    """See :class:`registry.domain.query.VersionQuery`, which has the bounds; who may see what is not for the asker to say."""
 
-    text: Text | None = None
-    base: Base | None = None
+    text: str | None = None
+    base: str | None = None
     ranks: _pairs(tuple[Rank | None, Rank | None]) = (None, None)  # type: ignore[valid-type]
-    targets: list[Text] = Field([], max_length=50)
-    peft_type: Text | None = None
-    task_type: Text | None = None
-    tags: list[_pairs(tuple[Text, str | None])] = Field([], max_length=50)  # type: ignore[valid-type]
-    alias: Text | None = None
-    metrics: list[_pairs(tuple[Text, Text | None, Annotated[str, _one_of(OPERATORS)], float])] = Field(  # type: ignore[valid-type]
-        [], max_length=50
+    targets: list[str] = Field([])
+    peft_type: str | None = None
+    task_type: str | None = None
+    tags: list[_pairs(tuple[str, str | None])] = Field([])  # type: ignore[valid-type]
+    alias: str | None = None
+    metrics: list[_pairs(tuple[str, str | None, Annotated[str, _one_of(OPERATORS)], float])] = Field(  # type: ignore[valid-type]
+        []
     )
     parent: Digest | None = None
-    sort: Annotated[str, StringConstraints(max_length=400)] | None = None
+    sort: str | None = None
     reverse: bool = False
     limit: Limit = 50
     after: After | None = None
     all_versions: bool = False
-    namespace: Text | None = None
+    namespace: str | None = None
     visible: None = None
 
 
@@ -200,14 +217,18 @@ class Search(Arguments):
     query: Query
 
 
+#: What a gate says of a condition.
+_JUDGED = Wording("verdict of a gate", 0, 2000)
+
+
 class Gate(Arguments):
     """What :meth:`registry.domain.gate.Outcome.facts` makes, and nothing else: every reader of the audit reads it."""
 
     against: ReferenceText | None
     conditions: dict[
-        Annotated[str, StringConstraints(max_length=1000), Plain],
-        Annotated[list[Annotated[str, StringConstraints(max_length=2000), Plain]], Field(max_length=1000)],
-    ] = Field(max_length=200)
+        Condition,
+        Annotated[list[Annotated[str, Worded(_JUDGED)]], Field(max_length=1000)],
+    ] = Field(max_length=MOST_CONDITIONS)
 
 
 def _short(gate: Gate) -> Gate:
@@ -224,11 +245,11 @@ class MoveAlias(AboutAdapter):
 
 
 class SetTags(AboutVersion):
-    tags: dict[str, str] = Field(max_length=100)
+    tags: dict[str, str]
 
 
 class RemoveTags(AboutVersion):
-    keys: list[Text] = Field(max_length=100)
+    keys: list[str]
 
 
 class AboutVersionWhy(AboutVersion):
@@ -242,28 +263,28 @@ class AboutAdapterWhy(AboutAdapter):
 class Measurement(Arguments):
     """See :class:`registry.domain.evaluation.Evaluation`."""
 
-    metric: Label
+    metric: Metric
     value: float
-    task: Part | None = None
-    suite: Part | None = None
-    split: Part | None = None
-    filter: Part | None = None
-    stderr: float | None = Field(None, ge=0)
-    n: int | None = Field(None, ge=1, lt=1 << 53)
+    task: Task | None = None
+    suite: Suite | None = None
+    split: Split | None = None
+    filter: Filter | None = None
+    stderr: float | None = None
+    n: int | None = None
     higher_is_better: bool | None = None
-    source: Annotated[str, StringConstraints(max_length=1000), Plain] | None = None
+    source: Source | None = None
     at: Moment | None = None
 
 
 class AddEvaluations(AboutVersion):
-    evaluations: list[Measurement] = Field(max_length=10_000)
+    evaluations: list[Measurement]
     raw: Digest | None = None
 
 
 class Noticed(Arguments):
     """See :class:`registry.domain.finding.Finding`."""
 
-    rule: Label
+    rule: Rule
     severity: Annotated[Severity, Field(strict=False)]
     message: Prose
     where: Prose | None = None
@@ -279,10 +300,10 @@ class AddVersion(AboutAdapter):
 
 
 class BaseId(Arguments):
-    id: Base
-    revision: Text | None = None
-    raw: Base | None = None
-    fingerprint: Text | None = None
+    id: BaseName
+    revision: Revision | None = None
+    raw: BaseName | None = None
+    fingerprint: Digest | None = None
 
 
 class KnownBase(Arguments):
@@ -298,8 +319,8 @@ class AddBase(Arguments):
 
 
 class AliasBase(Arguments):
-    name: Label
-    canonical: Label | None
+    name: BaseName
+    canonical: BaseName | None
 
 
 class Visibility(AboutAdapter):
@@ -317,7 +338,9 @@ class NewToken(Arguments):
     name: TokenName
     hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     actions: list[Annotated[Action, Field(strict=False)]] = Field(min_length=1, max_length=len(Action))
-    namespaces: list[Annotated[NamespacePattern, _Made(NamespacePattern)]] = Field(min_length=1, max_length=100)
+    namespaces: list[Annotated[NamespacePattern, _Made(NamespacePattern)]] = Field(
+        min_length=1, max_length=access.MOST_PATTERNS
+    )
     created_at: Annotated[str, StringConstraints(max_length=40)] = ""
     expires_at: Annotated[str, AfterValidator(_time)] | None = None
     revoked_at: None = None

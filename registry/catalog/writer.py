@@ -15,13 +15,15 @@ from registry.catalog.events import ORIGIN, Event, segment_bytes
 from registry.catalog.protocol import ANYTHING, Anything
 from registry.catalog.resolve import aliases_of, evaluations_of, find_version, resolve, version_of
 from registry.catalog.tables import AdapterRow, AliasRow, AuditRow, BaseRow, BlobRow, CommitBlobRow, EvaluationRow
+from registry.domain import texts
 from registry.domain.access import Action, Token
 from registry.domain.base_model import StoredBase
 from registry.domain.digest import Digest
-from registry.domain.evaluation import Evaluation
+from registry.domain.evaluation import Evaluation, checked_evaluations
 from registry.domain.finding import Finding
 from registry.domain.manifest import Manifest
 from registry.domain.names import AdapterName, AliasName, Namespace, Reference, Word, require_free, require_no_main
+from registry.domain.tags import checked_keys, checked_tags
 from registry.domain.version import AliasMove, Version
 from registry.errors import AliasMovedError, ConflictError, InvalidInputError, NotFoundError
 
@@ -72,6 +74,8 @@ class SqlWriter:
         row = self._session.get(AdapterRow, adapter.key)
         shown = self._shown(adapter)
         number = row.next_number if row else 1
+        if note is not None:
+            texts.NOTE.checked(note)
         facts = {
             "version": number,
             "digest": manifest.digest,
@@ -116,17 +120,18 @@ class SqlWriter:
         return AliasMove(str(alias), actual, to, event.at, event.actor)
 
     def set_tags(self, version: Version, tags: Mapping[str, str]) -> None:
-        changed = {key: value for key, value in tags.items() if version.tags.get(key) != value}
+        changed = {key: value for key, value in checked_tags(tags).items() if version.tags.get(key) != value}
         if changed:
             self._record(change.SET_TAGS, version.adapter, {"version": version.number, "tags": changed})
 
     def remove_tags(self, version: Version, keys: Sequence[str]) -> None:
-        absent = [key for key in keys if key not in version.tags]
+        absent = [key for key in checked_keys(keys) if key not in version.tags]
         if absent:
             raise NotFoundError(f"{version.reference} has no tag {absent[0]}", code="unknown-tag")
         self._record(change.REMOVE_TAGS, version.adapter, {"version": version.number, "keys": list(keys)})
 
     def yank(self, version: Version, reason: str) -> None:
+        texts.REASON.checked(reason)
         if version.yanked != reason:
             self._record(change.YANK, version.adapter, {"version": version.number, "reason": reason})
 
@@ -135,6 +140,7 @@ class SqlWriter:
             self._record(change.UNYANK, version.adapter, {"version": version.number})
 
     def delete(self, version: Version, reason: str) -> None:
+        texts.REASON.checked(reason)
         if version.aliases:
             raise ConflictError(
                 f"{version.reference} cannot be deleted: alias {version.aliases[0]} points at it",
@@ -145,7 +151,7 @@ class SqlWriter:
 
     def add_evaluations(self, version: Version, evaluations: Sequence[Evaluation], *, raw: Digest | None = None) -> int:
         row = change.version_row(self._session, version.adapter.key, version.number)
-        if row is None or not evaluations:
+        if row is None or not checked_evaluations(evaluations):
             return 0
         if raw is not None and self._session.get(BlobRow, (raw, row.id)) is not None:
             known = {
@@ -167,6 +173,8 @@ class SqlWriter:
         return len(documents)
 
     def add_base(self, base: StoredBase) -> bool:
+        texts.BASE_NAME.checked(base.id.id or "")
+        texts.REVISION.checked(base.id.revision or "")
         known = bases.find_base(self._session, base.id.id or "", base.id.revision or "")
         if known is not None and known.digest == base.digest:
             return False
@@ -177,6 +185,8 @@ class SqlWriter:
     def alias_base(self, name: str, canonical: str | None) -> bool:
         known = bases.base_aliases(self._session)
         if canonical is not None:
+            texts.BASE_NAME.checked(name)
+            texts.BASE_NAME.checked(canonical)
             canonical = known.canonical(canonical)
             if canonical.lower() == name.lower() or name.lower() in {each.lower() for each in known.names.values()}:
                 raise ConflictError(
@@ -203,6 +213,7 @@ class SqlWriter:
             self._record(adapters.SET_PRIVATE, known.name, {"private": private})
 
     def remove_adapter(self, adapter: AdapterName, reason: str) -> None:
+        texts.REASON.checked(reason)
         known = adapters.find_adapter(self._session, adapter)
         if known is None:
             raise NotFoundError(f"there is no adapter {adapter}", code="unknown-adapter")

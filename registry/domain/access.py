@@ -20,11 +20,13 @@ from fnmatch import fnmatchcase
 from typing import Self
 
 from registry.domain.names import MAX_LENGTH, AdapterName, Namespace, Word
-from registry.errors import InvalidNameError
+from registry.errors import InvalidInputError, InvalidNameError
 
 _DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _TEXT = re.compile(r"(adr_(?P<id>[a-z0-9]{10})_(?P<secret>[A-Za-z0-9_-]{43}))_(?P<check>[0-9A-Za-z]{6})", re.ASCII)
 _ID_LETTERS = string.ascii_lowercase + string.digits
+#: In the scope of a token.
+MOST_PATTERNS = 100
 _NO_HASH = hashlib.sha256(b"no such token").hexdigest()
 
 
@@ -145,7 +147,12 @@ class Presented:
 def new_token(
     name: str, actions: Iterable[Action], patterns: Iterable[NamespacePattern], *, expires_at: str | None
 ) -> tuple[str, Token]:
-    """The text, to be shown once, and what is kept of it. Raises InvalidNameError."""
+    """The text, to be shown once, and what is kept of it. Raises InvalidNameError, InvalidInputError for too many patterns."""
+    scope = tuple(patterns)
+    if len(scope) > MOST_PATTERNS:
+        raise InvalidInputError(
+            f"a scope of {len(scope)} patterns, expected at most {MOST_PATTERNS}", code="too-many-patterns"
+        )
     token_id = "".join(secrets.choice(_ID_LETTERS) for _ in range(10))
     secret = secrets.token_urlsafe(32)
     text = f"adr_{token_id}_{secret}"
@@ -154,7 +161,7 @@ def new_token(
         TokenName(name),
         hashlib.sha256(secret.encode()).hexdigest(),
         frozenset(actions),
-        tuple(patterns),
+        scope,
         expires_at=expires_at,
     )
     return f"{text}_{_checksum(text)}", kept

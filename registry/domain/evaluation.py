@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import hypot
+from math import hypot, isfinite
+
+from registry.domain import texts
+from registry.errors import InvalidInputError, InvalidValueError
 
 #: Metrics whose direction is common knowledge; anything else has none unless its source says so.
 _HIGHER = frozenset(
@@ -66,6 +70,8 @@ _LOWER = frozenset(
 )
 
 
+#: So many are added at once.
+MOST_SCORES = 10_000
 #: How many combined standard errors two values may differ by and still be chance.
 NOISE = 1.0
 
@@ -110,6 +116,34 @@ class Evaluation:
     def key(self) -> tuple[str, str, str, str, str]:
         """Two evaluations with the same key measure the same thing and may be compared."""
         return (self.suite or "", self.task or "", self.metric, self.filter or "", self.split or "")
+
+
+def checked_evaluations(found: Sequence[Evaluation]) -> Sequence[Evaluation]:
+    """The same. Raises InvalidInputError for more than are added at once, InvalidValueError for the first that cannot be kept."""
+    if len(found) > MOST_SCORES:
+        raise InvalidInputError(
+            f"these are {len(found):,} scores, expected at most {MOST_SCORES:,} at once",
+            code="too-many-scores",
+            hint="give the summary, not the samples",
+        )
+    for each in found:
+        texts.METRIC.checked(each.metric)
+        for wording, text in (
+            (texts.TASK, each.task),
+            (texts.SUITE, each.suite),
+            (texts.SPLIT, each.split),
+            (texts.FILTER, each.filter),
+            (texts.SOURCE, each.source),
+        ):
+            if text is not None:
+                wording.checked(text)
+        if not isfinite(each.value):
+            raise InvalidValueError("score", str(each.value), "a finite number")
+        if each.stderr is not None and not (isfinite(each.stderr) and each.stderr >= 0):
+            raise InvalidValueError("standard error", str(each.stderr), "a finite number, 0 or more")
+        if each.n is not None and not 1 <= each.n < 1 << 53:
+            raise InvalidValueError("number of examples", str(each.n), "a whole number from 1")
+    return found
 
 
 def usual_direction(metric: str) -> bool | None:

@@ -13,12 +13,17 @@ from enum import StrEnum
 from math import inf, isfinite
 from typing import Self
 
+from registry.domain import texts
 from registry.domain.evaluation import NOISE, Evaluation
 from registry.domain.query import MetricCondition, MetricName
-from registry.errors import GateClosedError, InvalidValueError
+from registry.errors import GateClosedError, InvalidInputError, InvalidValueError
 
 #: What stands behind the last colon is meant as a tolerance, unless it cannot be: ``pass@k:k=1`` is the name of a metric.
 _TOLERANCE = re.compile(r"[^/=]*")
+
+
+#: Of a gate.
+MOST_CONDITIONS = 200
 
 
 class Reason(StrEnum):
@@ -49,7 +54,7 @@ class NoRegression:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        metric, colon, tail = text.rpartition(":")
+        metric, colon, tail = texts.CONDITION.checked(text).rpartition(":")
         if not colon or not _TOLERANCE.fullmatch(tail):
             return cls(MetricName.parse(text))
         try:
@@ -84,6 +89,12 @@ class Gate:
     no_regressions: tuple[NoRegression, ...] = ()
     against: str | None = None
     noise: float = NOISE
+
+    def __post_init__(self) -> None:
+        if (count := len(self.minimums) + len(self.no_regressions)) > MOST_CONDITIONS:
+            raise InvalidInputError(
+                f"a gate of {count} conditions, expected at most {MOST_CONDITIONS}", code="too-many-conditions"
+            )
 
     @property
     def empty(self) -> bool:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Self
 
+from registry.domain import texts
 from registry.domain.digest import Digest
-from registry.errors import InvalidNameError, InvalidValueError
+from registry.errors import InvalidInputError, InvalidNameError, InvalidValueError
 
 if TYPE_CHECKING:
     from registry.domain.version import Version
@@ -27,6 +28,8 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 
 #: Rows of a page at most.
 MAX_PAGE = 1000
+#: Conditions of one kind.
+MOST_CONDITIONS = 50
 
 #: Sorts that are not metrics, and whether the natural order is the largest first.
 SORTS = {"name": False, "created": True, "rank": True, "bytes": True, "parameters": True}
@@ -60,7 +63,7 @@ class MetricCondition:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        match = _CONDITION.fullmatch(text)
+        match = _CONDITION.fullmatch(texts.CONDITION.checked(text))
         try:
             value = float(match["value"]) if match else nan
         except ValueError:
@@ -116,6 +119,18 @@ class VersionQuery:
     all_versions: bool = False
     namespace: str | None = None
     visible: Visible | None = None
+
+    def __post_init__(self) -> None:
+        for kind, conditions in (("targets", self.targets), ("tags", self.tags), ("metrics", self.metrics)):
+            if len(conditions) > MOST_CONDITIONS:
+                raise InvalidInputError(
+                    f"a search for {len(conditions)} {kind}, expected at most {MOST_CONDITIONS}",
+                    code="too-many-conditions",
+                )
+        stated = [self.text, self.base, self.peft_type, self.task_type, self.alias, self.sort, self.namespace]
+        for text in (*stated, *self.targets, *(part for tag in self.tags for part in tag)):
+            if text is not None:
+                texts.CONDITION.checked(text)
 
     def seen_by(self, visible: Visible | None) -> Self:
         return replace(self, visible=visible)

@@ -21,8 +21,11 @@ from registry.blobs.protocol import BlobStore
 from registry.catalog.protocol import Catalog, CatalogWriter
 from registry.checks.misfit import Misfit
 from registry.domain.digest import Digest, Hasher
+from registry.domain.evaluation import checked_evaluations
 from registry.domain.finding import Finding, Severity
 from registry.domain.names import AdapterName, AliasName
+from registry.domain.tags import checked_tags
+from registry.domain.texts import NOTE
 from registry.domain.version import Version
 from registry.errors import (
     ChangedMeanwhileError,
@@ -48,12 +51,20 @@ _CHANGES, _BYTES = 128, 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Attachments:
-    """What goes with a version from the start, in the same transaction."""
+    """What goes with a version from the start, in the same transaction. Raises InvalidInputError for what no catalog takes, before
+    anything is stored."""
 
     aliases: Sequence[AliasName] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     evaluations: Sequence[Measured] = ()
     note: str | None = None
+
+    def __post_init__(self) -> None:
+        checked_tags(self.tags)
+        for measured in self.evaluations:
+            checked_evaluations(measured.evaluations)
+        if self.note is not None:
+            NOTE.checked(self.note)
 
     @property
     def any(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from registry.domain.texts import Wording
 from tests.cli.conftest import Adapters
 from tests.conftest import WriteAdapter
 
@@ -60,8 +61,15 @@ def test_a_name_that_leaves_nothing_is_refused_with_a_proposal(adapters: Adapter
     assert adapters.json("push", str(write_adapter("Mon Modèle (v2)")))["adapter"] == "local/mon-modele-v2"
 
 
-def test_what_a_stranger_wrote_does_not_move_the_cursor(adapters: Adapters, write_adapter: WriteAdapter) -> None:
-    adapters.json("push", str(write_adapter("my-lora")), "--note", "\x1b]0;owned\x07\x1b[2J")
+def test_what_a_stranger_wrote_does_not_move_the_cursor(
+    adapters: Adapters, write_adapter: WriteAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can write it now; a registry may have it from before that."""
+    written = ("push", str(write_adapter("my-lora")), "--note", "\x1b]0;owned\x07\x1b[2J")
+    assert adapters.refusal(*written)["exit_code"] == 3
+    with monkeypatch.context() as before:
+        before.setattr(Wording, "checked", lambda _self, text: text)
+        adapters.json(*written)
     assert "\x1b" not in adapters("show", "my-lora").out
     assert adapters.json("show", "my-lora")["note"] == "\x1b]0;owned\x07\x1b[2J"
 

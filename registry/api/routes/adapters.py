@@ -28,19 +28,19 @@ Searcher = Annotated[Caller, Depends(Requires(Action.READ, somewhere=True))]
 
 
 class Conditions(BaseModel):
-    """All of them must hold."""
+    """All of them must hold. The bounds are those of :class:`registry.domain.query.VersionQuery`."""
 
-    text: str | None = Field(None, description="Part of an adapter's name.", max_length=200)
-    namespace: str | None = Field(None, max_length=96)
-    base: str | None = Field(None, description="Base model; mirrors count as what they mirror.", max_length=200)
-    rank: str | None = Field(None, description="16, 8..64, 8.. or ..64", max_length=40)
-    target: list[str] = Field([], description="Must all be adapted.", max_length=50)
-    type: str | None = Field(None, description="PEFT method: LORA, IA3, …", max_length=40)
-    task: str | None = Field(None, description="Task type: CAUSAL_LM, SEQ_CLS, …", max_length=60)
-    tag: list[str] = Field([], description="key=value or key.", max_length=50)
-    alias: str | None = Field(None, description="The version this alias points at.", max_length=96)
-    metric: list[str] = Field([], description="Conditions such as acc>=0.8 or arc_easy/acc>=0.8.", max_length=50)
-    parent: str | None = Field(None, description="A version that it was made from: team/x@3.", max_length=300)
+    text: str | None = Field(None, description="Part of an adapter's name.")
+    namespace: str | None = Field(None)
+    base: str | None = Field(None, description="Base model; mirrors count as what they mirror.")
+    rank: str | None = Field(None, description="16, 8..64, 8.. or ..64")
+    target: list[str] = Field([], description="Must all be adapted.")
+    type: str | None = Field(None, description="PEFT method: LORA, IA3, …")
+    task: str | None = Field(None, description="Task type: CAUSAL_LM, SEQ_CLS, …")
+    tag: list[str] = Field([], description="key=value or key.")
+    alias: str | None = Field(None, description="The version this alias points at.")
+    metric: list[str] = Field([], description="Conditions such as acc>=0.8 or arc_easy/acc>=0.8.")
+    parent: str | None = Field(None, description="A version that it was made from: team/x@3.")
     all_versions: bool = False
 
     def query(self, caller: Caller, *, sort: str | None, reverse: bool = False, limit: int) -> VersionQuery:

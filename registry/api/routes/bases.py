@@ -9,7 +9,7 @@ from pydantic import Field
 
 from registry.api.callers import Caller, Requires
 from registry.api.preconditions import Conditional
-from registry.api.texts import RequestBody
+from registry.api.texts import BaseName, RequestBody
 from registry.domain.access import Action
 from registry.remote import values
 
@@ -50,7 +50,7 @@ def _document(caller: Caller, name: str) -> dict[str, Any]:
 
 
 class Canonical(RequestBody):
-    canonical: str = Field(max_length=200, examples=["meta-llama/Llama-3.1-8B"])
+    canonical: BaseName = Field(examples=["meta-llama/Llama-3.1-8B"])
 
 
 @router.put("/base-aliases/{base}", summary="From now on this word means that base", operation_id="put_bare_alias")

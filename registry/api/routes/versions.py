@@ -12,12 +12,13 @@ from registry.api.names import Name, Namespace, Number
 from registry.api.once import Key, Once, same_request
 from registry.api.preconditions import Conditional
 from registry.api.receiving import Receiver
-from registry.api.texts import Label, Note, Part, RequestBody
+from registry.api.texts import Filter, Metric, Note, RequestBody, Source, Split, Suite, Task
 from registry.api.told import changed
 from registry.domain.access import Action
 from registry.domain.digest import Digest
 from registry.domain.lineage import parse_parent
 from registry.domain.names import AdapterName, Reference
+from registry.domain.tags import MOST_TAGS
 from registry.errors import InvalidInputError
 from registry.operations.evaluate import Measured, stored_results
 from registry.operations.receive import MAX_FILES
@@ -36,12 +37,12 @@ class File(RequestBody):
 
 
 class Score(RequestBody):
-    metric: Label = Field(examples=["acc"])
+    metric: Metric = Field(examples=["acc"])
     value: float = Field(allow_inf_nan=False)
-    task: Part | None = None
-    suite: Part | None = None
-    split: Part | None = None
-    filter: Part | None = None
+    task: Task | None = None
+    suite: Suite | None = None
+    split: Split | None = None
+    filter: Filter | None = None
     stderr: float | None = Field(None, ge=0, allow_inf_nan=False)
     n: int | None = Field(None, ge=1, lt=1 << 53)
     higher_is_better: bool | None = None
@@ -54,7 +55,7 @@ class Results(RequestBody):
     """A file of scores as an evaluation harness writes it, sent as a blob: read here, and kept beside what was read."""
 
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
-    name: Label = Field("results.json", description="What the scores say they are from.")
+    name: Source = Field("results.json", min_length=1, description="What the scores say they are from.")
 
 
 class NewVersion(RequestBody):
@@ -63,7 +64,7 @@ class NewVersion(RequestBody):
     files: list[File] = Field(min_length=1, max_length=MAX_FILES)
     base: str | None = Field(None, max_length=200, description="The base model, if the config is wrong or silent.")
     aliases: list[str] = Field([], max_length=20)
-    tags: dict[str, str] = Field({}, max_length=100)
+    tags: dict[str, str] = Field({}, json_schema_extra={"maxProperties": MOST_TAGS})
     note: Note | None = None
     evaluations: list[Score] = Field([], max_length=1000)
     results: list[Results] = Field([], max_length=50)
