@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     Headers = Sequence[tuple[bytes, bytes]]
 
 _LISTS = (b"if-match", b"if-none-match")
-#: One of a list, or none where somebody wrote two commas.
-_ITEM = re.compile(r'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*)?(?:,|\Z)')
+#: One of a list, or none where somebody wrote two commas. Quotes that somebody left away are missed by nobody.
+_ITEM = re.compile(r'[ \t]*(?:(W/)?(?:"([\x21\x23-\x7e\x80-\xff]*)"|([\x21\x23-\x2b\x2d-\x7e]+))[ \t]*)?(?:,|\Z)')
 
 
 class PreconditionFailedError(ConflictError):
@@ -66,8 +66,9 @@ def etags(name: str, text: str) -> list[tuple[bool, str]]:
             raise InvalidInputError(
                 f'{name} is {text!r:.80}, expected ETags in their quotes, such as "3", or *', code="invalid-etag"
             )
-        if item[2] is not None:
-            found.append((item[1] is not None, item[2]))
+        tag = item[2] if item[2] is not None else item[3]
+        if tag is not None:
+            found.append((item[1] is not None, tag))
         at = item.end()
     return found
 
