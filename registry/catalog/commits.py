@@ -72,10 +72,12 @@ def _forget(session: Session, adapter: str, ids: Collection[str]) -> None:
 
 def digests(session: Session, dead_before: str | None) -> set[str]:
     """What commits need, see :meth:`registry.catalog.protocol.Catalog.references`."""
-    if dead_before is None:
+    drafts = dead_drafts(session, dead_before) if dead_before is not None else {}
+    if not drafts:
         return set(session.exec(select(CommitBlobRow.digest).distinct()))
-    dead = {(adapter.key, commit) for adapter, ids in dead_drafts(session, dead_before).items() for commit in ids}
-    return {row.digest for row in session.exec(select(CommitBlobRow)) if (row.adapter, row.commit) not in dead}
+    dead = {(adapter.key, commit) for adapter, ids in drafts.items() for commit in ids}
+    rows = session.exec(select(CommitBlobRow.adapter, CommitBlobRow.commit, CommitBlobRow.digest))
+    return {digest for adapter, commit, digest in rows if (adapter, commit) not in dead}
 
 
 def commits_of(session: Session, adapter: AdapterName) -> list[Commit]:
