@@ -98,7 +98,9 @@ def _finish_now(upload: Upload, place: Place) -> None:
     head, before = draft_of(upload, history, place.actor, history.main), history.with_id(upload.main)
     is_mixed = upload.is_half and (before is None or adapter_in(before.tree) != adapter_in(history.main.tree))
     try:
-        if head is not None and not is_mixed:
+        if is_mixed:
+            _log.warning("the end of an upload to %s: half an adapter, and another one came meanwhile", place.key)
+        elif head is not None:
             commit = finished(head.title, head.tree, head, place).id
     except UnavailableError:
         raise
