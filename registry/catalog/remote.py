@@ -1,9 +1,9 @@
 """The catalog of a registry's server.
 
 A transaction here is a list of steps. Each step is asked for as it comes: the server carries out all steps so far, answers, and
-takes everything back. At the end they are sent once more, to stay, with a digest of what they answered before; if another writer
-came between so that they would answer otherwise now, nothing is done and the caller is told. So nobody holds the server's one
-write transaction while a network is in the middle of it.
+takes everything back. At the end they are sent once more, to stay. Each time a digest goes along of what was answered before; if
+another writer came between so that it would be answered otherwise now, nothing is done and the caller is told. So nobody holds the
+server's one write transaction while a network is in the middle of it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class RemoteWriter:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._steps: list[dict[str, Any]] = []
-        self._answered = ""
+        self._answered: str | None = None
 
     def finish(self) -> None:
         """Send all steps once more, to stay."""
@@ -154,7 +154,8 @@ class RemoteWriter:
             results = _results(len(steps))(document)
             return ask.codec.read(results[-1]), values.shaped(document["answered"], str)
 
-        result, answered = self._client.post("/v1/transactions", {"steps": steps, "commit": False}, read)
+        document = {"steps": steps, "commit": False, "answered": self._answered}
+        result, answered = self._client.post("/v1/transactions", document, read)
         self._steps, self._answered = steps, answered
         return result
 

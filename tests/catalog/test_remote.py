@@ -234,6 +234,18 @@ def test_an_alias_that_moved_is_noticed_whatever_it_is_called(client: Client, tm
     assert catalog.aliases(NAME) == {alias: 2}
 
 
+def test_what_was_answered_to_an_earlier_step_holds_for_the_later_ones(client: Client, tmp_path: Path, store: Path) -> None:
+    """Somebody may have decided by it to go on."""
+    catalog = RemoteCatalog(client)
+    publish([Submission(adapter(tmp_path / "made", 0), NAME)], blobs=RemoteBlobs(client), catalog=catalog)  # type: ignore[arg-type]
+    with pytest.raises(ConflictError) as caught, catalog.writing() as writer:
+        assert writer.evaluations(writer.resolve(Reference(NAME, number=1))) == []
+        connect(store).add_evaluations("team/adapter@1", "acc=0.1")
+        writer.move_alias(NAME, AliasName("production"), 1)
+    assert caught.value.code == "changed-meanwhile"
+    assert catalog.aliases(NAME) == {}
+
+
 def test_a_commit_that_is_sent_twice_is_done_once(client: Client, tmp_path: Path) -> None:
     """The answer was lost, and the client sent it again with the same key."""
     publish([Submission(adapter(tmp_path / "made", 0), NAME)], blobs=RemoteBlobs(client), catalog=RemoteCatalog(client))  # type: ignore[arg-type]

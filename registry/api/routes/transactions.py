@@ -212,8 +212,8 @@ STEPS: Mapping[str, Step] = {step.ask.name: step for step in _ALL}
 
 
 class Transaction(RequestBody):
-    """Steps are carried out in order, all or none. With ``commit`` false they are taken back once they have been answered; with
-    ``commit`` true they stay if they answer what ``answered`` is the digest of."""
+    """Steps are carried out in order, all or none. With ``commit`` true they stay if they answer what ``answered`` is the digest
+    of. With ``commit`` false they are taken back once they have been answered; ``answered`` is of all but the last one then."""
 
     steps: list[dict[str, Any]] = Field(min_length=1, max_length=_MOST_STEPS)
     commit: bool
@@ -259,7 +259,7 @@ def transact(
     steps = [_read(caller, step) for step in wanted.steps]
     receiver = Receiver(caller, request.app.state.possessions)
     if all(asked.step.reads for asked in steps):
-        return _answer(steps, [_done(caller.registry.catalog, asked, receiver) for asked in steps])
+        return _answer(wanted, steps, [_done(caller.registry.catalog, asked, receiver) for asked in steps])
     if not _WAITING.acquire(blocking=False):
         raise UnavailableError("too many transactions wait for each other", code="busy", hint="try again")
     try:
@@ -276,11 +276,9 @@ def _carried_out(caller: Caller, wanted: Transaction, steps: list[Asked], receiv
     steps = [asked.ready(receiver) for asked in steps]
     try:
         with caller.registry.catalog.writing() as writer:
-            answer = _answer(steps, [_done(writer, asked, receiver) for asked in steps])
+            answer = _answer(wanted, steps, [_done(writer, asked, receiver) for asked in steps])
             if not wanted.commit:
                 raise _TakenBackError
-            if wanted.answered is not None and wanted.answered != answer["answered"]:
-                raise ChangedMeanwhileError
     except _TakenBackError:
         pass
     return answer
@@ -307,7 +305,10 @@ def _done(catalog: Any, asked: Asked, receiver: Receiver) -> Any:
     return asked.step.do(catalog, asked.given, receiver)
 
 
-def _answer(steps: Sequence[Asked], found: Sequence[Any]) -> dict[str, Any]:
+def _answer(wanted: Transaction, steps: Sequence[Asked], found: Sequence[Any]) -> dict[str, Any]:
+    """Raises ChangedMeanwhileError."""
+    if wanted.answered is not None and wanted.answered != _digest(found if wanted.commit else found[:-1]):
+        raise ChangedMeanwhileError
     results = [asked.step.ask.codec.write(each) for asked, each in zip(steps, found, strict=True)]
     return {"results": results, "answered": _digest(found)}
 
