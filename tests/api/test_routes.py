@@ -225,7 +225,8 @@ def test_an_alias_moves_only_from_where_it_is_thought_to_be(open_server: TestCli
     assert (stale.status_code, stale.json()["expected"], stale.json()["actual"]) == (412, 1, 2)
     assert open_server.get("/v1/resolve/team/a?alias=production").json()["version"] == 2
     assert open_server.put(path, json={"version": 9}).status_code == 404
-    assert open_server.put(path, json={"version": 1}, headers={"If-Match": "x"}).status_code == 400
+    assert open_server.put(path, json={"version": 1}, headers={"If-Match": "x"}).status_code == 412
+    assert open_server.put(path, json={"version": 1}, headers={"If-Match": '"2'}).status_code == 400
 
 
 def test_an_alias_moves_only_through_its_gate(open_server: TestClient, shelf: Registry) -> None:
