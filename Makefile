@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Two processes, and all of a file in one of them: its tests share what they set up.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Clients of the Hub, each generation in a directory of its own: tests run them in other processes. The first is always there.
 CLIENTS := $(VENV)/clients
@@ -15,11 +17,11 @@ demo: $(READY)  ## train a small adapter on a real model; push, find, promote, p
 	$(BIN)/python -m tests.journeys.demo
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(READY)  ## the quick tier: linters and the tests that take no time
 	$(MAKE) lint
-	$(BIN)/python -m pytest -m "not slow" -q
+	$(PYTEST) -m "not slow" -q
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -38,7 +40,7 @@ bench: $(READY)  ## ratios to peers and limits; takes minutes
 	$(BIN)/python -m tests.benchmarks.bench_hub
 
 conformance: $(READY) $(OTHER_CLIENTS)  ## the Hub's protocol with clients of six generations; takes minutes
-	ALL_CLIENTS=1 $(BIN)/python -m pytest tests/hub_protocol
+	ALL_CLIENTS=1 $(PYTEST) tests/hub_protocol
 
 $(CLIENTS)/%: | $(READY)
 	$(BIN)/python -m pip install -q --target $@ huggingface_hub==$*
