@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from copy import copy
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from registry.catalog.engine import file_stamp, reading, sqlite_engine, writing
 from registry.catalog.events import Event, broken_links, parse_segment
 from registry.catalog.journal import Journal
 from registry.catalog.reads import SqlReads
+from registry.catalog.reserve import Reserve
 from registry.catalog.tables import AuditRow
 from registry.catalog.verify import problems
 from registry.catalog.writer import SqlWriter, head
@@ -53,6 +54,7 @@ class SqlCatalog(SqlReads):
         self._now = now
         self._manifest_of = manifest_of
         self._engine = sqlite_engine(path)
+        self._reserve = Reserve(path) if path is not None else None
         self._ready = False
         self._joined: ExitStack | None = None
         self._writer: SqlWriter | None = None
@@ -168,6 +170,11 @@ class SqlCatalog(SqlReads):
 
     @contextmanager
     def _written(self) -> Iterator[SqlWriter]:
+        with self._reserve.spent() if self._reserve is not None else nullcontext(), self._recorded() as writer:
+            yield writer
+
+    @contextmanager
+    def _recorded(self) -> Iterator[SqlWriter]:
         self.prepare()
         recorded: int | None = None
         try:
