@@ -1,14 +1,15 @@
 """A request as its handler sees it.
 
-Handlers are plain functions in threads of their own: they ask the catalog and the disk, which wait. A body is read from there too,
-chunk by chunk as it comes.
+Handlers are plain functions in threads of their own: they ask the catalog and the disk, which wait. What is uploaded is read from
+there too, chunk by chunk as it comes; any other body is here before there is a thread for it.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from anyio import fail_after, from_thread
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from registry.api.hub_protocol.services import Services
     from registry.api.settings import Settings
 
-#: Seconds without a byte after which a body is given up.
-_PATIENCE = 60.0
-MAX_JSON = 8 << 20
+#: Seconds for which a body is waited in all, and bytes for which it gets one more.
+_PATIENCE, _PACE = 60.0, 1 << 10
+#: Bytes; of nobody in particular it is less.
+MAX_JSON, MAX_ANYBODY = 8 << 20, 1 << 20
 
 
 class GoneError(Exception):
@@ -77,20 +79,30 @@ class Asked:
         announced = self.request.headers.get("content-length", "")
         if announced.isascii() and announced.isdecimal() and (len(announced) > 18 or int(announced) > limit):
             raise TooLargeError("the body", limit)
-        total, more = 0, True
+        total, more, coming = 0, True, _Coming(self.receive)
         while more:
-            try:
-                message = from_thread.run(_next, self.receive)
-            except TimeoutError:
-                raise SlowBodyError(_PATIENCE) from None
-            if message["type"] == "http.disconnect":
-                raise GoneError
+            message = from_thread.run(coming.next)
             chunk, more = message.get("body", b""), message.get("more_body", False)
             total += len(chunk)
             if total > limit:
                 raise TooLargeError("the body", limit)
             if chunk:
                 yield chunk
+
+    async def awaited(self, *, limit: int = MAX_JSON) -> Asked:
+        """With the whole body here, as it is: whoever reads it looks at more. Raises TooLargeError, SlowBodyError, GoneError."""
+        body, more, coming = bytearray(), True, _Coming(self.receive)
+        while more:
+            message = await coming.next()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > limit:
+                raise TooLargeError("the body", limit)
+
+        async def again() -> Message:
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        return replace(self, receive=again)
 
     def body(self, *, limit: int = MAX_JSON) -> bytes:
         return b"".join(self.chunks(limit=limit))
@@ -115,9 +127,26 @@ class CompressedBodyError(InvalidInputError):
         super().__init__(f"the body has Content-Encoding {encoding!r:.60}", hint="send it as it is")
 
 
-async def _next(receive: Receive) -> Message:
-    with fail_after(_PATIENCE):
-        return await receive()
+class _Coming:
+    """A body on its way: whoever sends it may pause, and may not keep a place for ever."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._spare = _PATIENCE
+
+    async def next(self) -> Message:
+        """Raises SlowBodyError, GoneError."""
+        begun = time.monotonic()
+        try:
+            with fail_after(self._spare):
+                message = await self._receive()
+        except TimeoutError:
+            raise SlowBodyError(_PACE) from None
+        if message["type"] == "http.disconnect":
+            raise GoneError
+        waited = time.monotonic() - begun
+        self._spare = min(_PATIENCE, self._spare - waited + len(message.get("body", b"")) / _PACE)
+        return message
 
 
 def text_of(document: Mapping[str, Any], key: str, *, default: str | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from registry.api import problems
 from registry.api.callers import TooManyRequestsError
 from registry.api.hub_protocol import table
-from registry.api.hub_protocol.asked import Asked, GoneError
+from registry.api.hub_protocol.asked import MAX_ANYBODY, MAX_JSON, Asked, GoneError
 from registry.api.hub_protocol.endings import finish_begun
 from registry.api.hub_protocol.errors import ForeignRepositoryError, OtherSiteError, refusal
 from registry.api.hub_protocol.paths import segments
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from registry.api.settings import Settings
     from registry.connect import EmbeddedRegistry
 
-#: Threads for bodies that may be long in coming, so that they take none from look-ups.
-_UPLOADS = 64
+#: Threads for bodies that may be long in coming, so that they take none from look-ups: for more than come from one address.
+_UPLOADS = 512
 _UNKNOWN = "this server does not speak this part of the protocol"
 _WITHOUT_BODY = ("GET", "HEAD")
 #: First segments of this registry's own API.
@@ -77,8 +78,14 @@ class HubProtocol:
     ) -> Response | None:
         """None if the client is gone."""
         try:
-            limiter = self._limiter() if route.uploads else None
-            return await to_thread.run_sync(partial(self._run, request, receive, route, params), limiter=limiter)
+            asked = Asked(request, receive, params, self.services)
+            if route.uploads:
+                return await to_thread.run_sync(partial(self._run, asked, route), limiter=self._limiter())
+            if request.method in _WITHOUT_BODY:
+                return await to_thread.run_sync(partial(self._run, asked, route))
+            allowed = await to_thread.run_sync(partial(self._allowed, asked, route))
+            limit = MAX_ANYBODY if route.anybody else MAX_JSON
+            return await to_thread.run_sync(route.handler, await allowed.awaited(limit=limit))
         except GoneError:
             return None
         except ForeignRepositoryError as error:
@@ -88,10 +95,14 @@ class HubProtocol:
         except RegistryError as error:
             return refusal(error)
 
-    def _run(self, request: Request, receive: Receive, route: Route, params: Mapping[str, str]) -> Response:
-        asked = Asked(request, receive, params, self.services)
+    def _run(self, asked: Asked, route: Route) -> Response:
+        return route.handler(self._allowed(asked, route))
+
+    def _allowed(self, asked: Asked, route: Route) -> Asked:
+        """By whom, and about what. Raises DeniedError, NotFoundError, TooManyRequestsError."""
         if route.signed or route.anybody:
-            return route.handler(asked)
+            return asked
+        request = asked.request
         caller = self._gatekeeper.caller(request, writes=route.action is not Action.READ)
         if route.action is not Action.READ:
             if caller.token is None and (origin := request.headers.get("origin")):
@@ -99,11 +110,11 @@ class HubProtocol:
             self._count(route, caller)
         repository = None
         if route.names_repository:
-            shown = f"{params['ns']}/{params['name']}"
+            shown = f"{asked.params['ns']}/{asked.params['name']}"
             repository = find_repository(caller, shown, self.services.histories, action=route.action)
         elif route.action is Action.READ and not (caller.open or caller.token or caller.anonymous_read):
             caller.require(Action.READ)
-        return route.handler(Asked(request, receive, params, self.services, caller, repository))
+        return replace(asked, maker=caller, about=repository)
 
     def _count(self, route: Route, caller: Caller) -> None:
         """Raises TooManyRequestsError."""
@@ -134,7 +145,7 @@ class HubProtocol:
                 caller.require(Action.READ)
             body = b""
             if request.method not in _WITHOUT_BODY:
-                asked = Asked(request, receive, {}, self.services)
+                asked = await Asked(request, receive, {}, self.services).awaited(limit=MAX_PATHS_INFO)
                 body = await to_thread.run_sync(partial(asked.body, limit=MAX_PATHS_INFO))
             return await upstream.answer(request, body)
         except GoneError:

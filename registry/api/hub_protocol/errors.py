@@ -150,8 +150,8 @@ class SlowBodyError(InvalidInputError):
     http_status = 408
     default_code = "slow-body"
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"no byte of the body came for {seconds:g} s", hint="send it again")
+    def __init__(self, pace: int) -> None:
+        super().__init__(f"the body came slower than {pace:,} bytes a second", hint="send it again")
 
 
 class TooLargeError(InvalidInputError):
@@ -179,6 +179,8 @@ def refusal(error: RegistryError) -> JSONResponse:
         headers["Content-Range"] = f"bytes */{error.size}"
     if isinstance(error, UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, SlowBodyError):
+        headers["Connection"] = "close"
     if isinstance(error, TooManyRequestsError):
         headers |= {"Retry-After": str(error.after), "RateLimit": f'"api";r=0;t={error.after}'}
     if error.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
