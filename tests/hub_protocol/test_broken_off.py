@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from registry.api.hub_protocol import commits, endings
+from registry.api.hub_protocol import announcements, commits, endings
 from registry.api.hub_protocol.announcements import LONGEST
 from registry.domain.names import AdapterName
 from tests.hub_protocol.conftest import write_one
@@ -203,6 +204,41 @@ def test_a_server_that_starts_ends_what_was_not_said_to_end(
     again = reopened(here)
     assert soon(lambda: again.tags("team/x") == ["v1", "v2"])
     assert of_version(again, "v2", CONFIG, WEIGHTS) == {**config, WEIGHTS: first[WEIGHTS]}
+
+
+def test_however_long_no_server_was_there_an_upload_is_ended(
+    here: Hub, first: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than an upload may pause that has not all come."""
+    here.committed("team/x", first)
+    config = {CONFIG: json.dumps({**json.loads(first[CONFIG]), "lora_alpha": 64}).encode()}
+    here.announce("team/x", config)
+    here.committed("team/x", config, title=TOOL)
+    for each in (here.store / "server" / "announced").iterdir():
+        noted = json.loads(each.read_bytes())
+        for upload in noted["uploads"]:
+            upload["at"] -= 2 * announcements.LIFETIME
+        each.write_text(json.dumps(noted))
+        os.utime(each, (0, 0))
+    announcements.Announcements(here.store / "server" / "announced").sweep()
+    monkeypatch.setattr(endings, "QUIET", 0.2)
+    again = reopened(here)
+    assert soon(lambda: again.tags("team/x") == ["v1", "v2"])
+    assert of_version(again, "v2", CONFIG, WEIGHTS) == {**config, WEIGHTS: first[WEIGHTS]}
+
+
+def test_of_an_adapter_that_is_gone_no_upload_is_kept(
+    here: Hub, first: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.committed("team/x", first)
+    config = {CONFIG: json.dumps({**json.loads(first[CONFIG]), "lora_alpha": 64}).encode()}
+    here.announce("team/x", config)
+    here.committed("team/x", config, title=TOOL)
+    with here.registry.catalog.writing() as writer:
+        writer.remove_adapter(AdapterName.parse("team/x"), "a test")
+    monkeypatch.setattr(endings, "QUIET", 0.0)
+    reopened(here)
+    assert soon(lambda: not list((here.store / "server" / "announced").iterdir()))
 
 
 def test_a_collector_takes_the_drafts_that_nobody_went_on_with(

@@ -19,7 +19,8 @@ record cannot tell what is missing.
    upload, and all that was asked about since it began is awaited. It asks about no file that it committed: who does has begun
    another.
 
-Nothing but names is kept, for as long as an upload may take.
+Nothing but names is kept, for as long as an upload may take; of one that awaits nothing, until it was ended, however long no server
+was there to do it.
 """
 
 from __future__ import annotations
@@ -95,6 +96,11 @@ class Upload:
     def is_half(self) -> bool:
         """Whether the rest of an adapter is to be the one that is here."""
         return self.scattered and not is_whole(self.came)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether nothing is known to be missing of what has not become a version yet."""
+        return bool(self.draft) and not self.left
 
     @property
     def goes_on(self) -> bool:
@@ -215,11 +221,16 @@ class Announcements:
         for path in sorted(self._place.glob(f"{wanted}{_DONE}")):
             yield self._read(path)
 
+    def forget(self, actor: str, adapter: str) -> None:
+        """There is no such adapter any more."""
+        with self._alone(actor, adapter), suppress(OSError):
+            self._path(actor, adapter).unlink(missing_ok=True)
+
     def sweep(self) -> None:
         """Remove those of uploads that have ended."""
         with suppress(OSError):
             for path in self._place.iterdir():
-                if path.stat().st_mtime < time.time() - LIFETIME:
+                if path.stat().st_mtime < time.time() - LIFETIME and not self._read(path)[2].uploads:
                     path.unlink(missing_ok=True)
 
     def _read(self, path: Path) -> tuple[str, str, Announced]:
@@ -232,8 +243,9 @@ class Announcements:
         except (OSError, ValueError, TypeError, KeyError):  # none, or half a file after a crash: nothing is known then
             return "", "", Announced()
         oldest = time.time() - LIFETIME
-        alive = tuple(each for each in askings if each.at > oldest), tuple(each for each in uploads if each.at > oldest)
-        return actor, adapter, Announced(*alive, commits)
+        asked = tuple(each for each in askings if each.at > oldest)
+        begun = tuple(each for each in uploads if each.at > oldest or each.may_end)
+        return actor, adapter, Announced(asked, begun, commits)
 
     def _write(self, actor: str, adapter: str, announced: Announced) -> None:
         path = self._path(actor, adapter)

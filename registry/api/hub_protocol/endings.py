@@ -36,7 +36,7 @@ def finish_begun(services: Services) -> None:
     """What is to be done for uploads that a server before this one left."""
     for actor, adapter, announced in services.announcements.everything():
         for upload in announced.uploads:
-            if upload.draft and not upload.left:
+            if upload.may_end:
                 finish_later(upload.draft, services, actor, adapter, since=upload.at)
 
 
@@ -74,6 +74,7 @@ def _finish(draft: str, services: Services, actor: str, adapter: str) -> None:
     try:
         known = services.registry.catalog.find_adapter(AdapterName.parse(adapter))
         if known is None:
+            services.announcements.forget(actor, adapter)
             return
         repository = Repository(known, adapter, services.histories)
         place = Place(services, services.registry.acting(actor), actor, repository)
