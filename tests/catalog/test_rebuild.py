@@ -113,7 +113,8 @@ def test_what_was_there_is_kept_beside_it(path: Path) -> None:
     before = path.read_bytes()
     at(path).rebuild(KEPT.get)
     assert path.with_name("catalog.db.before").read_bytes() == before
-    assert sorted(each.name for each in path.parent.iterdir()) == ["catalog.db", "catalog.db.before", "journal"]
+    there = ["catalog.db", "catalog.db.before", "catalog.db.reserve", "journal"]
+    assert sorted(each.name for each in path.parent.iterdir()) == there
 
 
 def test_numbers_go_on_behind_tombstones(path: Path) -> None:
