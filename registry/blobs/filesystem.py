@@ -42,6 +42,7 @@ class FilesystemBlobs:
         target = self._path(digest)
         try:
             if self._size(digest) is not None:  # one look: a collector may take it before the next
+                self.renew(digest)
                 self._directory(target.parent)
                 sync(target.parent)  # whoever put it there may have died, or not have come to it yet
             else:
@@ -101,6 +102,11 @@ class FilesystemBlobs:
             if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
                 raise _replaced(digest) from None
             raise unavailable(error, "read a blob", path) from error
+
+    def renew(self, digest: Digest) -> None:
+        """Of an age of 0 from now on, for somebody who is told that it need not be sent. Nothing, where nothing has the name."""
+        with suppress(OSError):
+            os.utime(self._path(digest), follow_symlinks=False)
 
     def age(self, digest: Digest, *, now: float) -> float:
         path = self._path(digest)

@@ -46,7 +46,7 @@ class LocalBlobStore(BlobStore, Protocol):
         """Where unfinished things may lie: on the file system of the blobs. What nobody holds a lock on is a leftover."""
 
     def age(self, digest: Digest, *, now: float) -> float:
-        """Seconds since the blob was stored; 0 if it is gone."""
+        """Seconds since the blob was stored, or somebody was told that it is; 0 if it is gone."""
 
     def lay_out(self, digest: Digest, path: Path) -> None:
         """The blob once more under a name outside the store, for reading. Raises MissingBlobError."""

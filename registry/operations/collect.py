@@ -42,9 +42,11 @@ def collect(*, blobs: LocalBlobStore, catalog: Catalog, grace: float, now: float
         f"{adapter} {commit[:_SHOWN]}" for adapter, commits in catalog.dead_drafts(begun).items() for commit in commits
     ]
     referenced = set(catalog.references(dead_before=begun))
-    candidates = [
-        digest for digest in blobs.digests() if digest not in referenced and blobs.age(digest, now=now) >= grace
-    ]
+
+    def is_old(digest: Digest) -> bool:
+        return blobs.age(digest, now=now) >= grace
+
+    candidates = [digest for digest in blobs.digests() if digest not in referenced and is_old(digest)]
     left = _left(blobs, grace=grace, now=now)
     leftovers = (*_sweep(left, dry_run=dry_run), *catalog.sweep(dry_run=dry_run), *drafts)
     if dry_run:
@@ -58,7 +60,7 @@ def collect(*, blobs: LocalBlobStore, catalog: Catalog, grace: float, now: float
     for start in range(0, len(candidates), _BATCH):
         batch = candidates[start : start + _BATCH]
         with catalog.writing() as writer:
-            unneeded = _sizes(writer.unreferenced(batch), blobs)
+            unneeded = _sizes([each for each in writer.unreferenced(batch) if is_old(each)], blobs)
             if unneeded:
                 writer.note_collection(list(unneeded))
             for digest, size in unneeded.items():

@@ -34,6 +34,16 @@ _OID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PARENT = re.compile(r"[0-9a-f]{5,40}", re.ASCII | re.IGNORECASE)
 
 
+class NotUploadedError(InvalidInputError):
+    default_code = "not-uploaded"
+
+    def __init__(self, path: str, oid: str) -> None:
+        super().__init__(
+            f"{path} was not uploaded: nothing with SHA-256 {oid} came from you, or it was collected since",
+            hint="upload it again",
+        )
+
+
 @dataclass
 class Changes:
     """``files`` are put in place after ``deleted`` files and folders are gone. ``parent`` is the beginning of a commit's id.
@@ -148,11 +158,7 @@ def _uploaded(path: str, value: Mapping[str, Any], asked: Asked) -> Entry:
             raise MissingBlobError(digest)
         size = asked.caller.registry.blobs.size(digest)
     except MissingBlobError:
-        raise InvalidInputError(
-            f"{path} was not uploaded: nothing with SHA-256 {oid} came from you",
-            code="not-uploaded",
-            hint="upload it again",
-        ) from None
+        raise NotUploadedError(path, oid) from None
     if value.get("size") not in (None, size):
         raise InvalidInputError(
             f"{path} has {size:,} bytes, the commit says {value['size']!r:.40}", code="size-mismatch"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse, Response
 
-from registry.api.hub_protocol.commit_body import Changes, read_changes
+from registry.api.hub_protocol.commit_body import Changes, NotUploadedError, read_changes
 from registry.api.hub_protocol.drafts import draft_of
 from registry.api.hub_protocol.endings import finish_before, finish_later
 from registry.api.hub_protocol.errors import StaleParentError, StrayPartError
@@ -28,7 +28,7 @@ from registry.api.hub_protocol.policy import adapter_in, is_whole, makes_version
 from registry.api.hub_protocol.recording import Done, Place, finished, recorded, require_finishable
 from registry.api.hub_protocol.revisions import History, Revision
 from registry.api.hub_protocol.trees import Tree
-from registry.errors import NotFoundError
+from registry.errors import MissingBlobError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +45,14 @@ def commit(asked: Asked) -> Response:
     require_writable(asked.repository, asked.params["revision"], asked)
     changes = read_changes(asked)
     place = Place(asked.services, asked.caller.registry, asked.caller.actor, asked.repository)
-    with place.alone():  # 1
-        done = _repeated(changes, place) or _commit(changes, place)
+    try:
+        with place.alone():  # 1
+            done = _repeated(changes, place) or _commit(changes, place)
+    except MissingBlobError as error:
+        for path, entry in changes.files.items():
+            if entry.digest == error.digest:  # nothing referred to it yet, and a collector was there
+                raise NotUploadedError(path, entry.digest.hex) from error
+        raise
     shown = asked.repository.shown
     return JSONResponse(
         {

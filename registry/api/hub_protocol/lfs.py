@@ -84,13 +84,14 @@ def _object(wanted: object, asked: Asked) -> dict[str, Any]:
 
 def _is_stored(digest: Digest, size: int, asked: Asked) -> bool:
     """For this caller: what they may neither read nor have sent is not here for them."""
+    blobs = asked.services.registry.blobs
     try:
-        return (
-            asked.services.possessions.may_use(asked.caller, digest)
-            and asked.services.registry.blobs.size(digest) == size
-        )
+        stored = asked.services.possessions.may_use(asked.caller, digest) and blobs.size(digest) == size
     except MissingBlobError:
         return False
+    if stored:
+        blobs.renew(digest)
+    return stored
 
 
 def _named(document: Mapping[str, Any]) -> tuple[Digest, int]:

@@ -110,8 +110,14 @@ async def patch_upload(
 
 @router.post("/blobs/missing", summary="Which of these the caller would have to send")
 def missing(request: Request, caller: Asker, asked: Digests) -> dict[str, list[str]]:
-    wanted = [DigestText(text) for text in asked.digests]
-    return {"missing": [digest for digest in wanted if not _possesses(request, caller, digest)]}
+    blobs = caller.registry.blobs
+    absent: list[str] = []
+    for digest in map(DigestText, asked.digests):
+        if _possesses(request, caller, digest):
+            blobs.renew(digest)
+        else:
+            absent.append(digest)
+    return {"missing": absent}
 
 
 async def _received(request: Request, upload: Upload, length: int) -> int:
