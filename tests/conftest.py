@@ -46,9 +46,8 @@ def safetensors_bytes(tensors: Tensors, metadata: Mapping[str, str] | None = Non
 
 
 def floats(*values: float, count: int | None = None) -> bytes:
-    """F32 bytes of the values, or of one value ``count`` times."""
-    repeated = values * count if count is not None else values
-    return struct.pack(f"<{len(repeated)}f", *repeated)
+    """F32 bytes of the values, or of them ``count`` times."""
+    return struct.pack(f"<{len(values)}f", *values) * (1 if count is None else count)
 
 
 def lora_tensors(

@@ -66,7 +66,7 @@ def test_a_reader_that_leaves_early_is_no_error(adapters: Adapters, write_adapte
 @pytest.mark.slow
 def test_an_interrupt_leaves_nothing_behind(adapters: Adapters, write_adapter: WriteAdapter) -> None:
     adapters("push", str(write_adapter("my-lora")))
-    big = write_adapter("big", lora_tensors(rank=2, width=40_000_000), base_model_name_or_path="a/b")
+    big = write_adapter("big", lora_tensors(rank=2, width=10_000_000), base_model_name_or_path="a/b")
     before = sorted(path for path in adapters.registry.rglob("*") if path.is_file())
     process = subprocess.Popen(
         [COMMAND, "push", str(big), "--registry", str(adapters.registry)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
