@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.catalog.journal import FileJournal
@@ -144,6 +144,7 @@ class RemoteRegistry(Registry):
 
     blobs: RemoteBlobs
     catalog: RemoteCatalog
+    most_together: ClassVar[int] = 1
 
     def doctor(self, *, deep: bool = False, progress: Progress = lambda _count: None) -> Diagnosis:
         return self.catalog.diagnosis(_read_diagnosis, deep=deep)

@@ -11,6 +11,7 @@ from registry.api import description, problems
 from registry.api.answers import EncodedAnswers
 from registry.api.callers import Gatekeeper
 from registry.api.conditions import ConditionsTogether
+from registry.api.descriptions import Descriptions
 from registry.api.documents import Documents
 from registry.api.freshness import Freshness
 from registry.api.guards import Guarded
@@ -84,6 +85,7 @@ def create_app(settings: Settings) -> ASGIApp:
     app.state.settings = settings
     app.state.gatekeeper = Gatekeeper(registry, settings)
     place, lifetime = settings.location / "server", settings.upload_lifetime
+    app.state.descriptions = Descriptions()
     app.state.possessions = Possessions(place / "possessions", lifetime=lifetime)
     app.state.uploads = Uploads(
         registry.blobs.uploads,

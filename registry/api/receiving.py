@@ -23,6 +23,7 @@ from registry.operations.receive import laid_out
 if TYPE_CHECKING:
     from registry.api.arguments import AddVersion
     from registry.api.callers import Caller
+    from registry.api.descriptions import Descriptions
     from registry.api.possessions import Possessions
     from registry.catalog.protocol import CatalogWriter
     from registry.domain.version import Version
@@ -43,9 +44,10 @@ class Received:
 class Receiver:
     """For one caller's transaction."""
 
-    def __init__(self, caller: Caller, possessions: Possessions) -> None:
+    def __init__(self, caller: Caller, possessions: Possessions, descriptions: Descriptions) -> None:
         self.caller = caller
         self._possessions = possessions
+        self._descriptions = descriptions
 
     def require_usable(self, digests: Sequence[Digest]) -> None:
         """Raises NotFoundError for bytes that the caller neither sent nor may read: the same as for bytes nobody has."""
@@ -62,8 +64,8 @@ class Receiver:
         stored_spec(base, self.caller.registry.blobs)
 
     def received(self, given: AddVersion) -> Received:
-        """The version that was described, as far as it is what the blobs make; reads every byte of it, so this is no work for a
-        transaction. Raises InvalidInputError, DefectiveAdapterError, MisfitError."""
+        """The version that was described, as far as it is what the blobs make; reads every byte of it, if nobody did just now, so
+        this is no work for a transaction. Raises InvalidInputError, DefectiveAdapterError, MisfitError."""
         adapter, manifest = given.adapter, _parsed(given.manifest)
         self.require_usable([manifest.digest, *(entry.digest for entry in manifest.files)])
         claimed = [Finding(**noticed.model_dump()) for noticed in given.findings]
@@ -73,7 +75,8 @@ class Receiver:
                 require_merged(directory, manifest)
             return Received(adapter, manifest, given.note, claimed)
         allowed = [finding.rule for finding in claimed if finding.severity is Severity.ERROR]
-        package = self._described(manifest, str(adapter), allowed)
+        key = (self.caller.registry.catalog.generation(), manifest.digest, str(adapter), tuple(allowed))
+        package = self._descriptions.of(key, lambda: self._described(manifest, str(adapter), allowed))
         return Received(
             adapter,
             package.manifest,

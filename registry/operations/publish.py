@@ -43,10 +43,6 @@ from registry.operations.evaluate import Measured, record
 
 #: So often a transaction is tried that others come between.
 _TURNS = 6
-#: What a transaction of many submissions is filled with: changes, and bytes of manifests. A server does all that came before again
-#: with each change (see :mod:`registry.catalog.remote`), so more of them cost more than the commits they save; and what it takes
-#: at most (500, in 16 MiB) is far beyond.
-_CHANGES, _BYTES = 128, 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +81,6 @@ class Submission:
     package: AdapterPackage
     adapter: AdapterName
     attachments: Attachments = Attachments()
-
-    @property
-    def changes(self) -> int:
-        """Of the catalog."""
-        with_it = self.attachments
-        return 1 + bool(with_it.tags) + len(with_it.evaluations) + len(with_it.aliases)
-
-
-def fill_a_transaction(submissions: Sequence[Submission]) -> bool:
-    """Whether no more should be put into theirs."""
-    manifests = sum(len(each.package.manifest.canonical_bytes) for each in submissions)
-    return sum(each.changes for each in submissions) >= _CHANGES or manifests >= _BYTES
 
 
 def publish(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 from registry.domain.lineage import LineageEdge, finite_weight
 from registry.domain.names import AdapterName, AliasName, fitted
@@ -58,6 +58,8 @@ class PushVerbs(Store):
     """What makes versions."""
 
     __slots__ = ()
+    #: How many of them share a transaction, at most.
+    most_together: ClassVar[int] = _BATCH
 
     def push(
         self,
@@ -102,10 +104,10 @@ class PushVerbs(Store):
     ) -> Iterator[Published | Failed]:
         """Push thousands: directories, or mappings with ``directory`` and the arguments of :meth:`push`, but for those given here.
 
-        At most ``batch`` adapters share one transaction, fewer of those that much goes with. What is refused is yielded as
-        :class:`Failed` and stops nobody else.
+        At most ``batch`` adapters share one transaction. A server is asked for all of a transaction with each of its steps: there
+        every adapter has its own. What is refused is yielded as :class:`Failed` and stops nobody else.
         """
-        from registry.operations.publish import fill_a_transaction, refuse_errors
+        from registry.operations.publish import refuse_errors
 
         waiting: list[Submission] = []
         shelf = self.shelf()
@@ -119,7 +121,7 @@ class PushVerbs(Store):
                 waiting.append(submission)
             except (InvalidInputError, NotFoundError, RejectedError) as error:
                 yield Failed(directory, error)
-            if len(waiting) >= batch or fill_a_transaction(waiting):
+            if len(waiting) >= min(batch, self.most_together):
                 yield from self._publish(waiting, allow)
                 waiting = []
         yield from self._publish(waiting, allow)

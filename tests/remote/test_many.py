@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from registry.api import receiving
 from registry.api.settings import Settings
 from registry.connect import connect
 from registry.operations.publish import Published
@@ -24,24 +26,35 @@ def test_many_adapters_are_there_what_they_are_here(tmp_path: Path) -> None:
     with connect(store).catalog.writing():
         pass
     with served(Settings(store)) as address:
-        there = list(connect(address).push_many(many, batch=4))
-    assert [published(each) for each in there] == [published(each) for each in here.push_many(many, batch=4)]
+        there = list(connect(address).push_many(many))
+    assert [published(each) for each in there] == [published(each) for each in here.push_many(many)]
+    transactions = [len(list((root / "journal").rglob("*.jsonl"))) for root in (store, tmp_path / "here")]
+    assert transactions == [COUNT, COUNT // 64 + 1]  # a server does all of one again with each step of it
     told = [[(entry.action, entry.adapter, entry.body) for entry in shelf.log()] for shelf in (connect(store), here)]
     assert told[0] == told[1]
     assert len(told[0]) == COUNT
-
-
-def test_a_transaction_is_filled_by_what_goes_with_its_versions(tmp_path: Path) -> None:
-    shelf = connect(tmp_path / "here")
-    many = [write(tmp_path / "many" / f"x{count}", lora_tensors(value=count + 1.0)) for count in range(40)]
-    records = [{"directory": each, "alias": [f"alias-{number}" for number in range(13)]} for each in many]
-    assert all(isinstance(each, Published) for each in shelf.push_many(records))
-    segments = [path.read_text().splitlines() for path in (tmp_path / "here" / "journal").rglob("*.jsonl")]
-    assert sum(map(len, segments)) == 40 * 14
-    assert max(map(len, segments)) < 200
 
 
 def published(pushed: object) -> tuple[str, str]:
     assert isinstance(pushed, Published)
     return pushed.version.reference, pushed.version.digest
 
+
+
+def test_a_version_is_read_once_however_many_steps_go_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    describe = receiving.describe
+
+    def counted(directory: Path, **options: Any) -> Any:
+        read.append(str(directory))
+        return describe(directory, **options)
+
+    monkeypatch.setattr(receiving, "describe", counted)
+    store = tmp_path / "there"
+    with connect(store).catalog.writing():
+        pass
+    one = write(tmp_path / "x", lora_tensors())
+    with served(Settings(store)) as address:
+        pushed = connect(address).push(one, alias=["a", "b"], tags={"k": "w"}, evaluations=["acc=0.5"])
+    assert len(read) == 1
+    assert pushed.version.tags == {"k": "w"}

@@ -257,7 +257,7 @@ def transact(
     idempotency_key: Key = None,
 ) -> dict[str, Any]:
     steps = [_read(caller, step) for step in wanted.steps]
-    receiver = Receiver(caller, request.app.state.possessions)
+    receiver = Receiver(caller, request.app.state.possessions, request.app.state.descriptions)
     if all(asked.step.reads for asked in steps):
         return _answer(wanted, steps, [_done(caller.registry.catalog, asked, receiver) for asked in steps])
     if not _WAITING.acquire(blocking=False):
