@@ -42,7 +42,6 @@ class FilesystemBlobs:
         target = self._path(digest)
         try:
             if self._size(digest) is not None:  # one look: a collector may take it before the next
-                self.renew(digest)
                 self._directory(target.parent)
                 sync(target.parent)  # whoever put it there may have died, or not have come to it yet
             else:
@@ -224,13 +223,15 @@ class FilesystemBlobs:
         """A new file of ours, locked. A collector that met it before the lock took it for a leftover: then another."""
         while True:
             staged = self._staging / f"{digest.hex[:12]}-{secrets.token_hex(8)}"
-            descriptor = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
+            descriptor = None
+            try:  # an interrupt may come when there is the file, and before its descriptor is known
+                descriptor = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if os.fstat(descriptor).st_nlink:
                     return staged, descriptor
             except BaseException:
-                os.close(descriptor)
+                if descriptor is not None:
+                    os.close(descriptor)
                 staged.unlink(missing_ok=True)
                 raise
             os.close(descriptor)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -256,3 +257,22 @@ def test_a_blob_that_a_collector_takes_meanwhile_is_stored_again(tmp_path: Path)
         collector.join()
     store.put(digest, [data])
     assert b"".join(store.read(digest)) == data
+
+
+def test_an_interrupt_as_a_file_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes out of the call that made the file."""
+    blobs = FilesystemBlobs(tmp_path / "blobs", staging=tmp_path / "staging")
+    as_it_is = os.open
+
+    def interrupted(path: Any, *arguments: Any, **options: Any) -> int:
+        descriptor = as_it_is(path, *arguments, **options)
+        if Path(path).parent == tmp_path / "staging":
+            os.close(descriptor)
+            raise KeyboardInterrupt
+        return descriptor
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        blobs.put(Digest.of(b"x"), iter((b"x",)))
+    monkeypatch.undo()
+    assert list((tmp_path / "staging").iterdir()) == []

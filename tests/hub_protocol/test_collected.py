@@ -54,6 +54,7 @@ def test_what_need_not_be_sent_is_not_collected_next(here: Hub) -> None:
     asked = here.ask("POST", "/team/x.git/info/lfs/objects/batch", json=wanted, who="admin").json()["objects"][0]
     assert "actions" in asked  # nobody in particular sent it
     assert here.ask("PUT", asked["actions"]["upload"]["href"], content=data).status_code == 200
+    assert here.registry.gc().blobs == ()
     os.utime(blob, (0, time.time() - 10**6))
     asked = here.ask("POST", "/team/x.git/info/lfs/objects/batch", json=wanted, who="admin").json()["objects"][0]
     assert "actions" not in asked

@@ -50,6 +50,7 @@ def upload(asked: Asked) -> Response:
     if announced != str(size):
         raise WrongSizeError("the upload", size, announced)
     take(digest, size, asked.chunks(limit=size), asked.services.registry.blobs)
+    asked.services.registry.blobs.renew(digest)
     asked.services.possessions.note(actor, digest)
     return Response(status_code=200)
 

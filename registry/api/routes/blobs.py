@@ -150,6 +150,7 @@ async def _received(request: Request, upload: Upload, length: int) -> int:
 def _finish(request: Request, caller: Caller, digest: Digest, upload: Upload) -> None:
     upload.finish(caller.registry.blobs)
     possessions: Possessions = request.app.state.possessions
+    caller.registry.blobs.renew(digest)
     possessions.note(caller.actor, digest)
 
 
