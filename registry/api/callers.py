@@ -65,6 +65,10 @@ class Caller:
         known = self.registry.catalog.find_adapter(adapter)
         return known is not None and not known.private
 
+    def own_action(self, adapter: AdapterName) -> Action:
+        """Something that they may do with it; to read it, where that is everything or nothing."""
+        return next((action for action in (Action.READ, *Action) if self.may(action, adapter)), Action.READ)
+
     def own_view_of(self, found: Version) -> Version | None:
         """A version that was named by its digest, as they may know it: the same content may be a version of several adapters, of
         which they may read some. None if they may read none."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.domain.access import Action
 from registry.domain.names import AdapterName
+from registry.domain.summary import Summary
 from registry.operations.show import summary_document
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ def changed(caller: Caller, version: Version) -> dict[str, object]:
         "digest": version.digest,
         "reference": version.reference,
     }
+
+
+def known_by_name(caller: Caller, version: Version) -> Version:
+    """Which version it is; and what it is, for those who may read it."""
+    if caller.may(Action.READ, version.adapter):
+        return version
+    return replace(without_surroundings(caller, version), summary=Summary())
 
 
 def without_surroundings(caller: Caller, version: Version) -> Version:

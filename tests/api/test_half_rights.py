@@ -12,7 +12,9 @@ import pytest
 
 from registry.api.limits import Limits
 from registry.api.routes import transactions
+from registry.connect import connect
 from registry.domain.access import Action, NamespacePattern, new_token
+from registry.errors import DeniedError, NotFoundError
 from tests.api.sites import Site, site
 from tests.conftest import WriteAdapter
 
@@ -43,6 +45,30 @@ def test_only_who_may_change_something_makes_transactions(here: Site) -> None:
     assert transact(here, "read", ALIASES).code == "forbidden"
     for who in ("push", "tag", "yank", "delete", "admin", "bob"):
         assert transact(here, who, ALIASES).status == 200, who  # anybody may read b/open
+
+
+def test_whoever_may_do_one_thing_does_it_elsewhere_too(here: Site) -> None:
+    """As over REST; and is told which version it was, and not what is in it."""
+    for action, does, done in (
+        ("push", lambda shelf: shelf.add_evaluations("a/secret@1", "acc=0.5"), lambda: here.shelf.show("a/secret@1").evaluations),
+        ("tag", lambda shelf: shelf.set_tags("a/secret@1", {"k": "w"}), lambda: here.shelf.resolve("a/secret@1").tags),
+        ("tag", lambda shelf: shelf.remove_tags("a/secret@1", "k"), lambda: not here.shelf.resolve("a/secret@1").tags),
+        ("yank", lambda shelf: shelf.yank("a/secret@1", "bad"), lambda: here.shelf.resolve("a/secret@1").yanked),
+        ("yank", lambda shelf: shelf.unyank("a/secret@1"), lambda: not here.shelf.resolve("a/secret@1").yanked),
+    ):
+        for who in ("bob", next(other for other in ("tag", "yank") if other != action)):
+            with here.unchanged(), pytest.raises((NotFoundError, DeniedError)):
+                does(connect(here.address, token=here.tokens[who]))
+        does(connect(here.address, token=here.tokens[action]))
+        assert done(), action
+    found = transact(here, "tag", {"do": "resolve", "reference": "a/secret@1"}).json["results"][0]
+    known = here.shelf.resolve("a/secret@1")
+    assert (found["number"], found["digest"]) == (1, known.digest)
+    assert "my-lora" not in json.dumps(found)
+    assert (found["summary"]["rank"], found["aliases"], found["score"]) == (None, [], None)
+    assert transact(here, "bob", {"do": "resolve", "reference": "a/secret@1"}).code == "unknown-adapter"
+    assert here.ask("POST", "/v1/catalog/resolve", "tag", {"reference": "a/secret@1"}).json["answer"] == found
+    assert here.ask("POST", "/v1/catalog/resolve", "bob", {"reference": "a/secret@1"}).code == "unknown-adapter"
 
 
 def test_steps_that_only_read_wait_for_nobody(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:

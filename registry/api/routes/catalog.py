@@ -16,7 +16,7 @@ from registry.api import arguments
 from registry.api.arguments import MOST_ROWS, Arguments, read
 from registry.api.callers import Caller, Requires
 from registry.api.cursors import require_page_end
-from registry.api.told import may_see, told, without_surroundings
+from registry.api.told import known_by_name, may_see, told, without_surroundings
 from registry.domain.access import Action
 from registry.domain.names import AdapterName, Reference
 from registry.domain.version import AuditEntry, Version
@@ -90,6 +90,15 @@ def _audit(caller: Caller, given: arguments.Audit) -> list[AuditEntry]:
     return [told(caller, entry) for entry in found if may_see(caller, entry)]
 
 
+def _resolve(caller: Caller, given: arguments.AboutReference) -> Version:
+    """For whoever may do anything with the adapter: to say which version they mean."""
+    adapter = given.reference.adapter
+    if adapter is None or caller.may(Action.READ, adapter):
+        return _of_version(caller, given.reference)
+    caller.require(caller.own_action(adapter), adapter)
+    return known_by_name(caller, caller.registry.catalog.resolve(given.reference))
+
+
 def _find_version(caller: Caller, given: arguments.FindVersion) -> Version | None:
     """Whoever may push may ask whether what they have is there already."""
     if not caller.may(Action.READ, given.adapter):
@@ -112,7 +121,7 @@ def _rows(limit: int) -> int:
 
 
 _ALL = (
-    Question(asks.RESOLVE, arguments.AboutReference, lambda caller, given: _of_version(caller, given.reference)),
+    Question(asks.RESOLVE, arguments.AboutReference, _resolve),
     Question(asks.FIND_VERSION, arguments.FindVersion, _find_version),
     Question(
         asks.VERSIONS,

@@ -22,7 +22,7 @@ from registry.api.once import Key, Once
 from registry.api.receiving import Received, Receiver
 from registry.api.routes.catalog import unknown_digest
 from registry.api.texts import RequestBody
-from registry.api.told import without_surroundings
+from registry.api.told import known_by_name, without_surroundings
 from registry.catalog.protocol import ANYTHING, CatalogWriter
 from registry.domain.access import Action, Token
 from registry.domain.evaluation import Evaluation
@@ -43,12 +43,12 @@ _WAITING = BoundedSemaphore(8)
 
 @dataclass(frozen=True)
 class Step:
-    """``action`` is what the caller must be allowed for every adapter that the step names. One that only ``reads`` takes a
-    catalog as well as a writer. What ``beforehand`` makes of the arguments is what ``do`` is given: it is done before the
-    transaction, in which nobody else can write."""
+    """``action`` is what the caller must be allowed for every adapter that the step names, None for anything. One that only
+    ``reads`` takes a catalog as well as a writer. What ``beforehand`` makes of the arguments is what ``do`` is given: it is done
+    before the transaction, in which nobody else can write."""
 
     ask: Ask[Any]
-    action: Action
+    action: Action | None
     takes: type[Arguments]
     do: Callable[[Any, Any, Receiver], Any]
     reads: bool = False
@@ -71,6 +71,13 @@ def _theirs(scores: Scores, reference: Reference, action: Action, receiver: Rece
         found = scores.resolve(Reference(own.adapter, number=own.number))  # as it is in this transaction
     receiver.caller.require(action, found.adapter)
     return found
+
+
+def _resolve(scores: Scores, given: arguments.AboutReference, receiver: Receiver) -> Version:
+    """For whoever may do anything with the adapter: to say which version they mean."""
+    caller, adapter = receiver.caller, given.reference.adapter
+    action = Action.READ if adapter is None else caller.own_action(adapter)
+    return known_by_name(caller, _theirs(scores, given.reference, action, receiver))
 
 
 def _on_version(
@@ -114,13 +121,7 @@ def _rename(writer: CatalogWriter, given: arguments.Rename, receiver: Receiver) 
 
 
 _ALL = (
-    Step(
-        asks.RESOLVE,
-        Action.READ,
-        arguments.AboutReference,
-        lambda scores, given, receiver: _theirs(scores, given.reference, Action.READ, receiver),
-        reads=True,
-    ),
+    Step(asks.RESOLVE, None, arguments.AboutReference, _resolve, reads=True),
     Step(
         asks.ALIASES,
         Action.READ,
@@ -290,14 +291,14 @@ def _read(caller: Caller, document: Mapping[str, Any]) -> Asked:
     if not isinstance(name, str) or name not in STEPS:
         raise InvalidInputError(f"there is no step {name!r:.60}", code="unknown-step")
     step = STEPS[name]
-    if not step.takes.model_fields.keys() & {"adapter", "version", "reference"}:
+    if step.action is not None and not step.takes.model_fields.keys() & {"adapter", "version", "reference"}:
         caller.require(step.action)
     given = read(step.takes, {key: value for key, value in document.items() if key != "do"}, of=name)
     named = _adapters_named(given)
     if not named:
-        caller.require_anywhere(step.action)  # whose it is shows once it is found
+        caller.require_anywhere(step.action or Action.READ)  # whose it is shows once it is found
     for adapter in named:
-        caller.require(step.action, adapter)
+        caller.require(step.action or caller.own_action(adapter), adapter)
     return Asked(step, given)
 
 
