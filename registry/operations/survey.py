@@ -98,7 +98,10 @@ class Kin:
             return True
         if self._fingerprint is not None and recorded.fingerprint == self._fingerprint:
             return True
-        return os.path.isabs(raw) and os.path.realpath(raw) == self._path
+        try:
+            return os.path.isabs(raw) and os.path.realpath(raw) == self._path
+        except ValueError:  # what an adapter says is any text
+            return False
 
 
 def _newest(catalog: Catalog, base: str | None) -> Iterator[Version]:

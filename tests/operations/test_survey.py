@@ -75,6 +75,13 @@ def test_of_a_directory_those_that_something_ties_to_it(full: Registry, tmp_path
     assert surveyed(full, base_called(str(again))) == ["local/b@2", "local/d@2", "local/local@1"]
 
 
+def test_what_a_base_is_called_stops_nobody(full: Registry, tmp_path: Path) -> None:
+    base = a_base(tmp_path / "mine", rows=3)
+    full.push(write(tmp_path / "odd", lora_tensors(value=3), base_model_name_or_path="/no/\0path"), name="odd")
+    assert surveyed(full, base_called(str(base))) == []
+    assert surveyed(full, CheckedBase(BaseModelId(None, raw="./bases/gpt2"))) == ["local/a@2", "local/c@2", "local/e@1"]
+
+
 def test_the_registry_may_be_empty(store: Registry) -> None:
     assert surveyed(store) == []
 
