@@ -45,12 +45,14 @@ def asked(
         MetricName.parse(sort)
     if text is not None and not text.isprintable():
         raise InvalidValueError("name filter", text, "part of a name")
+    if base == "":
+        raise InvalidValueError("base model", base, "a name, such as meta-llama/Llama-3.1-8B")
     if not 1 <= limit <= MAX_PAGE:
         raise InvalidValueError("page size", str(limit), "1 to 1000", hint="continue behind the last row with --after")
     tags = (tag.partition("=") for tag in conditions.get("tags", ()))
     return VersionQuery(
         text=text,
-        base=canonical_base(base) if base else None,
+        base=canonical_base(base) if base is not None else None,
         ranks=parse_ranks(str(rank)) if rank is not None else (None, None),
         targets=tuple(conditions.get("targets", ())),
         peft_type=conditions.get("peft_type"),

@@ -80,8 +80,8 @@ def resolved(adapter: AdapterName, wanted: Wanted, *, blobs: BlobStore, catalog:
     """Raises NotFoundError, InvalidNameError for an engine nobody knows, RejectedError for a version that does not fit."""
     if wanted.alias is not None and wanted.number is not None:
         raise InvalidInputError("an alias and a version are two answers to one question: give one of them")
-    profile = find_profile(wanted.engine) if wanted.engine else None
-    exact = wanted.alias is not None or wanted.number is not None or not (wanted.base or profile)
+    profile = find_profile(wanted.engine) if wanted.engine is not None else None
+    exact = wanted.alias is not None or wanted.number is not None or (wanted.base is None and profile is None)
     refusal: RejectedError | None = None
     for version in _candidates(adapter, wanted, exact=exact, catalog=catalog):
         try:
@@ -110,7 +110,7 @@ def _require_fitting(
     shelf = Shelf(blobs, catalog, trusts_paths=False)
     exactly = Reference(version.adapter, number=version.number)
     subject = under_alias(adapter_stored(exactly, blobs=blobs, catalog=catalog), shelf)
-    verdict = check(subject, base_called(base, shelf) if base else None, profile)
+    verdict = check(subject, base_called(base, shelf) if base is not None else None, profile)
     if verdict.answer is Answer.DOES_NOT_FIT:
         errors = [finding for finding in verdict.findings if finding.severity is Severity.ERROR]
         raise UnservableError(version.reference, errors)

@@ -62,6 +62,17 @@ def test_what_takes_too_long_is_to_be_asked_for_again(here: Site, monkeypatch: p
     assert (item["problem"]["status"], item["problem"]["code"]) == (503, "unavailable")
 
 
+def test_what_is_empty_is_not_left_away(here: Site) -> None:
+    """A variable of a script that nobody set lets nobody through."""
+    for asked in ({"engine": ""}, {"base": ""}, {"engine": "", "base": ""}):
+        (item,) = many(here, "b/open", **asked).json["items"]
+        assert item["problem"]["status"] == 400, asked
+        assert here.ask("POST", "/v1/check", None, {"reference": "b/open@1", **asked}).status == 400, asked
+        words = "&".join(f"{key}=" for key in asked)
+        assert here.ask("GET", f"/v1/resolve/b/open?{words}", None).status == 400, asked
+    assert here.ask("GET", "/v1/best?by=acc&base=", None).status == 400
+
+
 def test_a_document_is_made_once_for_all_addresses_of_the_server(here: Site, made: list[Any]) -> None:
     for host in ("one.example", "two.example:81"):
         (item,) = many(here, "b/open", host=host).json["items"]

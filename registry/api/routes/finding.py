@@ -117,7 +117,7 @@ def run_check(caller: Reader, wanted: Check) -> dict[str, Any]:
         raise InvalidInputError("give a base, an engine, or both: what shall it fit?", code="nothing-to-check")
     registry, reference = caller.registry, caller.reference(wanted.reference)
     shelf = registry.shelf()
-    profile = find_profile(wanted.engine) if wanted.engine else None
+    profile = find_profile(wanted.engine) if wanted.engine is not None else None
     adapter = under_alias(adapter_stored(reference, blobs=registry.blobs, catalog=registry.catalog), shelf)
-    base = base_called(wanted.base, shelf) if wanted.base else None
+    base = base_called(wanted.base, shelf) if wanted.base is not None else None
     return check(adapter, base, profile, allow=wanted.allow).document()
