@@ -5,6 +5,7 @@ A file is kept by its digest beside what was read from it; the same file added t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +60,7 @@ def measured(
     if n is not None and not 0 < n < 1 << 53:
         raise InvalidInputError(f"{n} examples cannot be: expected a whole number from 1")
     named, slash, assignment = str(source).rpartition("/")
-    if is_assignment(assignment) and not named.startswith((".", "/")) and not Path(source).is_file():
+    if is_assignment(assignment) and not named.startswith((".", "/")) and not os.path.isfile(source):
         stated = parse_assignment(assignment)
         task = task or (named if slash else None)
         direction = usual_direction(stated.metric) if higher_is_better is None else higher_is_better

@@ -89,6 +89,12 @@ def test_a_file_with_an_equals_sign_is_a_file_where_it_is_one(tmp_path: Path, mo
     assert len(measured("./run=3.json").evaluations) == len(measured("run=3.json").evaluations) == 2
 
 
+def test_a_metric_that_is_longer_than_a_files_name_is_refused(lived: Registry) -> None:
+    for named in ("x" * 300, "/".join(["x" * 300, "acc"])):
+        with pytest.raises(InvalidInputError):
+            lived.add_evaluations("a", f"{named}=1")
+
+
 def test_all_sources_or_none(lived: Registry, tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text('{"results": ')
