@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from registry.blobs.filesystem import FilesystemBlobs
 from registry.catalog.journal import FileJournal
 from registry.catalog.sql import SqlCatalog
+from registry.disk import path_of
 from registry.domain.digest import Digest
 from registry.domain.names import DEFAULT_NAMESPACE
 from registry.errors import InvalidInputError, NotFoundError, UnavailableError
@@ -193,7 +194,7 @@ def connect(
 
 def embedded(location: Path, *, namespace: str = DEFAULT_NAMESPACE, actor: str = "") -> EmbeddedRegistry:
     """The registry in a directory of this machine, as :func:`connect` gives it. Raises InvalidInputError for a file."""
-    root = location.expanduser()
+    root = path_of(location)
     if os.path.exists(root) and not os.path.isdir(root):
         raise InvalidInputError(
             f"{root} is a file, not the directory of a registry",

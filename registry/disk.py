@@ -10,10 +10,12 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import IO
 
-from registry.errors import UnavailableError
+from registry.errors import InvalidInputError, UnavailableError
 
 #: Bytes that are read at a time.
 CHUNK = 1 << 20
+#: Bytes of a path, with the zero at its end, and of each of its names (limits.h of Linux).
+_LONGEST_PATH, _LONGEST_NAME = 4096, 255
 #: What a system says that has no room.
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _HINTS = {
@@ -23,6 +25,28 @@ _HINTS = {
     errno.EACCES: "check who owns the registry's directory",
     errno.EFBIG: "a file-size limit is in force (ulimit -f); raise it",
 }
+
+
+def path_of(text: str | Path) -> Path:
+    """The path that somebody gave, with the home that ``~`` means. Raises InvalidInputError for what no file system here has."""
+    try:
+        path = Path(text).expanduser()
+        encoded = os.fsencode(path)
+    except RuntimeError:
+        raise InvalidInputError(
+            f"{str(text)!r:.120} lies in the home of a user that is not known here",
+            code="unknown-home",
+            hint="give the path itself; for a directory of that name: ./~…",
+        ) from None
+    except UnicodeError:
+        encoded = b"\0"
+    if b"\0" in encoded or len(encoded) >= _LONGEST_PATH or max(map(len, encoded.split(b"/"))) > _LONGEST_NAME:
+        raise InvalidInputError(
+            f"{str(text)!r:.120} is no path: expected names of at most {_LONGEST_NAME} bytes, "
+            f"less than {_LONGEST_PATH:,} in all, without zeros",
+            code="invalid-path",
+        )
+    return path
 
 
 def in_chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, BadParameter, Exit, Option
@@ -15,6 +14,7 @@ from cli.engines import profile_called
 from cli.exits import ending, gravest
 from cli.rendering import emit, note, progress
 from cli.streams import put
+from registry.disk import path_of
 from registry.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _check(
 
     try:
         if base is None and is_path(subject):  # about which no registry knows more, so none is opened
-            verdict = check(adapter_in(Path(subject).expanduser()), None, profile, allow=allow)
+            verdict = check(adapter_in(path_of(subject)), None, profile, allow=allow)
         else:
             verdict = session.registry.check(subject, base=base, engine=profile, allow=allow)
         return _checked(verdict, _directory(subject))

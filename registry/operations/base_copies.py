@@ -12,9 +12,10 @@ from pathlib import Path
 
 from registry.checks.matching import match
 from registry.checks.rule import Subject
+from registry.disk import path_of
 from registry.domain.base_model import ModuleKind
 from registry.domain.tensors import TensorSpec, is_float
-from registry.errors import RejectedError
+from registry.errors import InvalidInputError, RejectedError
 from registry.formats import shard_index
 from registry.formats.shard_index import parse_shard_index
 from registry.operations.bases import CheckedBase, is_path
@@ -67,7 +68,10 @@ def _names(spec: TensorSpec, adapter: CheckedAdapter, base: CheckedBase) -> list
 
 
 def _in_checkpoint(name: str, base: CheckedBase) -> Origin | None:
-    place = Path(os.path.realpath(Path(base.id.raw or "").expanduser()))
+    try:
+        place = Path(os.path.realpath(path_of(base.id.raw or "")))
+    except InvalidInputError:
+        return None
     if (place / WEIGHTS).exists():
         return _origin(place / WEIGHTS, name)
     if not (place / shard_index.NAME).exists():

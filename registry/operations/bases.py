@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.checks.misfit import Misfit, warning
+from registry.disk import path_of
 from registry.domain.base_model import BaseAliases, BaseModelId, BaseModelSpec, StoredBase, parse_base_model_spec
 from registry.domain.digest import Digest
 from registry.errors import (
@@ -149,7 +150,7 @@ def base_called(text: str, shelf: Shelf | None = None, *, says: str | None = Non
     Raises UnsuitableDirectoryError and MalformedFileError for a directory that holds no sound checkpoint.
     """
     if (shelf is None or shelf.trusts_paths) and is_path(text):  # 1
-        directory = Path(text).expanduser()
+        directory = path_of(text)
         try:
             spec = know_base(directory)
         except UnavailableError as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from registry.disk import path_of
 from registry.domain.base_model import BaseModelId
 from registry.domain.digest import Digest
 from registry.domain.manifest import MERGED
@@ -74,7 +75,7 @@ def base_directory(text: str, shelf: Shelf, work: Path) -> tuple[Path, CheckedBa
     """The directory of a checkpoint with its weights: a path, a merged version of this registry, which is put into ``work``, or a
     Hub repository in the cache or fetched into it."""
     if is_path(text):
-        directory = Path(text).expanduser()
+        directory = path_of(text)
         if not directory.is_dir():
             raise NotFoundError(f"{text} is not a directory", code="no-directory", hint="give the base's checkpoint")
         return directory, CheckedBase(shelf.same_name(_identity(directory, text)))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from registry.disk import path_of
 from registry.domain.base_model import BaseModelId, BaseModelSpec
 from registry.domain.checkpoint import Checkpoint, Shard
 from registry.domain.digest import Digest
@@ -250,7 +251,7 @@ def _is_lost(finding: Finding, adapter: CheckedAdapter, base: CheckedBase) -> bo
 
 def _shown(name: str) -> str:
     """A directory by its own name: where it lies is nobody else's business."""
-    return Path(name).expanduser().absolute().name if is_path(name) else name
+    return path_of(name).absolute().name if is_path(name) else name
 
 
 def _base_on_record(base: BaseModelId, adapters: Sequence[Ingredient]) -> BaseModelId:

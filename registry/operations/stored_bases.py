@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry.disk import path_of
 from registry.domain.base_model import BaseModelSpec, StoredBase
 from registry.domain.digest import Digest
 from registry.errors import ConflictError, InvalidInputError, InvalidNameError, NotFoundError
@@ -39,7 +39,7 @@ def add_base(
     """
     stated = repository_and_revision(name) if name is not None else (None, None)
     if is_path(source):
-        spec = know_base(Path(source).expanduser(), hash_weights=hash_weights)
+        spec = know_base(path_of(source), hash_weights=hash_weights)
     elif hash_weights:
         raise InvalidInputError(
             f"the weights of {source} are not fetched from the Hub, so that they cannot be hashed",

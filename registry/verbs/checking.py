@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry.disk import path_of
 from registry.errors import InvalidInputError, UnavailableError
 from registry.verbs.store import Store
 
@@ -46,7 +47,7 @@ class CheckVerbs(Store):
         known, profile = self._against(base, engine)
         text = str(subject)
         if isinstance(subject, Path) or is_path(text):
-            adapter = adapter_in(Path(text).expanduser())
+            adapter = adapter_in(path_of(text))
         else:
             adapter = adapter_stored(self.reference(text), blobs=self.blobs, catalog=self.catalog)
         if known is not None and known.id.id is not None:  # names are compared as this registry understands them

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry.disk import path_of
 from registry.domain.names import AdapterName, AliasName, fitted
 from registry.domain.tags import checked_tags
 from registry.errors import UnavailableError
@@ -71,7 +72,7 @@ class HubVerbs(Store):
             )
         with temporary() as work, _hub() as hub:
             if isinstance(subject, Path) or is_path(str(subject)):
-                package = describe(Path(subject).expanduser(), adapter=adapter, base=base)
+                package = describe(path_of(subject), adapter=adapter, base=base)
                 package = against_base(package, None, shelf)
                 refuse_errors(package, allow)
                 parcel = parcel_of_directory(package, address.repository, work, base=base, shelf=shelf)

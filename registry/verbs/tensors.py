@@ -13,6 +13,7 @@ from os import sep
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from registry.disk import path_of
 from registry.domain.lineage import finite_weight
 from registry.errors import InvalidInputError, InvalidValueError, UnavailableError
 from registry.verbs.store import Store
@@ -62,7 +63,7 @@ class TensorVerbs(Store):
         profile = find_profile(engine)
         text = str(subject)
         return export(
-            Path(text).expanduser() if isinstance(subject, Path) or is_path(text) else self.reference(text),
+            path_of(text) if isinstance(subject, Path) or is_path(text) else self.reference(text),
             Path(into),
             profile=profile if max_lora_rank is None else with_rank_cap(profile, max_lora_rank),
             base=base,
@@ -283,7 +284,7 @@ class TensorVerbs(Store):
 
         text = str(subject)
         if isinstance(subject, Path) or is_path(text):
-            return Path(text).expanduser()
+            return path_of(text)
         return text if text.startswith("hf://") else self.reference(text)
 
 

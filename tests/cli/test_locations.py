@@ -47,6 +47,31 @@ def test_a_directory_may_be_called_like_an_address(adapter: str) -> None:
     assert "my-lora" in said("localhost:18231", "list").out
 
 
+LONG = f"./{'x' * 256}"
+
+
+@pytest.mark.parametrize("path", ["~nobody-here/x", LONG, "./" + "x/" * 2100])
+def test_what_is_no_path_is_said_for_any_verb(adapter: str, path: str) -> None:
+    bases = [["push", adapter], ["check", adapter], ["export", adapter, "--to", "gguf"], ["inspect", adapter]]
+    lines = [
+        *([*line, "--base", path] for line in bases),
+        ["check", path, "--for", "vllm"],
+        ["merge", path, "--base", "./base", "-o", "out"],
+        ["merge", adapter, "--base", path, "-o", "out"],
+        ["combine", path, adapter, "-o", "out"],
+        ["diff", path, adapter],
+        ["base", "add", path],
+        ["push", path],
+    ]
+    for line in lines:
+        found = said("./store", *line)
+        assert found.code in (2, 3, 6), (line, found)
+        assert found.err, line
+    for line in EVERY_KIND:
+        assert said(path, *line).code == 3, line
+    assert not Path("out").exists()
+
+
 def test_a_file_is_no_registry_for_any_verb(adapter: str) -> None:
     Path("file").write_text("mine")
     for line in ([*EVERY_KIND, ["push", adapter]]):
