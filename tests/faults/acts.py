@@ -5,12 +5,14 @@ Each act takes plain values, opens its own registry and answers a document: that
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from registry.connect import Registry, connect
+from registry.domain.digest import Digest
 from registry.errors import AliasMovedError, MissingBlobError, RegistryError
 from tests.faults.holdings import holdings, same_files
 from tests.faults.spaces import Quota, Space, Tmpfs, enter_namespace, make_read_only, obey_modes
@@ -84,6 +86,25 @@ def fill_up(space: str, place: str, original: str, contents: Document, room: int
     return facts
 
 
+def tidy_up(place: str, contents: Document) -> Document:
+    """What makes room, and an alias that goes back, where there is no byte of it."""
+    Tmpfs(Path(place), 6 << 20)
+    registry = Path(place) / "registry"
+    for content in "AE":
+        push(str(registry), contents[content], NAME)
+    alias(str(registry), NAME, "production", 2)
+    orphan = bytes(1 << 20)
+    _open(str(registry)).blobs.put(Digest.of(orphan), [orphan])
+    filler = os.open(Path(place) / "filler", os.O_CREAT | os.O_WRONLY)
+    os.posix_fallocate(filler, 0, shutil.disk_usage(place).free)
+    facts: Document = {"free": shutil.disk_usage(place).free, "back": alias(str(registry), NAME, "production", 1)}
+    _open(str(registry)).delete(f"{NAME}@2", "too large")
+    facts["collected"] = Digest.of(orphan) in gc(str(registry))["blobs"]
+    facts["freed"] = shutil.disk_usage(place).free
+    facts["reserve"] = (registry / "catalog.db.reserve").stat().st_size
+    return {**facts, **look(str(registry))}
+
+
 def try_to_mount(place: str) -> Document:
     Tmpfs(Path(place), 4096)
     return {}
@@ -155,6 +176,7 @@ def _open(registry: str) -> Registry:
 ACTS: dict[str, Callable[..., Document]] = {
     act.__name__: act
     for act in (
-        push, pull, gc, alias, look, fill_up, try_to_mount, refused_everywhere, compete_for_alias, push_and_forget, collect_often,
+        push, pull, gc, alias, look, fill_up, tidy_up, try_to_mount, refused_everywhere, compete_for_alias, push_and_forget,
+        collect_often,
     )
 }  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from registry.catalog.reserve import SIZE
 from tests.faults.acts import NAME
 from tests.faults.conftest import EVERYTHING
 from tests.faults.holdings import holdings
@@ -92,6 +93,20 @@ def test_a_full_disk_is_a_clean_refusal(stage: Stage, server: Server, space: str
         assert facts["left"] == []
         assert facts["grown"] == {"listed": [f"{NAME}@2", f"{NAME}@1"], "problems": []}
     assert 1 <= refused < len(rooms)
+
+
+def test_a_full_disk_can_be_tidied(stage: Stage, server: Server, tmp_path: Path) -> None:
+    if not can_mount(server, tmp_path):
+        pytest.skip("nothing may be mounted here, and nothing but a real file system says how much room it has")
+    contents = {letter: str(content) for letter, content in stage.contents.items()}
+    outcome = server.run(Job("tidy_up", {"place": str(tmp_path), "contents": contents}, tmp_path))
+    assert outcome.answer is not None, outcome
+    assert outcome.answer["free"] == 0
+    assert outcome.answer["back"]["moved"]
+    assert outcome.answer["collected"]
+    assert outcome.answer["freed"] > 1_000_000
+    assert outcome.answer["reserve"] == SIZE
+    assert (outcome.answer["listed"], outcome.answer["problems"]) == ([f"{NAME}@1"], [])
 
 
 @pytest.mark.parametrize("how", ["mount", "modes", "errno"])
