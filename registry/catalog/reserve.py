@@ -5,7 +5,6 @@ On a full disk SQLite cannot be written to, not even that something goes: nothin
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,7 +37,7 @@ class Reserve:
             self._keep()
 
     def _keep(self) -> None:
-        """As much as there is. Nothing hangs on it before the disk is full."""
+        """As much as there is, and what was written of that. Nothing hangs on it before the disk is full."""
         with suppress(OSError):
             if not self._catalog.exists():
                 return
@@ -48,16 +47,9 @@ class Reserve:
                 self._take(min(SIZE, free))
 
     def _take(self, size: int) -> None:
-        if size < _LEAST:
-            return
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            write_all(descriptor, bytes(size))
-        except OSError:
-            self._path.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
+        if size >= _LEAST:
+            with open(self._path, "wb", buffering=0) as file:
+                write_all(file.fileno(), bytes(size))
 
 
 def _free(place: Path) -> int:

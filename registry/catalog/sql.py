@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from copy import copy
@@ -17,6 +16,7 @@ from registry.catalog.apply import PUBLISH, replay
 from registry.catalog.engine import file_stamp, reading, sqlite_engine, writing
 from registry.catalog.events import Event, broken_links, parse_segment
 from registry.catalog.journal import Journal
+from registry.catalog.place import discard, is_there, require_own_place
 from registry.catalog.reads import SqlReads
 from registry.catalog.reserve import Reserve
 from registry.catalog.tables import AuditRow
@@ -26,10 +26,7 @@ from registry.disk import make_directory
 from registry.domain.digest import Digest
 from registry.domain.manifest import Manifest
 from registry.domain.moments import utc_now
-from registry.errors import CorruptionError, InvalidInputError, RegistryError, UnavailableError
-
-#: What else lies in the directory of a catalog.
-_BESIDE = frozenset(["journal", "blobs", "staging", "work", "server"])
+from registry.errors import CorruptionError, RegistryError, UnavailableError
 
 
 class SqlCatalog(SqlReads):
@@ -76,8 +73,8 @@ class SqlCatalog(SqlReads):
     def prepare(self) -> None:
         self._refuse_lost_catalog()
         if self._path is not None:
-            if not _is_there(self._path):
-                _require_own_place(self._path)
+            if not is_there(self._path):
+                require_own_place(self._path)
             try:
                 make_directory(self._path.parent)
             except OSError as error:
@@ -170,7 +167,7 @@ class SqlCatalog(SqlReads):
 
     @contextmanager
     def _written(self) -> Iterator[SqlWriter]:
-        with self._reserve.spent() if self._reserve is not None else nullcontext(), self._recorded() as writer:
+        with self._reserve.spent() if self._reserve else nullcontext(), self._recorded() as writer:
             yield writer
 
     @contextmanager
@@ -205,7 +202,7 @@ class SqlCatalog(SqlReads):
                     return
 
     def _file(self) -> tuple[int, int] | None:
-        if self._path is None or not _is_there(self._path):
+        if self._path is None or not is_there(self._path):
             return None
         status = self._path.stat()
         return (status.st_dev, status.st_ino)
@@ -295,18 +292,18 @@ class SqlCatalog(SqlReads):
                 hint="restore the journal from a backup; nothing was changed",
             )
         fresh = path.with_name(path.name + ".rebuilt")
-        _discard(fresh)
+        discard(fresh)
         try:
             engine = sqlite_engine(fresh)
             schema.ensure(engine, self._parents_of)
             with writing(engine) as connection, Session(bind=connection) as session:
                 replay(session, events, lambda digest: manifest_of(Digest(digest)))
-            _discard(path, only_companions=True)
+            discard(path, only_companions=True)
             if path.exists():
                 path.replace(path.with_name(path.name + ".before"))
             fresh.replace(path)
         finally:
-            _discard(fresh)
+            discard(fresh)
         return len(events)
 
     @contextmanager
@@ -345,9 +342,9 @@ class SqlCatalog(SqlReads):
         """Looked at again once there is a journal: a first writer makes the catalog before it, perhaps between the two looks."""
         if (
             self._path is not None
-            and not _is_there(self._path)
+            and not is_there(self._path)
             and next(iter(self._journal.firsts()), None) is not None
-            and not _is_there(self._path)
+            and not is_there(self._path)
         ):
             raise self._lost()
 
@@ -360,41 +357,12 @@ class SqlCatalog(SqlReads):
         )
 
 
-def _require_own_place(path: Path) -> None:
-    """Raises InvalidInputError where a catalog would be made in a directory of something else, such as an adapter's own."""
-    try:
-        names = [name for name in os.listdir(path.parent) if not name.startswith(".") and name != "lost+found"]
-    except OSError:
-        return  # not there yet, or to be refused when it is written to
-    if names and not any(name in _BESIDE or name.startswith(path.name) for name in names):
-        raise InvalidInputError(
-            f"{path.parent} is no registry and is not empty: it holds {min(names)!r:.80}; nothing was made",
-            code="occupied",
-            hint="name a directory of its own with --registry or ADAPTERS_REGISTRY",
-        )
-
-
 def _foreign() -> CorruptionError:
     return CorruptionError(
         "the journal does not go on from this catalog: an old or foreign one is in its place",
         code="catalog-rolled-back",
         hint="run `adapters rebuild` to bring back what is missing",
     )
-
-
-def _discard(path: Path, *, only_companions: bool = False) -> None:
-    """Remove a database and the files that SQLite keeps beside it."""
-    for suffix in ("-journal", "-wal", "-shm", *(() if only_companions else ("",))):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError as error:
-        raise UnavailableError(
-            f"cannot look at {path}: {error.strerror}", hint="check the disk and who owns the registry", path=path
-        ) from error
 
 
 def _empty() -> Engine:
