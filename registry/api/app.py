@@ -86,7 +86,7 @@ def create_app(settings: Settings) -> ASGIApp:
     app.state.gatekeeper = Gatekeeper(registry, settings)
     place, lifetime = settings.location / "server", settings.upload_lifetime
     app.state.descriptions = Descriptions()
-    app.state.possessions = Possessions(place / "possessions", lifetime=lifetime)
+    app.state.possessions = Possessions(place / "possessions", registry.blobs, lifetime=lifetime)
     app.state.uploads = Uploads(
         registry.blobs.uploads,
         lifetime=lifetime,

@@ -16,21 +16,25 @@ from typing import TYPE_CHECKING
 
 from registry.disk import unavailable
 from registry.domain.access import Action
+from registry.errors import MissingBlobError
 
 if TYPE_CHECKING:
     from registry.api.callers import Caller
+    from registry.blobs.protocol import LocalBlobStore
     from registry.domain.digest import Digest
 
 
 class Possessions:
     """``place`` is a directory of the server's own; ``lifetime`` in seconds."""
 
-    def __init__(self, place: Path, *, lifetime: float) -> None:
+    def __init__(self, place: Path, blobs: LocalBlobStore, *, lifetime: float) -> None:
         self._place = place
+        self._blobs = blobs
         self._lifetime = lifetime
 
     def note(self, actor: str, digest: Digest) -> None:
-        """``actor`` sent all of the bytes. Raises UnavailableError."""
+        """``actor`` sent all of the bytes, which may have been here for long. Raises UnavailableError."""
+        self._blobs.renew(digest)
         path = self._path(actor, digest)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,9 +48,24 @@ class Possessions:
         except FileNotFoundError:
             return False
 
-    def may_use(self, caller: Caller, digest: Digest) -> bool:
-        """Whether something of theirs may be made of a blob, if it is here: they sent it, may read it through an adapter, or
-        everybody may, as what is known of a base model."""
+    def size(self, caller: Caller, digest: Digest) -> int:
+        """Of a blob that something of theirs may be made of, and that they may read. Raises MissingBlobError for one that is not
+        here, and for one that is not theirs."""
+        if not self._may_use(caller, digest):
+            raise MissingBlobError(digest)
+        return self._blobs.size(digest)
+
+    def promise(self, caller: Caller, digest: Digest) -> int | None:
+        """The size of one that they need not send, which is as new from now on; None of one that they have to."""
+        try:
+            size = self.size(caller, digest)
+        except MissingBlobError:
+            return None
+        self._blobs.renew(digest)
+        return size
+
+    def _may_use(self, caller: Caller, digest: Digest) -> bool:
+        """Whether they sent it, may read it through an adapter, or everybody may, as what is known of a base model."""
         if caller.open or self.has(caller.actor, digest):
             return True
         catalog = caller.registry.catalog

@@ -103,7 +103,6 @@ class FilesystemBlobs:
             raise unavailable(error, "read a blob", path) from error
 
     def renew(self, digest: Digest) -> None:
-        """Of an age of 0 from now on, for somebody who is told that it need not be sent. Nothing, where nothing has the name."""
         with suppress(OSError):
             os.utime(self._path(digest), follow_symlinks=False)
 

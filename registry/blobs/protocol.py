@@ -45,6 +45,9 @@ class LocalBlobStore(BlobStore, Protocol):
     def workplace(self) -> Path:
         """Where unfinished things may lie: on the file system of the blobs. What nobody holds a lock on is a leftover."""
 
+    def renew(self, digest: Digest) -> None:
+        """Of an age of 0 from now on, for somebody who is told that it need not be sent. Nothing, where nothing has the name."""
+
     def age(self, digest: Digest, *, now: float) -> float:
         """Seconds since the blob was stored, or somebody was told that it is; 0 if it is gone."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from registry.api.hub_protocol.asked import text_of
-from registry.api.hub_protocol.errors import EntryMissingError, TooLargeError
+from registry.api.hub_protocol.errors import EntryMissingError, NotUploadedError, TooLargeError
 from registry.api.hub_protocol.policy import Welcome, is_described, welcome
 from registry.api.hub_protocol.trees import Entry, Tree, tree_of
 from registry.domain.digest import Digest
@@ -32,16 +32,6 @@ _TOOL = "Add files using upload-large-folder tool"
 _PART = re.compile(r" \(part [0-9]{1,6}\)\Z", re.ASCII)
 _OID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PARENT = re.compile(r"[0-9a-f]{5,40}", re.ASCII | re.IGNORECASE)
-
-
-class NotUploadedError(InvalidInputError):
-    default_code = "not-uploaded"
-
-    def __init__(self, path: str, oid: str) -> None:
-        super().__init__(
-            f"{path} was not uploaded: nothing with SHA-256 {oid} came from you, or it was collected since",
-            hint="upload it again",
-        )
 
 
 @dataclass
@@ -154,9 +144,7 @@ def _uploaded(path: str, value: Mapping[str, Any], asked: Asked) -> Entry:
         raise InvalidInputError(f"the oid of {path} is {oid!r:.80}, expected a SHA-256", code="invalid-body")
     digest = Digest.of_hex(oid)
     try:
-        if not asked.services.possessions.may_use(asked.caller, digest):
-            raise MissingBlobError(digest)
-        size = asked.caller.registry.blobs.size(digest)
+        size = asked.services.possessions.size(asked.caller, digest)
     except MissingBlobError:
         raise NotUploadedError(path, oid) from None
     if value.get("size") not in (None, size):

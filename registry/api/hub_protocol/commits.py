@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse, Response
 
-from registry.api.hub_protocol.commit_body import Changes, NotUploadedError, read_changes
+from registry.api.hub_protocol.commit_body import Changes, read_changes
 from registry.api.hub_protocol.drafts import draft_of
 from registry.api.hub_protocol.endings import finish_before, finish_later
-from registry.api.hub_protocol.errors import StaleParentError, StrayPartError
+from registry.api.hub_protocol.errors import NotUploadedError, StaleParentError, StrayPartError
 from registry.api.hub_protocol.policy import adapter_in, is_whole, makes_version, require_writable
 from registry.api.hub_protocol.recording import Done, Place, finished, recorded, require_finishable
 from registry.api.hub_protocol.revisions import History, Revision
@@ -49,10 +49,10 @@ def commit(asked: Asked) -> Response:
         with place.alone():  # 1
             done = _repeated(changes, place) or _commit(changes, place)
     except MissingBlobError as error:
-        for path, entry in changes.files.items():
-            if entry.digest == error.digest:  # nothing referred to it yet, and a collector was there
-                raise NotUploadedError(path, entry.digest.hex) from error
-        raise
+        collected = next((entry for entry in changes.files.values() if entry.digest == error.digest), None)
+        if collected is None:
+            raise
+        raise NotUploadedError(collected.path, collected.digest.hex) from error
     shown = asked.repository.shown
     return JSONResponse(
         {

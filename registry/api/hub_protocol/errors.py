@@ -154,6 +154,16 @@ class SlowBodyError(InvalidInputError):
         super().__init__(f"the body came slower than {pace:,} bytes a second", hint="send it again")
 
 
+class NotUploadedError(InvalidInputError):
+    default_code = "not-uploaded"
+
+    def __init__(self, path: str, oid: str) -> None:
+        super().__init__(
+            f"{path} was not uploaded: nothing with SHA-256 {oid} came from you, or it was collected since",
+            hint="upload it again",
+        )
+
+
 class TooLargeError(InvalidInputError):
     http_status = 413
     default_code = "too-large"

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from registry.api.hub_protocol.asked import text_of
 from registry.api.hub_protocol.uploads import WrongSizeError, take
 from registry.domain.digest import Digest
-from registry.errors import InvalidInputError, MissingBlobError, NotFoundError
+from registry.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from registry.api.hub_protocol.asked import Asked
@@ -50,7 +50,6 @@ def upload(asked: Asked) -> Response:
     if announced != str(size):
         raise WrongSizeError("the upload", size, announced)
     take(digest, size, asked.chunks(limit=size), asked.services.registry.blobs)
-    asked.services.registry.blobs.renew(digest)
     asked.services.possessions.note(actor, digest)
     return Response(status_code=200)
 
@@ -85,14 +84,7 @@ def _object(wanted: object, asked: Asked) -> dict[str, Any]:
 
 def _is_stored(digest: Digest, size: int, asked: Asked) -> bool:
     """For this caller: what they may neither read nor have sent is not here for them."""
-    blobs = asked.services.registry.blobs
-    try:
-        stored = asked.services.possessions.may_use(asked.caller, digest) and blobs.size(digest) == size
-    except MissingBlobError:
-        return False
-    if stored:
-        blobs.renew(digest)
-    return stored
+    return asked.services.possessions.promise(asked.caller, digest) == size
 
 
 def _named(document: Mapping[str, Any]) -> tuple[Digest, int]:

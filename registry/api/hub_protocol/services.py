@@ -37,7 +37,7 @@ class Services:
         self.signer = Signer(place / "key")
         self.announcements = Announcements(place / "announced")
         self.staging = Staging(registry.blobs.xorbs, lifetime=2 * XET_LIFETIME)
-        self.possessions = Possessions(place / "possessions", lifetime=settings.upload_lifetime)
+        self.possessions = Possessions(place / "possessions", registry.blobs, lifetime=settings.upload_lifetime)
 
     @property
     def keepers(self) -> tuple[Keeper, ...]:

@@ -73,7 +73,6 @@ def shard(asked: Asked) -> Response:
             raise TooLargeError(f"the file {file.digest}", asked.settings.max_blob)
     for file in files:
         take(file.digest, file.size, _bytes_of(file, session), asked.services.registry.blobs)
-        asked.services.registry.blobs.renew(file.digest)
         asked.services.possessions.note(actor, file.digest)
     return JSONResponse({"result": 1})
 

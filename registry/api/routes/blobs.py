@@ -110,14 +110,9 @@ async def patch_upload(
 
 @router.post("/blobs/missing", summary="Which of these the caller would have to send")
 def missing(request: Request, caller: Asker, asked: Digests) -> dict[str, list[str]]:
-    blobs = caller.registry.blobs
-    absent: list[str] = []
-    for digest in map(DigestText, asked.digests):
-        if _possesses(request, caller, digest):
-            blobs.renew(digest)
-        else:
-            absent.append(digest)
-    return {"missing": absent}
+    possessions: Possessions = request.app.state.possessions
+    wanted = [DigestText(text) for text in asked.digests]
+    return {"missing": [digest for digest in wanted if possessions.promise(caller, digest) is None]}
 
 
 async def _received(request: Request, upload: Upload, length: int) -> int:
@@ -150,7 +145,6 @@ async def _received(request: Request, upload: Upload, length: int) -> int:
 def _finish(request: Request, caller: Caller, digest: Digest, upload: Upload) -> None:
     upload.finish(caller.registry.blobs)
     possessions: Possessions = request.app.state.possessions
-    caller.registry.blobs.renew(digest)
     possessions.note(caller.actor, digest)
 
 
@@ -178,14 +172,9 @@ def _require_room(request: Request, length: int) -> None:
 
 
 def _possesses(request: Request, caller: Caller, digest: Digest) -> bool:
-    """May something of theirs be made of it, and is it here? Then they may read it, too."""
     possessions: Possessions = request.app.state.possessions
-    return possessions.may_use(caller, digest) and _is_here(caller, digest)
-
-
-def _is_here(caller: Caller, digest: Digest) -> bool:
     try:
-        caller.registry.blobs.size(digest)
+        possessions.size(caller, digest)
     except MissingBlobError:
         return False
     return True
