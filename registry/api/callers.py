@@ -29,6 +29,8 @@ from registry.errors import DeniedError, InvalidInputError, InvalidNameError, No
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
+    from registry.operations.gate import Scores
+
 _HOST = re.compile(r"(?:(?P<name>[^:\[\]]*)|\[(?P<address>[^\[\]]*)\])(?::[0-9]*)?")
 
 
@@ -80,14 +82,19 @@ class Caller:
 
     def reference(self, text: str) -> Reference:
         """What a reference means to them. Raises NotFoundError as for nothing, for what they may not read."""
-        reference = Reference.parse(text, namespace=self.registry.namespace)
+        parsed = Reference.parse(text, namespace=self.registry.namespace)
+        adapter, reference = self.named(parsed, self.registry.catalog)
+        self.require(Action.READ, adapter)
+        return reference
+
+    def named(self, reference: Reference, catalog: Scores) -> tuple[AdapterName, Reference]:
+        """A digest is one of a version of an adapter that they may read. Raises NotFoundError."""
         if reference.adapter is not None:
-            self.require(Action.READ, reference.adapter)
-            return reference
-        version = self.own_view_of(self.registry.catalog.resolve(reference))
+            return reference.adapter, reference
+        version = self.own_view_of(catalog.resolve(reference))
         if version is None:
-            raise NotFoundError(f"no version has digest {text}", code="unknown-version")
-        return Reference(version.adapter, number=version.number)
+            raise NotFoundError(f"no version has digest {reference.digest_start}", code="unknown-version")
+        return version.adapter, Reference(version.adapter, number=version.number)
 
     def may_read(self, reference: object) -> bool:
         """Whether a reference, as a fact or a manifest has it, is of an adapter that they may read; what is none, is of none."""

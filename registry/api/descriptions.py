@@ -1,7 +1,7 @@
 """What was read of versions lately, by one worker.
 
-A transaction elsewhere is asked for once more with each of its steps, see :mod:`registry.catalog.remote`: what has many versions
-would read each of them as often as there are others.
+A transaction elsewhere is asked for once more with each of its steps, see :mod:`registry.catalog.remote`: a version with tags and
+scores would be read for each of them again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from registry.operations.describe import AdapterPackage
 
-#: How many are kept, and for how many seconds: a base that they were held against may come to be on this machine.
-_MOST, _LIFETIME = 128, 60.0
+#: How many are kept, twice as many as transactions may be under way, and for how many seconds: a base that they were held against
+#: may come to be on this machine.
+_MOST, _LIFETIME = 16, 60.0
 
 
 class Descriptions:

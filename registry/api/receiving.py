@@ -21,6 +21,8 @@ from registry.operations.publish import kept_findings, refuse_errors
 from registry.operations.receive import laid_out
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+
     from registry.api.arguments import AddVersion
     from registry.api.callers import Caller
     from registry.api.descriptions import Descriptions
@@ -53,9 +55,7 @@ class Receiver:
         """Raises NotFoundError for bytes that the caller neither sent nor may read: the same as for bytes nobody has."""
         for digest in digests:
             try:
-                if not self._possessions.may_use(self.caller, digest):
-                    raise MissingBlobError(digest)
-                self.caller.registry.blobs.size(digest)
+                self._possessions.size(self.caller, digest)
             except MissingBlobError:
                 raise NotFoundError(f"{digest} was not uploaded", code="not-uploaded", hint="upload it first") from None
 
@@ -119,6 +119,11 @@ class Receiver:
             code="manifest-differs",
             hint="is the server of another version? Then upgrade one of the two",
         )
+
+
+def receiver_for(caller: Caller, request: Request) -> Receiver:
+    state = request.app.state
+    return Receiver(caller, state.possessions, state.descriptions)
 
 
 def _parsed(text: str) -> Manifest:

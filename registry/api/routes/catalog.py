@@ -21,6 +21,7 @@ from registry.domain.access import Action
 from registry.domain.names import AdapterName, Reference
 from registry.domain.version import AuditEntry, Version
 from registry.errors import NotFoundError
+from registry.operations.gate import Scores
 from registry.remote import asks, values
 from registry.remote.asks import Ask
 
@@ -52,17 +53,17 @@ def ask(
 
 
 def _of_version(caller: Caller, reference: Reference) -> Version:
-    """Raises NotFoundError; a digest means a version of an adapter that the caller may read."""
-    if reference.adapter is not None:
-        caller.require(Action.READ, reference.adapter)
-    found = caller.own_view_of(caller.registry.catalog.resolve(reference))
-    if found is None:
-        raise unknown_digest(reference)
-    return found
+    """For whoever may read it. Raises NotFoundError."""
+    adapter, reference = caller.named(reference, caller.registry.catalog)
+    caller.require(Action.READ, adapter)
+    return caller.registry.catalog.resolve(reference)
 
 
-def unknown_digest(reference: Reference) -> NotFoundError:
-    return NotFoundError(f"no version has digest {reference.digest_start}", code="unknown-version")
+def meant(caller: Caller, reference: Reference, catalog: Scores) -> Version:
+    """For whoever may do anything with the adapter: to say which version they mean. Raises NotFoundError."""
+    adapter, reference = caller.named(reference, catalog)
+    caller.require(caller.own_action(adapter), adapter)
+    return known_by_name(caller, catalog.resolve(reference))
 
 
 def _readable(caller: Caller, adapter: AdapterName) -> AdapterName:
@@ -90,15 +91,6 @@ def _audit(caller: Caller, given: arguments.Audit) -> list[AuditEntry]:
     return [told(caller, entry) for entry in found if may_see(caller, entry)]
 
 
-def _resolve(caller: Caller, given: arguments.AboutReference) -> Version:
-    """For whoever may do anything with the adapter: to say which version they mean."""
-    adapter = given.reference.adapter
-    if adapter is None or caller.may(Action.READ, adapter):
-        return _of_version(caller, given.reference)
-    caller.require(caller.own_action(adapter), adapter)
-    return known_by_name(caller, caller.registry.catalog.resolve(given.reference))
-
-
 def _find_version(caller: Caller, given: arguments.FindVersion) -> Version | None:
     """Whoever may push may ask whether what they have is there already."""
     if not caller.may(Action.READ, given.adapter):
@@ -121,7 +113,11 @@ def _rows(limit: int) -> int:
 
 
 _ALL = (
-    Question(asks.RESOLVE, arguments.AboutReference, _resolve),
+    Question(
+        asks.RESOLVE,
+        arguments.AboutReference,
+        lambda caller, given: meant(caller, given.reference, caller.registry.catalog),
+    ),
     Question(asks.FIND_VERSION, arguments.FindVersion, _find_version),
     Question(
         asks.VERSIONS,

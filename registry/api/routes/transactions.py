@@ -19,10 +19,10 @@ from registry.api import arguments
 from registry.api.arguments import Arguments, read
 from registry.api.callers import Caller, Gatekeeper, Requires
 from registry.api.once import Key, Once
-from registry.api.receiving import Received, Receiver
-from registry.api.routes.catalog import unknown_digest
+from registry.api.receiving import Received, Receiver, receiver_for
+from registry.api.routes.catalog import meant
 from registry.api.texts import RequestBody
-from registry.api.told import known_by_name, without_surroundings
+from registry.api.told import without_surroundings
 from registry.catalog.protocol import ANYTHING, CatalogWriter
 from registry.domain.access import Action, Token
 from registry.domain.evaluation import Evaluation
@@ -62,22 +62,10 @@ def _adapters_named(given: Arguments) -> list[AdapterName]:
 
 
 def _theirs(scores: Scores, reference: Reference, action: Action, receiver: Receiver) -> Version:
-    """Raises NotFoundError; a digest means a version that the caller may read, and must be one where they may do this."""
-    found = scores.resolve(reference)
-    if reference.adapter is None:
-        own = receiver.caller.own_view_of(found)
-        if own is None:
-            raise unknown_digest(reference)
-        found = scores.resolve(Reference(own.adapter, number=own.number))  # as it is in this transaction
-    receiver.caller.require(action, found.adapter)
-    return found
-
-
-def _resolve(scores: Scores, given: arguments.AboutReference, receiver: Receiver) -> Version:
-    """For whoever may do anything with the adapter: to say which version they mean."""
-    caller, adapter = receiver.caller, given.reference.adapter
-    action = Action.READ if adapter is None else caller.own_action(adapter)
-    return known_by_name(caller, _theirs(scores, given.reference, action, receiver))
+    """A version as it is in this transaction, for whoever may do this with it. Raises NotFoundError."""
+    adapter, reference = receiver.caller.named(reference, scores)
+    receiver.caller.require(action, adapter)
+    return scores.resolve(reference)
 
 
 def _on_version(
@@ -121,7 +109,13 @@ def _rename(writer: CatalogWriter, given: arguments.Rename, receiver: Receiver) 
 
 
 _ALL = (
-    Step(asks.RESOLVE, None, arguments.AboutReference, _resolve, reads=True),
+    Step(
+        asks.RESOLVE,
+        None,
+        arguments.AboutReference,
+        lambda scores, given, receiver: meant(receiver.caller, given.reference, scores),
+        reads=True,
+    ),
     Step(
         asks.ALIASES,
         Action.READ,
@@ -258,7 +252,7 @@ def transact(
     idempotency_key: Key = None,
 ) -> dict[str, Any]:
     steps = [_read(caller, step) for step in wanted.steps]
-    receiver = Receiver(caller, request.app.state.possessions, request.app.state.descriptions)
+    receiver = receiver_for(caller, request)
     if all(asked.step.reads for asked in steps):
         return _answer(wanted, steps, [_done(caller.registry.catalog, asked, receiver) for asked in steps])
     if not _WAITING.acquire(blocking=False):

@@ -11,7 +11,7 @@ from registry.api.callers import Caller, Requires, shown_parents
 from registry.api.names import Name, Namespace, Number
 from registry.api.once import Key, Once, same_request
 from registry.api.preconditions import Conditional
-from registry.api.receiving import Receiver
+from registry.api.receiving import receiver_for
 from registry.api.texts import Filter, Metric, Note, RequestBody, Source, Split, Suite, Task
 from registry.api.told import changed
 from registry.domain.access import Action
@@ -91,7 +91,7 @@ def publish(
     files = {file.path: Digest(file.digest) for file in wanted.files}
     if len(files) < len(wanted.files):
         raise InvalidInputError("two files have the same path", code="duplicate-path")
-    Receiver(caller, request.app.state.possessions, request.app.state.descriptions).require_usable(list(files.values()))
+    receiver_for(caller, request).require_usable(list(files.values()))
     measured = _measured(request, caller, wanted.evaluations, wanted.results)
 
     def made(caller: Caller) -> dict[str, Any]:
@@ -167,8 +167,6 @@ def lineage(caller: Reader, ns: Namespace, name: Name, number: Number) -> dict[s
 def _measured(request: Request, caller: Caller, scores: list[Score], results: list[Results]) -> list[Measured]:
     """Raises NotFoundError for a results file that the caller neither sent nor may read, MalformedResultsError."""
     files = [(Digest(each.digest), each.name) for each in results]
-    Receiver(caller, request.app.state.possessions, request.app.state.descriptions).require_usable(
-        [digest for digest, _ in files]
-    )
+    receiver_for(caller, request).require_usable([digest for digest, _ in files])
     stated = [score.measured() for score in scores]
     return stated + [stored_results(digest, name, caller.registry.blobs) for digest, name in files]
