@@ -145,7 +145,7 @@ class RemoteRegistry(Registry):
 
     blobs: RemoteBlobs
     catalog: RemoteCatalog
-    most_together: ClassVar[int] = 1
+    together: ClassVar[bool] = False
 
     def doctor(self, *, deep: bool = False, progress: Progress = lambda _count: None) -> Diagnosis:
         return self.catalog.diagnosis(_read_diagnosis, deep=deep)

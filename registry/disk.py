@@ -1,4 +1,5 @@
-"""What has to survive a power loss: every byte written, then synced, and the directories that hold the names too."""
+"""Files of this machine: the paths that people give, and what has to survive a power loss: every byte written, then synced, and the
+directories that hold the names too."""
 
 from __future__ import annotations
 

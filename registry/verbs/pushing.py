@@ -58,8 +58,8 @@ class PushVerbs(Store):
     """What makes versions."""
 
     __slots__ = ()
-    #: How many of them share a transaction, at most.
-    most_together: ClassVar[int] = _BATCH
+    #: Whether several of them share a transaction.
+    together: ClassVar[bool] = True
 
     def push(
         self,
@@ -121,7 +121,7 @@ class PushVerbs(Store):
                 waiting.append(submission)
             except (InvalidInputError, NotFoundError, RejectedError) as error:
                 yield Failed(directory, error)
-            if len(waiting) >= min(batch, self.most_together):
+            if len(waiting) >= (batch if self.together else 1):
                 yield from self._publish(waiting, allow)
                 waiting = []
         yield from self._publish(waiting, allow)
