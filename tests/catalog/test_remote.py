@@ -31,6 +31,7 @@ from tests.api.served import served
 from tests.catalog import contract
 from tests.catalog.conftest import NAME
 from tests.catalog.contract import UNKNOWN, CatalogContract, add, move
+from tests.catalog.contract_names import NamesContract
 
 
 def adapter(folder: Path, salt: int, *, value: float | None = None, parents: Sequence[Digest] = ()) -> AdapterPackage:
@@ -85,7 +86,7 @@ class Hashed:
         return [token for token in self._catalog.tokens() if token.name == "ci"]
 
 
-class TestOverHttp(CatalogContract):
+class TestOverHttp(CatalogContract, NamesContract):
     actor = "local"
 
     @pytest.fixture

@@ -18,15 +18,16 @@ from registry.domain.query import VersionQuery
 from registry.errors import CorruptionError, UnavailableError
 from tests.catalog.conftest import NAME, clock, manifest, migrated_file
 from tests.catalog.contract import CatalogContract, add
+from tests.catalog.contract_names import NamesContract
 
 
-class TestInMemory(CatalogContract):
+class TestInMemory(CatalogContract, NamesContract):
     @pytest.fixture
     def catalog(self, memory: SqlCatalog) -> SqlCatalog:
         return memory
 
 
-class TestInAFile(CatalogContract):
+class TestInAFile(CatalogContract, NamesContract):
     @pytest.fixture
     def catalog(self, tmp_path: Path) -> SqlCatalog:
         path = migrated_file(tmp_path / "catalog.db")

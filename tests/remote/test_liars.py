@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -27,10 +25,9 @@ from registry.domain.evaluation import Evaluation
 from registry.domain.names import AdapterName, AliasName, Reference
 from registry.domain.query import VersionQuery
 from registry.domain.version import Adapter, AliasMove, AuditEntry, Version
-from registry.errors import DeniedError, InvalidInputError, NotFoundError, RegistryError, UnavailableError
+from registry.errors import RegistryError, UnavailableError
 from registry.operations.show import summary_document
 from registry.remote import answers, values
-from registry.remote import client as remote_client
 from registry.remote.answers import Answer
 from registry.remote.client import Client
 from tests.catalog.conftest import manifest
@@ -40,10 +37,6 @@ from tests.remote.liars import Request, liar, version
 NAME = AdapterName.parse("b/open")
 DIGEST = Digest("sha256:" + "1" * 64)
 OTHER = Digest("sha256:" + "9" * 64)
-
-
-def always(body: bytes, status: int = 200) -> Callable[[Request], None]:
-    return lambda request: request.say(body, status=status)
 
 
 def failed(act: Callable[[], object]) -> UnavailableError:
@@ -327,91 +320,3 @@ def test_an_error_that_cannot_be_read_is_the_servers_own(document: object, code:
     with liar(lambda request: request.document(document, status=422)) as address, pytest.raises(RegistryError) as caught:
         RemoteCatalog(Client(address)).bases()
     assert caught.value.code == code
-
-
-def test_a_token_that_is_not_known_is_said_and_where_to_get_one() -> None:
-    problem = {"code": "unauthenticated", "detail": "this needs a token", "exit_code": 9}
-    with liar(lambda request: request.document(problem, status=401)) as address:
-        for token, said in (("adr_x", "not known"), (None, "wants a token")):
-            for ask in (RemoteCatalog(Client(address, token)).bases, partial(RemoteBlobs(Client(address, token)).size, DIGEST)):
-                with pytest.raises(DeniedError, match=said) as caught:
-                    ask()
-                assert "adapters login" in (caught.value.hint or "")
-                assert "token=" in (caught.value.hint or "")
-
-
-def test_an_address_below_the_servers_is_told_from_it() -> None:
-    with liar(always(b"Not Found", 404)) as address:
-        with pytest.raises(NotFoundError) as caught:
-            RemoteCatalog(Client(f"{address}/foo/bar")).bases()
-        assert f"perhaps {address}" in (caught.value.hint or "")
-
-
-def test_what_the_server_would_do_is_passed_on() -> None:
-    problem = {"code": "unknown-adapter", "detail": "no such", "exit_code": 4, "hint": "did you mean team/my-lora?"}
-    with liar(lambda request: request.document(problem, status=404)) as address:
-        with pytest.raises(NotFoundError) as caught:
-            connect(address).show("team/my-lor")
-        assert caught.value.hint == "did you mean team/my-lora?"
-
-
-@pytest.mark.parametrize("text", ["http://[::1", "http://127.0.0.1:99999", "http://", "http://u:p@h", "http://h/?q", "http://h#f", "https://h:x"])
-def test_what_is_no_address_is_said(text: str) -> None:
-    with pytest.raises(InvalidInputError, match="is not the address of a server"):
-        connect(text)
-
-
-@pytest.mark.parametrize(
-    "text", ["http://bob:s3cret@h", "http://h:1?token=s3cret", "http://h/#s3cret", "http://h?a\ns3cret", "http://bob:s3cret@h:x"]
-)
-def test_a_secret_in_an_address_is_not_said(text: str) -> None:
-    with pytest.raises(InvalidInputError) as caught:
-        connect(text)
-    assert "s3cret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("token", ["adr_\u2026", "adr_x\n", "adr_ x", "adr_\u00fc"])
-def test_what_cannot_be_a_token_is_not_sent(token: str) -> None:
-    with pytest.raises(InvalidInputError, match="token"):
-        connect("http://127.0.0.1:1", token=token)
-
-
-class Turns:
-    """Counts attempts; sleeping takes no time."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.slept: list[float] = []
-        monkeypatch.setattr(remote_client.time, "sleep", self.slept.append)
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
-def test_nobody_there_is_said_after_one_more_look(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = Turns(monkeypatch)
-    with pytest.raises(UnavailableError, match="cannot be reached"):
-        RemoteCatalog(Client(f"http://{host}:{closed_port()}")).bases()
-    assert len(turns.slept) == 1
-    assert turns.slept[0] < 0.5
-
-
-def test_a_server_that_was_there_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = Turns(monkeypatch)
-    with liar(lambda request: request.document({"answer": []})) as address:
-        catalog = RemoteCatalog(Client(address))
-        assert catalog.bases() == []
-    catalog._client._pool.clear()
-    with pytest.raises(UnavailableError, match="cannot be reached"):
-        catalog.bases()
-    assert len(turns.slept) == 5
-
-
-def test_https_to_a_server_that_speaks_http_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = Turns(monkeypatch)
-    with liar(always(b"{}")) as address, pytest.raises(UnavailableError) as caught:
-        RemoteCatalog(Client(address.replace("http://", "https://"))).bases()
-    assert (caught.value.code, turns.slept) == ("tls-failed", [])
-    assert "speaks http" in (caught.value.hint or "")
