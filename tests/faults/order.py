@@ -5,8 +5,8 @@
 3. When the command acknowledges, nothing at all is.
 4. An fsync that failed is never followed by an acknowledgement: a second one would lie (fsyncgate).
 
-What is in ``staging`` or ends in ``.tmp`` need not survive. A file that SQLite creates gets its name synced with that of
-its rollback journal.
+What is in ``staging`` or ends in ``.tmp`` need not survive, nor need the catalog's reserve: the next transaction makes it
+again. A file that SQLite creates gets its name synced with that of its rollback journal.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Disk:
                     yield f"the name {path} was synced, in {directory}"
 
     def _temporary(self, path: str) -> bool:
-        return path.startswith(f"{self._root}/staging/") or path.endswith(".tmp")
+        return path.startswith(f"{self._root}/staging/") or path.endswith((".tmp", "/catalog.db.reserve"))
 
     def _enter(self, path: str) -> None:
         self._names.add(path)
