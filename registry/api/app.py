@@ -100,6 +100,7 @@ def create_app(settings: Settings) -> ASGIApp:
         app.include_router(router)
     description.describe(app, routers)
     hub = app.router.default = HubProtocol(registry, settings, app.state.gatekeeper)  # whatever no route knows
+    app.state.hub = hub.services
     counters = app.state.counters = Counters()
     freshness = Freshness(registry.catalog)
     app.state.documents = Documents(freshness)

@@ -76,7 +76,7 @@ def move(asked: Asked) -> Response:
             hint="its spelling stays what it was made with; choose another name",
         )
     asked.caller.require(Action.PUSH, after)
-    finish_uploads(known, asked)
+    finish_uploads(known.name, asked.services)
     with asked.caller.registry.catalog.writing() as writer:
         writer.rename_adapter(before, after)
     return JSONResponse({"url": f"{asked.address}/{after}", "name": str(after), "id": str(after)})
@@ -103,7 +103,7 @@ def settings(asked: Asked) -> Response:
 def create_branch(asked: Asked) -> Response:
     """An alias, at the version of ``startingPoint``."""
     repository, branch = asked.repository, asked.params["branch"]
-    finish_uploads(repository, asked)
+    finish_uploads(repository.name, asked.services)
     start = text_of(asked.json(), "startingPoint", default=MAIN)
     if branch == MAIN or branch.lower() in {name.lower() for name in repository.history.aliases}:
         raise ConflictError(f"{repository.shown} has a branch {branch} already", code="branch-exists")
@@ -132,7 +132,7 @@ def delete_branch(asked: Asked) -> Response:
 def create_tag(asked: Asked) -> Response:
     """A tag of one's own, which does not move, see :mod:`~registry.api.hub_protocol.revisions`."""
     repository, tag = asked.repository, text_of(asked.json(), "tag")
-    finish_uploads(repository, asked)
+    finish_uploads(repository.name, asked.services)
     revision = repository.revision(asked.params["revision"])
     history = repository.history
     if history.tagged(tag) is not None or tag in history.user_tags:
