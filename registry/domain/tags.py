@@ -17,11 +17,11 @@ def checked_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """The same tags, or InvalidNameError for the first that is outside the grammar, InvalidInputError for too many at once."""
     checked_keys(tags)
     for key, value in tags.items():
-        if not _KEY.fullmatch(key):
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
             raise InvalidNameError(
                 "tag", key, "a key of ASCII letters, digits, '.', '_', '/' and '-', at most 96 characters"
             )
-        if not value or len(value) > _MAX_VALUE or not value.isprintable():
+        if not isinstance(value, str) or not value or len(value) > _MAX_VALUE or not value.isprintable():
             raise InvalidNameError("tag value", value, f"one line of printable text, 1 to {_MAX_VALUE} characters")
     return dict(tags)
 

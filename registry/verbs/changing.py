@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from registry.catalog.protocol import ANYTHING, Anything
-from registry.domain.names import AliasName, Reference
+from registry.domain.names import MAX_NUMBER, AliasName, Reference
 from registry.domain.tags import checked_tags
 from registry.errors import InvalidInputError, InvalidValueError
 from registry.operations.find import canonical_base
@@ -81,14 +81,13 @@ class ChangeVerbs(Store):
         self, name: str, alias: str, version: int, *, expected: int | Anything | None = ANYTHING
     ) -> AliasMove | None:
         """Compare and set; None if it pointed there already. Raises AliasMovedError, NotFoundError."""
-        if not isinstance(version, Integral) or isinstance(version, bool):
-            raise InvalidValueError("version number", str(version), "a whole number from 1, such as 3")
+        number = _number(version)
         with self.catalog.writing() as writer:
-            return writer.move_alias(self.adapter(name), AliasName(alias), int(version), expected=expected)
+            return writer.move_alias(self.adapter(name), AliasName(alias), number, expected=_expected(expected))
 
     def remove_alias(self, name: str, alias: str, *, expected: int | Anything | None = ANYTHING) -> AliasMove | None:
         with self.catalog.writing() as writer:
-            return writer.move_alias(self.adapter(name), AliasName(alias), None, expected=expected)
+            return writer.move_alias(self.adapter(name), AliasName(alias), None, expected=_expected(expected))
 
     def set_tags(self, reference: str, tags: Mapping[str, str]) -> Version:
         wanted = checked_tags(tags)
@@ -144,3 +143,14 @@ class ChangeVerbs(Store):
         meant = canonical_base(repository_and_revision(canonical)[0]) if canonical is not None else None
         with self.catalog.writing() as writer:
             return writer.alias_base(known, meant)
+
+
+def _number(version: int) -> int:
+    """Raises InvalidValueError for what no version's number is."""
+    if not isinstance(version, Integral) or isinstance(version, bool) or not 1 <= version < MAX_NUMBER:
+        raise InvalidValueError("version number", str(version), "a whole number from 1, such as 3")
+    return int(version)
+
+
+def _expected(version: int | Anything | None) -> int | Anything | None:
+    return version if version is None or isinstance(version, Anything) else _number(version)

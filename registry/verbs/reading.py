@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from registry.domain.names import AliasName
+from registry.errors import InvalidValueError
 from registry.operations.fetch import fetch
 from registry.operations.find import Conditions, asked
 from registry.operations.show import Details, show
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from registry.domain.manifest import Manifest
     from registry.domain.version import AliasMove, AuditEntry, Version
     from registry.operations.compare import Comparison
+
+#: What a database counts to.
+_MOST_ROWS = (1 << 63) - 1
 
 
 class ReadVerbs(Store):
@@ -68,6 +72,9 @@ class ReadVerbs(Store):
         return self.catalog.alias_history(self.adapter(name), AliasName(alias))
 
     def log(self, name: str | None = None, *, limit: int | None = None) -> Sequence[AuditEntry]:
+        """Newest first; raises InvalidValueError for a limit that is none."""
+        if limit is not None and not 1 <= limit <= _MOST_ROWS:
+            raise InvalidValueError("limit", str(limit), "a whole number from 1")
         return self.catalog.audit(self.adapter(name) if name else None, limit=limit)
 
     def bases(self) -> Sequence[StoredBase]:
