@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Blobs and the Hub's protocol answer HEAD themselves: they do not read what nobody gets.
-_PLAIN = re.compile(r"/(?:v1/(?!blobs/).*|healthz|readyz|metrics|docs)?", re.DOTALL)
+#: Blobs, and files of the Hub's protocol, are answered to HEAD by their own routes, which do not read what nobody gets.
+_PLAIN = re.compile(r"/(?:v1/(?!blobs/).*|api/models/.*|healthz|readyz|metrics|docs)?", re.DOTALL)
 
 
 class Heads:

@@ -25,7 +25,7 @@ def here(tmp_path: Path, write_adapter: WriteAdapter) -> Iterator[Site]:
     "path",
     [
         "/", "/docs", "/healthz", "/readyz", "/v1/openapi.json", "/v1/resolve/b/open", "/v1/resolve/b/none", "/v1/adapters",
-        "/v1/adapters/b/open", "/v1/events", "/v1/nowhere",
+        "/v1/adapters/b/open", "/v1/events", "/v1/nowhere", "/api/models", "/api/models/b/open", "/api/models/b/open/tree/main",
     ],
 )  # fmt: skip
 def test_head_is_get_without_a_body(here: Site, path: str) -> None:
@@ -215,7 +215,7 @@ def test_a_blob_is_sent_where_the_conditions_hold(here: Site) -> None:
         assert here.ask("PUT", path, "bob", b"new", {**octets, name: value}).status == status, (name, value)
 
 
-@pytest.mark.parametrize("path", [ADAPTER, VERSION, "/v1/resolve/b/open", ALIAS, "blob"])
+@pytest.mark.parametrize("path", [ADAPTER, VERSION, "/v1/resolve/b/open", ALIAS, "blob", "/api/models/b/open"])
 def test_a_look_has_conditions_too(here: Site, path: str) -> None:
     here.shelf.set_alias("b/open", "production", 1)
     path = f"/v1/blobs/{here.shelf.show('b/open@1').manifest.files[0].digest}" if path == "blob" else path
@@ -224,6 +224,8 @@ def test_a_look_has_conditions_too(here: Site, path: str) -> None:
     for value, status in [*refused, (etag, 200), (f'"stale",{etag}', 200), ("*", 200)]:
         for method in ("GET", "HEAD"):
             assert here.ask(method, path, "bob", None, {"If-Match": value}).status == status, (method, value)
+    for method in ("GET", "HEAD"):
+        assert here.ask(method, path, "bob", None, {"If-None-Match": etag}).status == 304, method
 
 
 @pytest.mark.parametrize(
