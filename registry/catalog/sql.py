@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from copy import copy
+from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine, func
 from sqlmodel import Session, SQLModel, select
@@ -366,7 +368,20 @@ def _foreign() -> CorruptionError:
 
 
 def _empty() -> Engine:
+    """A catalog of nothing, in memory: what there is to read before the first write."""
+    engine = sqlite_engine(None)
+    with closing(engine.raw_connection()) as held:
+        connection: Any = held.driver_connection
+        connection.deserialize(_empty_database())
+    return engine
+
+
+@cache
+def _empty_database() -> bytes:
+    """Bytes, since to make the tables takes a hundred times as long as to read them."""
     engine = sqlite_engine(None)
     with writing(engine) as connection:
         SQLModel.metadata.create_all(connection)
-    return engine
+    with closing(engine.raw_connection()) as held:
+        made: Any = held.driver_connection
+        return bytes(made.serialize())
