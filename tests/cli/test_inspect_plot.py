@@ -110,9 +110,8 @@ def test_a_png_is_one_whatever_the_names_are(adapters: Adapters, tmp_path: Path)
 def test_thousands_of_layers_and_hundreds_of_ranks_are_drawn(adapters: Adapters, tmp_path: Path) -> None:
     tall = write(tmp_path / "tall", *(f"layers.{n}.q_proj" for n in range(2500)), rank=1, used=1)
     wide = write(tmp_path / "wide", "layers.0.q_proj", "layers.1.q_proj", rank=MOST_VALUES * 2, used=MOST_VALUES * 2)
-    for name, place in (("tall", tall), ("wide", wide)):
-        for kind in ("svg", "png"):
-            adapters.json("inspect", str(place), "--plot", str(tmp_path / f"{name}.{kind}"))
+    adapters.json("inspect", str(tall), "--plot", str(tmp_path / "tall.png"))
+    adapters.json("inspect", str(wide), "--plot", str(tmp_path / "wide.svg"))
     assert len([one for one in elements((tmp_path / "wide.svg").read_text()) if one.getAttribute("fill-opacity")]) < 300
 
 
