@@ -7,6 +7,7 @@ together before anybody reads.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from registry.errors import ConflictError, InvalidInputError
@@ -100,5 +101,7 @@ def require_none_match(text: str | None, etag: str | None, *, is_there: bool) ->
 
 
 def matches(wanted: str, etag: str) -> bool:
-    """What the If-None-Match of a look-up says (RFC 9110, 13.1.2): weakly, of one or several."""
-    return wanted.strip() == "*" or etag in (part.strip().removeprefix("W/") for part in wanted.split(","))
+    """What the If-None-Match of a look-up says (RFC 9110, 13.1.2): weakly, of one or several. One that cannot be read does not."""
+    with suppress(InvalidInputError):
+        return wanted.strip() == "*" or any(f'"{tag}"' == etag for _, tag in etags("If-None-Match", wanted))
+    return False

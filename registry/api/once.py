@@ -93,7 +93,7 @@ class Once:
             return action(caller)
         if not key.isprintable() or not 0 < len(key) <= _LONGEST_KEY:
             raise InvalidInputError("the Idempotency-Key must be 1 to 200 printable characters", code="invalid-key")
-        path = self._of(caller.actor) / hashlib.sha256(key.encode()).hexdigest()
+        path = self._path(caller, key)
         shown = hashlib.sha256(body).hexdigest()
         with self._locked(path) as descriptor:  # 1
             known = self._read(descriptor)
@@ -105,6 +105,14 @@ class Once:
                 if os.fstat(descriptor).st_size == 0:
                     path.unlink(missing_ok=True)
 
+    def was_done(self, caller: Caller, key: str) -> bool:
+        """Whether a request with the key was carried out; one that is being carried out is waited for."""
+        with suppress(FileNotFoundError), open(self._path(caller, key), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            known = self._read(file.fileno())
+            return known is not None and caller.registry.catalog.holds(known.entry)
+        return False
+
     def sweep(self) -> None:
         """Remove the records that have ended."""
         for directory in self._place.glob("*"):
@@ -114,8 +122,10 @@ class Once:
                         remove(path)
                 directory.rmdir()  # if nothing is left
 
-    def _of(self, actor: str) -> Path:
-        return self._place / hashlib.sha256(actor.encode()).hexdigest()
+    def _path(self, caller: Caller, key: str) -> Path:
+        return (
+            self._place / hashlib.sha256(caller.actor.encode()).hexdigest() / hashlib.sha256(key.encode()).hexdigest()
+        )
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[int]:

@@ -4,6 +4,8 @@ address hands out to the same caller (RFC 9110, 13.1).
 They are looked at once it is known that the caller may do it, and before it is done (RFC 9110, 13.2.1). Looking and doing are two
 moments: a change by somebody else between them is not noticed. Where that matters there is what is: aliases, whose conditions are
 looked at in the transaction that moves them, and transactions, which say what they were answered before.
+
+A request with an Idempotency-Key that was carried out is not held against what it made of the resource: its answer is given again.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from starlette.types import Message
 from registry.api.answers import etag_of
 from registry.api.callers import Caller, Requires
 from registry.api.conditions import require_match, require_none_match
+from registry.api.once import Once
 from registry.errors import UnavailableError
 
 IfMatch = Annotated[
@@ -50,11 +53,18 @@ class Conditional(Requires):
         self, request: Request, if_match: IfMatch = None, if_none_match: IfNoneMatch = None
     ) -> Caller:
         caller = await to_thread.run_sync(super().__call__, request)
-        if if_match is not None or if_none_match is not None:
+        conditional = if_match is not None or if_none_match is not None
+        if conditional and not await to_thread.run_sync(_was_done, request, caller):
             now = await _now(request)
             require_match(if_match, now.etag, is_there=now.is_there)
             require_none_match(if_none_match, now.etag, is_there=now.is_there)
         return caller
+
+
+def _was_done(request: Request, caller: Caller) -> bool:
+    once: Once = request.app.state.once
+    key = request.headers.get("idempotency-key")
+    return key is not None and once.was_done(caller, key)
 
 
 @dataclass(frozen=True, slots=True)

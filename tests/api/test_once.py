@@ -195,6 +195,19 @@ def test_a_key_of_another_request_or_condition_is_refused(scene: Scene) -> None:
     assert answer.json()["code"] == "idempotency-key-reused"
 
 
+@pytest.mark.parametrize("name", ["version", "scores"])
+def test_a_condition_that_held_when_it_was_carried_out_is_not_asked_again(scene: Scene, name: str) -> None:
+    """The request itself changed what the condition is about, and its answer may have been lost."""
+    path, body, _, _ = REQUESTS[name]
+    client = scene.client()
+    headers = {"If-Match": client.get(path).headers["etag"]}
+    first = client.post(path, json=body(scene), headers={**headers, "Idempotency-Key": "k"})
+    assert first.status_code < 300, first.text
+    assert client.post(path, json=body(scene), headers={**headers, "Idempotency-Key": "k"}).json() == first.json()
+    assert client.post(path, json=body(scene), headers={**headers, "Idempotency-Key": "other"}).status_code == 412
+    assert client.post(path, json=body(scene), headers=headers).status_code == 412
+
+
 # The records alone.
 
 
