@@ -136,9 +136,10 @@ class Caller:
             return
         if self.token is None and not (self.anonymous_read and action is Action.READ):
             raise UnauthenticatedError
-        if adapter is not None and not self.may(Action.READ, adapter) and action is not Action.PUSH:
+        hidden = adapter is not None and not self.may(Action.READ, adapter)
+        if adapter is not None and hidden and action is not Action.PUSH and not self.may(Action.PUSH, adapter):
             raise unknown_adapter(adapter)
-        if adapter is not None and not self.may(Action.READ, adapter):
+        if adapter is not None and hidden:  # the same whether it is there or not
             where = f" in {adapter.namespace}"
         else:
             where = f" {adapter}" if adapter is not None else ""

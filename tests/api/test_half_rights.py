@@ -71,6 +71,19 @@ def test_whoever_may_do_one_thing_does_it_elsewhere_too(here: Site) -> None:
     assert here.ask("POST", "/v1/catalog/resolve", "bob", {"reference": "a/secret@1"}).code == "unknown-adapter"
 
 
+def test_whoever_may_push_is_told_what_else_it_takes(here: Site) -> None:
+    """And not whether there is an adapter."""
+    for name in ("a/secret", "a/none"):
+        for action, step in (
+            ("tag", {"do": "move_alias", "adapter": name, "alias": "production", "to": 1}),
+            ("delete", {"do": "remove_adapter", "adapter": name, "reason": "x"}),
+        ):
+            refused = transact(here, "push", step, commit=True)
+            assert (refused.status, refused.code) == (403, "forbidden")
+            assert refused.json["detail"] == f"this token may not {action} in a"
+            assert transact(here, "yank", step, commit=True).code == "unknown-adapter"
+
+
 def test_steps_that_only_read_wait_for_nobody(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """And change nothing, though they are to stay."""
     steps = [{"do": "resolve", "reference": "b/open@1"}, ALIASES, {"do": "evaluations", "version": "b/open@1"}]
