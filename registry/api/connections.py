@@ -161,7 +161,14 @@ class Connection(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _refuse(self, answer: Response) -> None:
-        if not self.transport.is_closing() and not self._is_answering():
+        """And close; the request before what is refused, if it came whole, gets its answer first."""
+        if self.transport.is_closing():
+            return
+        if self._is_answering() and not self.cycle.more_body:
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
+        if not self._is_answering():
             headers = [*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")]
             lines = [STATUS_LINE[answer.status_code], *(b"%b: %b\r\n" % each for each in headers), b"\r\n"]
             self.transport.write(b"".join(lines) + bytes(answer.body))

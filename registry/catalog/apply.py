@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import delete, func, insert, or_, update
 from sqlmodel import Session, col, select
 
 from registry.catalog import adapters
@@ -173,16 +173,29 @@ def _evaluate(session: Session, adapter: str, facts: Facts) -> None:
     version_id = _id(_require(session, adapter, facts))
     if facts.get("raw"):
         session.merge(BlobRow(digest=facts["raw"], version_id=version_id))
-    for document in facts["evaluations"]:
-        same = (col(EvaluationRow.version_id) == version_id, col(EvaluationRow.metric) == document["metric"])
-        session.exec(update(EvaluationRow).where(*same).values(latest=False))
-        session.exec(
-            update(EvaluationRow)
-            .where(*same, col(EvaluationRow.task).is_not_distinct_from(document["task"]))
-            .values(latest_of_task=False)
+    documents: list[dict[str, Any]] = facts["evaluations"]
+    newest = {document["metric"]: index for index, document in enumerate(documents)}
+    newest_of_task = {(document["metric"], document["task"]): index for index, document in enumerate(documents)}
+    before = session.exec(
+        select(EvaluationRow).where(
+            EvaluationRow.version_id == version_id,
+            or_(col(EvaluationRow.latest).is_(True), col(EvaluationRow.latest_of_task).is_(True)),
         )
-        session.add(EvaluationRow(version_id=version_id, **document))
-        session.flush()
+    )
+    for row in before:
+        row.latest = row.latest and row.metric not in newest
+        row.latest_of_task = row.latest_of_task and (row.metric, row.task) not in newest_of_task
+    session.flush()
+    rows = [
+        {
+            **document,
+            "version_id": version_id,
+            "latest": newest[document["metric"]] == index,
+            "latest_of_task": newest_of_task[document["metric"], document["task"]] == index,
+        }
+        for index, document in enumerate(documents)
+    ]
+    session.execute(insert(EvaluationRow), rows)
 
 
 _CHANGES: dict[str, Callable[[Session, str, Facts], None]] = {

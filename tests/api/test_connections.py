@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -67,6 +68,22 @@ def test_headers_that_are_long(here: Site) -> None:
     with connected(here) as connection:
         connection.sendall(HEAD + b"X: " + b"y" * (60 << 10) + b"\r\nConnection: close\r\n\r\n")
         assert everything(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("surplus", [b"x" * 500, b"GET / HTTP/9.9\r\n\r\n", b"\0"], ids=["bytes", "version", "zero"])
+def test_a_request_is_answered_though_what_comes_behind_it_is_none(here: Site, surplus: bytes) -> None:
+    """As a body is that is longer than its sender says."""
+    data = b"y" * 500
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    lines = [f"PUT /v1/blobs/{digest} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {here.tokens['bob']}"]
+    head = "\r\n".join([*lines, "Content-Type: application/octet-stream", "Content-Length: 500", "", ""]).encode()
+    for status in (b"201", b"200"):
+        with connected(here) as connection:
+            connection.sendall(head + data + surplus)
+            answer = everything(connection)
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        assert answer.lower().count(b"connection: close") == 1
+        assert answer.count(b"HTTP/1.1") == 1
 
 
 def test_trailers_without_end(here: Site) -> None:

@@ -58,6 +58,19 @@ def test_a_file_is_put_together(here: Hub) -> None:
     assert upload.shard() == 200
 
 
+def test_a_file_that_a_shard_names_several_times_is_put_together_once(
+    here: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr(xet, "take", lambda digest, *_: taken.append(digest))
+    upload = Upload(here)
+    assert upload.xorb() == 200
+    one = (hashlib.sha256(DATA).digest(), [(HASH, len(DATA), 0, len(PIECES))])
+    none: tuple[bytes, list[tuple[bytes, int, int, int]]] = (hashlib.sha256(b"").digest(), [])
+    assert upload.shard(shard(*[one] * 3, *[none] * 1000)) == 200
+    assert sorted(taken) == sorted(f"sha256:{digest.hex()}" for digest, _ in (one, none))
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -65,9 +65,9 @@ def xorb(asked: Asked) -> Response:
 
 
 def shard(asked: Asked) -> Response:
-    """Every file of the shard, or the first error."""
+    """Every file of the shard, or the first error. One that it names several times is the same bytes each time."""
     actor, session = _session(asked)
-    files = list(read_shard(asked.body(limit=_MAX_SHARD)))
+    files = {file.digest: file for file in read_shard(asked.body(limit=_MAX_SHARD))}.values()
     for file in files:
         if file.size > asked.settings.max_blob:
             raise TooLargeError(f"the file {file.digest}", asked.settings.max_blob)
