@@ -157,8 +157,8 @@ def _older(version: int, least: int, latest: int) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--adapters", type=int, default=100_000)
-    parser.add_argument("--versions", type=int, default=1)
+    parser.add_argument("--adapters", type=int, default=50_000)
+    parser.add_argument("--versions", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--workers", type=int, default=1)
