@@ -22,6 +22,7 @@ from registry.api.answers import etag_of
 from registry.api.callers import Caller, Requires
 from registry.api.conditions import require_match, require_none_match
 from registry.api.once import Once
+from registry.domain.access import Action
 from registry.errors import UnavailableError
 
 IfMatch = Annotated[
@@ -47,14 +48,19 @@ _OF_A_CALLER = (b"authorization", b"host", b"x-forwarded-host", b"x-forwarded-pr
 
 class Conditional(Requires):
     """:class:`Requires`, for a route that changes something. Raises PreconditionFailedError as well, and InvalidInputError for what
-    is no list of ETags. It holds no thread while it looks, as the look takes one."""
+    is no list of ETags. It holds no thread while it looks, as the look takes one. ``keyed`` are routes that take an
+    Idempotency-Key; the others do what they are asked again."""
+
+    def __init__(self, action: Action, *, somewhere: bool = False, keyed: bool = False) -> None:
+        super().__init__(action, somewhere=somewhere)
+        self.keyed = keyed
 
     async def __call__(  # type: ignore[override]
         self, request: Request, if_match: IfMatch = None, if_none_match: IfNoneMatch = None
     ) -> Caller:
         caller = await to_thread.run_sync(super().__call__, request)
         conditional = if_match is not None or if_none_match is not None
-        if conditional and not await to_thread.run_sync(_was_done, request, caller):
+        if conditional and not (self.keyed and await to_thread.run_sync(_was_done, request, caller)):
             now = await _now(request)
             require_match(if_match, now.etag, is_there=now.is_there)
             require_none_match(if_none_match, now.etag, is_there=now.is_there)

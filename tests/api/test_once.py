@@ -208,6 +208,17 @@ def test_a_condition_that_held_when_it_was_carried_out_is_not_asked_again(scene:
     assert client.post(path, json=body(scene), headers=headers).status_code == 412
 
 
+def test_a_route_that_takes_no_key_asks_its_conditions_whatever_was_done_with_one(scene: Scene) -> None:
+    path, body, _, _ = REQUESTS["scores"]
+    assert scene.send(path, body(scene))[0] == 200
+    headers = {"Idempotency-Key": "k", "If-Match": '"stale"'}
+    client = scene.client()
+    before = scene.entries()
+    assert client.put(f"{A}/versions/1/tags", json={"k": "w"}, headers=headers).status_code == 412
+    assert client.request("DELETE", f"{A}/versions/1", json={"reason": "x"}, headers=headers).status_code == 412
+    assert scene.entries() == before
+
+
 # The records alone.
 
 

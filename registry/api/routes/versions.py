@@ -29,7 +29,7 @@ from registry.remote import values
 router = APIRouter(prefix="/v1/adapters/{ns}/{name}/versions", tags=["versions"])
 
 Reader = Annotated[Caller, Depends(Requires(Action.READ))]
-Pusher = Annotated[Caller, Depends(Conditional(Action.PUSH))]
+Pusher = Annotated[Caller, Depends(Conditional(Action.PUSH, keyed=True))]
 
 
 class File(RequestBody):
