@@ -9,6 +9,7 @@ import pytest
 
 from registry.api.hub_protocol import endings
 from registry.domain.names import AdapterName
+from registry.errors import UnavailableError
 from tests.hub_protocol.in_process import CONFIG, TOOL, WEIGHTS, Hub, hub, reopened, soon
 from tests.hub_protocol.test_in_between import adapters, drafts_awaited, is_of, open_ended, pushed
 
@@ -85,3 +86,24 @@ def test_what_is_pushed_after_an_upload_is_the_newer_one(here: Hub, adapters: li
     assert here.tags("team/x") == ["v1", "v2", "v3"]
     assert [is_of(here, f"v{number + 1}", adapter) for number, adapter in enumerate(adapters)] == [True] * 3
     assert is_of(here, "main", adapters[2])
+
+
+def test_an_alias_goes_back_though_an_upload_cannot_end(
+    here: Hub, adapters: list[dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk, for example; the upload ends when there is room."""
+    begun(here, adapters, half=False)
+
+    def full(*_arguments: object) -> None:
+        raise UnavailableError("the disk is full", code="no-space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(endings, "_finish_now", full)
+        step = {"do": "move_alias", "adapter": "team/x", "alias": "production", "to": 1}
+        done = here.ask("POST", "/v1/transactions", json={"steps": [step], "commit": True})
+    assert done.status_code == 200, done.text
+    assert here.registry.aliases("x") == {"production": 1}
+    assert here.tags("team/x") == ["v1"]
+    monkeypatch.setattr(endings, "QUIET", 0.0)
+    reopened(here)
+    assert soon(lambda: here.tags("team/x") == ["v1", "v2"])

@@ -18,7 +18,7 @@ from pydantic import Field
 from registry.api import arguments
 from registry.api.arguments import Arguments, read
 from registry.api.callers import Caller, Gatekeeper, Requires
-from registry.api.hub_protocol.endings import finish_uploads
+from registry.api.hub_protocol.endings import finish_uploads_if_possible
 from registry.api.once import Key, Once
 from registry.api.receiving import Received, Receiver, receiver_for
 from registry.api.routes.catalog import meant
@@ -257,7 +257,7 @@ def transact(
     if all(asked.step.reads for asked in steps):
         return _answer(wanted, steps, [_done(caller.registry.catalog, asked, receiver) for asked in steps])
     for adapter in {adapter for asked in steps for adapter in _adapters_named(asked.given)}:
-        finish_uploads(adapter, request.app.state.hub)
+        finish_uploads_if_possible(adapter, request.app.state.hub)
     if not _WAITING.acquire(blocking=False):
         raise UnavailableError("too many transactions wait for each other", code="busy", hint="try again")
     try:

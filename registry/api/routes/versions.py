@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
 from registry.api.callers import Caller, Requires, shown_parents
-from registry.api.hub_protocol.endings import finish_uploads
+from registry.api.hub_protocol.endings import finish_uploads_if_possible
 from registry.api.names import Name, Namespace, Number
 from registry.api.once import Key, Once, same_request
 from registry.api.preconditions import Conditional
@@ -94,7 +94,7 @@ def publish(
         raise InvalidInputError("two files have the same path", code="duplicate-path")
     receiver_for(caller, request).require_usable(list(files.values()))
     measured = _measured(request, caller, wanted.evaluations, wanted.results)
-    finish_uploads(adapter, request.app.state.hub)
+    finish_uploads_if_possible(adapter, request.app.state.hub)
 
     def made(caller: Caller) -> dict[str, Any]:
         published = caller.registry.receive(
